@@ -1,0 +1,139 @@
+import type { FastifyInstance } from 'fastify';
+import type { Config } from '#platform/config.ts';
+import type { App, Features } from '#platform/context.ts';
+import { deriveKeys } from '#platform/crypto.ts';
+import { vectorTypes } from '#platform/db/binary.ts';
+import { migrate } from '#platform/db/migrate.ts';
+import { openDatabase } from '#platform/db/open.ts';
+import { flushDenials } from '#platform/facts/denials.ts';
+import { createRelay } from '#platform/facts/relay.ts';
+import { operationRoutes } from '#platform/http/operations.ts';
+import type { Route } from '#platform/http/route.ts';
+import { buildServer } from '#platform/http/server.ts';
+import { type Schedule, startSchedules } from '#platform/jobs/schedule.ts';
+import { type JobDefinition, type JobQueue, openJobs } from '#platform/jobs/worker.ts';
+import type { Log } from '#platform/log.ts';
+import { createMetrics } from '#platform/metrics.ts';
+import { openModels } from '#platform/models/models.ts';
+import { openShared } from '#platform/shared.ts';
+import { authenticateKey } from '#modules/access/api-keys/service.ts';
+import { identityRoutes } from '#modules/access/identity/routes.ts';
+import { decideAccess } from '#modules/access/policy/service.ts';
+import { registrationRoutes } from '#modules/access/registration/routes.ts';
+import { sessionRoutes } from '#modules/access/sessions/routes.ts';
+import { authenticateToken } from '#modules/access/sessions/service.ts';
+import { planOf } from '#modules/access/tenants/service.ts';
+import { memoryJobs, memorySchedules } from '#modules/knowledge/memory/jobs.ts';
+import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
+
+/** Every route of the server, in the order of the published contract. */
+export const routes: Route[] = [
+  ...registrationRoutes,
+  ...identityRoutes,
+  ...sessionRoutes,
+  ...memoryRoutes,
+  ...operationRoutes,
+];
+
+/** Every kind of background work, and which facts it follows from. */
+export const jobs: JobDefinition[] = [...memoryJobs];
+
+/** What the clock asks for, whatever facts say. */
+export const schedules: Schedule[] = [
+  ...memorySchedules,
+  { name: 'access.flush', pattern: '* * * * * *', run: flushDenials },
+];
+
+/** What the platform asks features for. */
+const features: Features = {
+  authenticate: (app, credential) =>
+    credential.startsWith('mk_') ? authenticateKey(app, credential) : authenticateToken(app, credential),
+  decide: decideAccess,
+  planOf,
+};
+
+/** A running process: the App and what it was started as. */
+export interface Running {
+  app: App;
+  server: FastifyInstance | undefined;
+  queue: JobQueue | undefined;
+  /** Stops taking work, lets what runs end, closes everything. */
+  stop: () => Promise<void>;
+}
+
+/** Opens database, limiter and models, and brings the schema up to date. Nothing runs yet. */
+export async function openApp(config: Config, log: Log): Promise<{ app: App; close: () => Promise<void>; closing: AbortController }> {
+  const keys = deriveKeys(config.secretKey, config.encryptionKey);
+  const closing = new AbortController();
+  const database = await openDatabase(config, keys, (error) => log.warn({ err: error }, 'a database connection was lost'));
+  try {
+    const applied = await migrate(database, keys, { manageRole: !config.DATABASE_APP_URL });
+    if (applied.length) log.info({ migrations: applied.length }, 'schema brought up to date');
+    const app: App = {
+      config,
+      keys,
+      log,
+      metrics: createMetrics(),
+      database,
+      shared: openShared(config.REDIS_URL, config.DATABASE_URL !== undefined, log),
+      models: openModels(config),
+      vectorTypes: await vectorTypes(database.operator),
+      nudgeRelay: () => {},
+      enqueue: async () => {},
+      features,
+      closing: closing.signal,
+    };
+    const close = async () => {
+      await flushDenials(app);
+      await app.models.close();
+      await app.shared.close();
+      await database.close();
+    };
+    return { app, close, closing };
+  } catch (error) {
+    await database.close();
+    throw error;
+  }
+}
+
+/** Starts the parts a process is asked to be: the HTTP server, the worker, or both. */
+export async function start(config: Config, log: Log, parts: { serve: boolean; work: boolean }): Promise<Running> {
+  const { app, close, closing } = await openApp(config, log);
+  const stops: (() => Promise<void>)[] = [close];
+  try {
+    let queue: JobQueue | undefined;
+    if (parts.work) {
+      queue = await openJobs(app, jobs, { supervise: true });
+      const relay = createRelay(app, queue.sink);
+      const clock = startSchedules(app, schedules);
+      app.nudgeRelay = relay.nudge;
+      app.enqueue = queue.enqueue;
+      stops.push(async () => {
+        await clock.stop();
+        await relay.stop();
+        await queue!.stop(config.SHUTDOWN_GRACE_MS);
+      });
+      await queue.work();
+      relay.start();
+    } else {
+      const clock = startSchedules(app, schedules.filter(({ name }) => name === 'access.flush'));
+      stops.push(clock.stop);
+    }
+    let server: FastifyInstance | undefined;
+    if (parts.serve) {
+      server = await buildServer(app, routes);
+      const closable = server;
+      stops.push(() => closable.close());
+      await server.listen({ host: config.HOST, port: config.PORT });
+    }
+    let stopping: Promise<void> | undefined;
+    const stop = async () => {
+      closing.abort(new Error('the server is shutting down'));
+      for (const part of stops.reverse()) await part();
+    };
+    return { app, server, queue, stop: () => (stopping ??= stop()) };
+  } catch (error) {
+    for (const part of stops.reverse()) await part().catch((late) => log.warn({ err: late }, 'a part did not close'));
+    throw error;
+  }
+}

@@ -1,0 +1,87 @@
+import type { App, Authenticated, Ctx } from '#platform/context.ts';
+import { type Cache, createCache } from '#platform/cache.ts';
+import { hmac, sameBytes } from '#platform/crypto.ts';
+import { fact } from '#platform/facts/record.ts';
+import { uuidv7 } from '#platform/ids.ts';
+import { activeIdentity } from '../identity/service.ts';
+import { makeKeyText, parseKeyText } from './secret.ts';
+import { type ApiKeyRow, findApiKey, findKeyTenant, insertApiKey, revokeApiKeyRow } from './store.ts';
+
+export interface KeyInput {
+  identity_id: string;
+  name: string;
+  scopes?: string[];
+  expires_in_days?: number;
+}
+
+/** Prepares a key: its text, shown once, and the statements that store its keyed hash and the fact. */
+export function prepareApiKey(ctx: Ctx, input: KeyInput, now: Date) {
+  const id = uuidv7();
+  const text = makeKeyText(ctx.tenant, id);
+  const expires = input.expires_in_days === undefined ? null : new Date(now.getTime() + input.expires_in_days * 86_400_000);
+  return {
+    id,
+    text,
+    statements: [
+      insertApiKey({
+        tenant_id: ctx.tenant,
+        id,
+        identity_id: input.identity_id,
+        name: input.name,
+        secret_hash: hmac(ctx.app.keys.credential, text),
+        scopes: input.scopes ?? [],
+        expires_at: expires,
+        now,
+      }),
+      fact(ctx, {
+        type: 'api_key.created',
+        resource_type: 'api_key',
+        resource_id: id,
+        after: { name: input.name, identity_id: input.identity_id, scopes: input.scopes ?? [], expires_at: expires?.toISOString() ?? null },
+      }),
+    ],
+  };
+}
+
+/** Revokes a key for all processes. @returns false when there was no active key with this id */
+export async function revokeApiKey(ctx: Ctx, id: string): Promise<boolean> {
+  const revoked = await ctx.db.transaction(async (tx) => {
+    const row = await tx.one(revokeApiKeyRow(ctx.tenant, id, new Date()));
+    if (row) await tx.run(fact(ctx, { type: 'api_key.revoked', resource_type: 'api_key', resource_id: id }));
+    return row !== undefined;
+  });
+  ctx.app.shared.invalidate('api_key', `${ctx.tenant}/${id}`);
+  return revoked;
+}
+
+/** The tenant that has a key, for the operator. */
+export const tenantOfKey = async (app: App, id: string): Promise<string | undefined> =>
+  (await findKeyTenant(app.database.operator, id))?.tenant_id;
+
+const caches = new WeakMap<App, Cache<ApiKeyRow | undefined>>();
+
+/** The actor behind an API key: key and identity must both hold now. A key acts as its identity, narrowed by its scopes. */
+export async function authenticateKey(app: App, text: string): Promise<Authenticated | undefined> {
+  const parts = parseKeyText(text);
+  if (!parts) return undefined;
+  let cache = caches.get(app);
+  if (!cache) caches.set(app, (cache = createCache(app.shared, 'api_key', 50_000)));
+  const name = `${parts.tenant}/${parts.id}`;
+  const key = cache.peek(name) ?? (await cache.get(name, () => findApiKey(app.database.tenant(parts.tenant), parts.id)));
+  if (!key?.is_active || !sameBytes(hmac(app.keys.credential, text), key.secret_hash)) return undefined;
+  if (key.expires_at !== null && Date.parse(key.expires_at) <= Date.now()) return undefined;
+  const identity = await activeIdentity(app, parts.tenant, key.identity_id);
+  if (!identity) return undefined;
+  return {
+    tenant: parts.tenant,
+    actor: {
+      type: 'api_key',
+      identity_id: identity.id,
+      external_id: identity.external_id,
+      role: identity.role,
+      claims: identity.claims,
+      credential: key.id,
+      ...(key.scopes.length ? { scopes: key.scopes } : {}),
+    },
+  };
+}

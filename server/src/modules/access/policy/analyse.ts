@@ -1,0 +1,104 @@
+import { constantPath } from './operators.ts';
+import type { OperatorNode, RuleNode } from './parse.ts';
+
+/**
+ * Attributes of which a rule can only match particular strings: path -> those strings. A rule whose guards
+ * do not hold can not evaluate to `true`, so it need not be looked at.
+ */
+export type Guards = ReadonlyMap<string, ReadonlySet<string>>;
+
+const NO_GUARDS: Guards = new Map();
+
+/** Finds a rule's guards: `==`, `===` and `in` between a `var` and constant strings, through `and` and `or`. */
+export function guardsOf(node: RuleNode): Guards {
+  if (node.kind !== 'operator') return NO_GUARDS;
+  switch (node.operator) {
+    case 'and':
+      return node.args.map(guardsOf).reduce(both);
+    case 'or':
+      return node.args.map(guardsOf).reduce(either);
+    case '==':
+    case '===':
+      return equalityGuard(node);
+    case 'in':
+      return membershipGuard(node);
+    default:
+      return NO_GUARDS;
+  }
+}
+
+function equalityGuard(node: OperatorNode): Guards {
+  // A third operand is refused by the parser, so there are exactly two, in either order.
+  const [left, right] = node.args as [RuleNode, RuleNode];
+  const path = constantPath(left) ?? constantPath(right);
+  const constant = left.kind === 'literal' ? left.value : right.kind === 'literal' ? right.value : null;
+  return path !== null && typeof constant === 'string' ? new Map([[path, new Set([constant])]]) : NO_GUARDS;
+}
+
+function membershipGuard(node: OperatorNode): Guards {
+  const [item, list] = node.args as [RuleNode, RuleNode];
+  const path = constantPath(item);
+  if (path === null || list.kind !== 'array') return NO_GUARDS;
+  const values = new Set<string>();
+  for (const entry of list.items) {
+    if (entry.kind !== 'literal' || typeof entry.value !== 'string') return NO_GUARDS;
+    values.add(entry.value);
+  }
+  return new Map([[path, values]]);
+}
+
+function both(a: Guards, b: Guards): Guards {
+  const merged = new Map(a);
+  for (const [path, values] of b) {
+    const known = merged.get(path);
+    merged.set(path, known ? new Set([...known].filter((value) => values.has(value))) : values);
+  }
+  return merged;
+}
+
+function either(a: Guards, b: Guards): Guards {
+  const merged = new Map<string, ReadonlySet<string>>();
+  for (const [path, values] of a) {
+    const other = b.get(path);
+    if (other) merged.set(path, new Set([...values, ...other]));
+  }
+  return merged;
+}
+
+/** Stands for "could read anything": a computed name, or the whole context. */
+export const ANY_ATTRIBUTE = '*';
+
+/** The top-level attributes of the context that a rule reads, or `ANY_ATTRIBUTE` among them. */
+export function attributesOf(node: RuleNode): ReadonlySet<string> {
+  const found = new Set<string>();
+  collect(node, found);
+  return found;
+}
+
+/** Inside these the body (second argument) sees an element, not the context. */
+const ITERATIONS = new Set(['map', 'filter', 'reduce', 'all', 'some', 'none']);
+
+function collect(node: RuleNode, found: Set<string>): void {
+  if (node.kind === 'literal') return;
+  if (node.kind === 'array') {
+    for (const item of node.items) collect(item, found);
+    return;
+  }
+  const { operator, args } = node;
+  if (operator === 'var') addNames(args.slice(0, 1), found, args.length === 0);
+  if (operator === 'missing') addNames(args, found, false);
+  if (operator === 'missing_some') addNames(args.slice(1), found, false);
+  args.forEach((arg, i) => {
+    if (i !== 1 || !ITERATIONS.has(operator)) collect(arg, found);
+  });
+}
+
+function addNames(names: RuleNode[], found: Set<string>, whole: boolean): void {
+  if (whole) found.add(ANY_ATTRIBUTE);
+  for (const name of names) {
+    if (name.kind === 'array') addNames(name.items, found, false);
+    else if (name.kind === 'operator') found.add(ANY_ATTRIBUTE);
+    else if (name.value === null || name.value === '') found.add(ANY_ATTRIBUTE);
+    else found.add(String(name.value).split('.', 1)[0]!);
+  }
+}

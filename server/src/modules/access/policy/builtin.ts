@@ -1,0 +1,117 @@
+import { compilePolicies, type PolicyRow, type PolicySet } from './policy-set.ts';
+
+/** What can be done to what. A route declares one of these as its permission, `resource:action`. */
+export const RESOURCE_ACTIONS = {
+  identity: ['create', 'read', 'list', 'update', 'delete'],
+  memory: ['create', 'read', 'list', 'search', 'update', 'delete'],
+  corpora: ['create', 'read', 'list', 'update', 'delete'],
+  documents: ['create', 'read', 'list', 'delete', 'reindex'],
+  runs: ['create', 'read', 'list', 'cancel'],
+  policy: ['create', 'read', 'list', 'update', 'delete', 'test'],
+  api_keys: ['create', 'read', 'list', 'update', 'delete'],
+  sessions: ['create', 'read', 'list', 'delete'],
+  webhooks: ['create', 'read', 'list', 'update', 'delete'],
+  events: ['create', 'read', 'list', 'update', 'delete'],
+  usage: ['read', 'list', 'update'],
+  audit: ['read'],
+  ops: ['read', 'update'],
+  admin: ['create', 'read', 'list', 'update', 'delete'],
+} as const;
+
+export type Resource = keyof typeof RESOURCE_ACTIONS;
+export type Permission = { [r in Resource]: `${r}:${(typeof RESOURCE_ACTIONS)[r][number]}` }[Resource];
+
+/** The two halves of a permission, as a decision's context wants them. */
+export function splitPermission(permission: Permission): { resource: Resource; action: string } {
+  const [resource, action] = permission.split(':') as [Resource, string];
+  return { resource, action };
+}
+
+/** The roles that come with policies. Any other role a tenant names can do nothing until a policy says so. */
+export const BUILTIN_ROLES = ['system', 'admin', 'editor', 'reader', 'agent', 'user'] as const;
+
+const RANK: ReadonlyMap<string, number> = new Map([
+  ['system', 3],
+  ['admin', 2],
+  ['editor', 1],
+]);
+
+function rankOf(role: string): number {
+  return RANK.get(role) ?? 0;
+}
+
+/** True when `a` stands strictly above `b`: system > admin > editor > every other role, custom ones included. */
+export function outranks(a: string, b: string): boolean {
+  return rankOf(a) > rankOf(b);
+}
+
+/** The built-in roles that a holder of `role` may hand out: none above its own. For a custom role ask `!outranks(it, role)`. */
+export function rolesAtMost(role: string): string[] {
+  return BUILTIN_ROLES.filter((other) => !outranks(other, role));
+}
+
+type Rule = Record<string, unknown>;
+
+const attribute = (name: string): Rule => ({ var: name });
+const onResources = (...resources: Resource[]): Rule => ({ in: [attribute('resource'), resources] });
+const doing = (...actions: string[]): Rule => ({ in: [attribute('action'), actions] });
+const anyOf = (...rules: Rule[]): Rule => ({ or: rules });
+const allOf = (...rules: Rule[]): Rule => ({ and: rules });
+
+const OWNED = { '==': [attribute('target.owner'), attribute('identity_id')] };
+const ITSELF = { '==': [attribute('target.id'), attribute('identity_id')] };
+
+const ownMemory = (...actions: string[]) => allOf(onResources('memory'), doing(...actions), OWNED);
+// `write` is the one word that Manushya.ai's clients and policies use for create, update and delete.
+const OWN_MEMORY = ownMemory('create', 'read', 'list', 'search', 'update', 'delete', 'write');
+const OWN_IDENTITY_READ = allOf(onResources('identity'), doing('read'), anyOf(ITSELF, OWNED));
+const OWN_IDENTITY_UPDATE = allOf(onResources('identity'), doing('update'), anyOf(ITSELF, OWNED));
+const OWN_SESSIONS = allOf(onResources('sessions'), doing('read', 'list', 'delete'), OWNED);
+const RUNS = allOf(
+  onResources('runs'),
+  anyOf(doing('create'), allOf(doing('read', 'list', 'cancel'), OWNED)),
+);
+const KNOWLEDGE_READ = allOf(onResources('corpora', 'documents'), doing('read', 'list'));
+const DOCUMENTS_WRITE = allOf(onResources('documents'), doing('create', 'delete', 'reindex'));
+const CORPORA_UPDATE = allOf(onResources('corpora'), doing('update'));
+const SELF = [OWN_IDENTITY_READ, OWN_IDENTITY_UPDATE, OWN_SESSIONS];
+
+const RULES: Record<(typeof BUILTIN_ROLES)[number], Rule> = {
+  system: { '==': [attribute('role'), 'system'] },
+  admin: { '==': [attribute('role'), 'admin'] },
+  editor: anyOf(KNOWLEDGE_READ, DOCUMENTS_WRITE, CORPORA_UPDATE, RUNS, OWN_MEMORY, ...SELF),
+  reader: anyOf(KNOWLEDGE_READ, RUNS, ownMemory('read', 'list', 'search'), ...SELF),
+  agent: anyOf(KNOWLEDGE_READ, RUNS, OWN_MEMORY, OWN_IDENTITY_READ, OWN_SESSIONS),
+  user: anyOf(KNOWLEDGE_READ, RUNS, OWN_MEMORY, ...SELF),
+};
+
+/** The built-in policies as a tenant sees them: JSON Logic, one a role, with stable ids (`builtin:reader`). */
+export const BUILTIN_POLICIES: readonly PolicyRow[] = BUILTIN_ROLES.map((role) => ({
+  id: `builtin:${role}`,
+  role,
+  rule: RULES[role],
+  effect: 'allow',
+  priority: 0,
+  is_active: true,
+}));
+
+/**
+ * The compiled built-in policies, asked when no policy of the tenant decides.
+ *
+ * | role | may |
+ * |---|---|
+ * | system | everything, in every tenant |
+ * | admin | everything in its tenant (row-level security holds the border, not this rule) |
+ * | editor | read and write documents, update corpora, runs, its own memories |
+ * | reader | read documents and corpora, runs, read its own memories |
+ * | agent, user | read documents and corpora, runs, read and write their own memories |
+ *
+ * Besides: everybody reads itself and its own sessions and may end those; all but agents update themselves.
+ *
+ * **Own** means `target.owner` equals `identity_id` (for an identity also `target.id`). One rule serves both
+ * moments at which a route asks. Before a row is known the route's permission is decided with `target: 'own'`:
+ * "could the caller do this to something of its own?". A yes there lets the request in and promises no row:
+ * each row is decided again with its real owner, and lists narrow themselves with `narrow`. With `target: null`
+ * an own-only permission is refused, so forgetting to say what is meant closes the door.
+ */
+export const BUILTIN: PolicySet = compilePolicies(BUILTIN_POLICIES);

@@ -1,0 +1,160 @@
+import { STEP_BUDGET } from './compile.ts';
+import { type PolicyContext, withTarget } from './context.ts';
+import { explain, type TraceEntry } from './explain.ts';
+import { type Entry, guardsAdmit, type PolicySet, relevant } from './policy-set.ts';
+
+/** Steps that all policies of one decision may spend together; beyond it the answer is no. */
+const DECISION_STEPS = 20 * STEP_BUDGET;
+
+export type DecisionReason =
+  /** A policy of the tenant matched. */
+  | 'policy'
+  /** None did, and the role's built-in policy matched. */
+  | 'builtin'
+  /** Nothing matched. */
+  | 'default_deny'
+  /** A deny policy that does not compile stands first. */
+  | 'invalid_policy'
+  /** A deny policy could not be evaluated (its budget, or the decision's, was spent). */
+  | 'policy_error';
+
+export type Decision = {
+  allowed: boolean;
+  effect: 'allow' | 'deny';
+  policy_id: string | null;
+  reason: DecisionReason;
+  code?: string;
+  message?: string;
+};
+
+/**
+ * Decides one access. The matching policy with the highest priority decides; at equal priority a deny wins;
+ * with no match the built-in policies are asked in the same way; with none there, the answer is no.
+ *
+ * A policy matches when its rule is exactly `true`. An allow rule that can not be evaluated does not match.
+ * A deny rule that can not be evaluated denies, unless one of its constant guards (an `==` or `in` between
+ * an attribute and constant strings) already rules the request out. Never throws.
+ */
+export function decide(set: PolicySet, builtin: PolicySet, context: PolicyContext): Decision {
+  const { role, resource, action } = context;
+  if (typeof role !== 'string' || typeof resource !== 'string' || typeof action !== 'string')
+    return DEFAULT_DENY;
+  return decideIn(set, context, 'policy') ?? decideIn(builtin, context, 'builtin') ?? DEFAULT_DENY;
+}
+
+/** True when some policy that can match this role, action and resource reads the target, so that rows may differ. */
+export function dependsOnTarget(set: PolicySet, role: string, action: string, resource: string): boolean {
+  return set.candidates(role, resource, action).readsTarget;
+}
+
+/**
+ * How a list or search narrows what it shows, decided once instead of once a row:
+ * - `all`: every row of the tenant;
+ * - `own`: the rows whose owner is the caller (for identities, also the caller itself);
+ * - `each`: the tenant's policies look at the rows, so each row is decided with `withTarget`;
+ * - `none`: no row.
+ * `context` is the question without a row; its target is not looked at.
+ */
+export function narrow(
+  set: PolicySet,
+  builtin: PolicySet,
+  context: PolicyContext,
+): 'all' | 'own' | 'each' | 'none' {
+  if (dependsOnTarget(set, context.role, context.action, context.resource)) return 'each';
+  if (decide(set, builtin, withTarget(context, {})).allowed) return 'all';
+  return decide(set, builtin, withTarget(context, 'own')).allowed ? 'own' : 'none';
+}
+
+export type PolicyTrace = {
+  policy_id: string;
+  effect: 'allow' | 'deny';
+  priority: number;
+  outcome: 'matched' | 'not_matched' | 'failed' | 'invalid';
+  /** The expression because of which it did not match. */
+  failed: TraceEntry | null;
+};
+
+/** A decision with the policies that were asked, in order, up to the deciding one; at most `limit` of them. */
+export function explainDecision(
+  set: PolicySet,
+  builtin: PolicySet,
+  context: PolicyContext,
+  limit = 50,
+): { decision: Decision; trace: PolicyTrace[] } {
+  const decision = decide(set, builtin, context);
+  const asked = [...set.entriesFor(context.role), ...builtin.entriesFor(context.role)];
+  const deciding = asked.findIndex((entry) => entry.id === decision.policy_id);
+  const shown = (deciding < 0 ? asked : asked.slice(0, deciding + 1)).slice(0, limit);
+  if (deciding >= limit) shown[limit - 1] = asked[deciding]!;
+  return { decision, trace: shown.map((entry) => traceOf(entry, context)) };
+}
+
+const DEFAULT_DENY: Decision = Object.freeze({
+  allowed: false,
+  effect: 'deny',
+  policy_id: null,
+  reason: 'default_deny',
+});
+
+function decideIn(set: PolicySet, context: PolicyContext, source: 'policy' | 'builtin'): Decision | null {
+  const candidates = set.candidates(context.role, context.resource, context.action);
+  if (candidates.all.length === 0) return null;
+  const [bound, rest] = relevant(candidates, context);
+  let left = DECISION_STEPS;
+  const meter = { steps: 0 };
+  let i = 0;
+  let j = 0;
+  while (i < bound.length || j < rest.length) {
+    const first = bound[i];
+    const second = rest[j];
+    const entry =
+      second === undefined || (first !== undefined && first.order < second.order) ? first! : second;
+    if (entry === first) i += 1;
+    else j += 1;
+    if (entry.rule === null) return decisionOf(entry, 'invalid_policy');
+    meter.steps = Math.min(STEP_BUDGET, left);
+    const granted = meter.steps;
+    const outcome = outcomeOf(entry, context, meter);
+    if (outcome === true) return decisionOf(entry, source);
+    if (outcome === null && entry.effect === 'deny' && guardsAdmit(entry, context))
+      return decisionOf(entry, 'policy_error');
+    left -= granted - Math.max(meter.steps, 0);
+    if (left <= 0) return { ...decisionOf(entry, 'policy_error'), allowed: false, effect: 'deny' };
+  }
+  return null;
+}
+
+/** Whether the rule matches; null when its evaluation did not finish. */
+function outcomeOf(entry: Entry, context: PolicyContext, meter: { steps: number }): boolean | null {
+  try {
+    return entry.rule!.run(meter, context) === true;
+  } catch {
+    // Spent budget or a hostile context: the caller turns null into "never allows".
+    return null;
+  }
+}
+
+function decisionOf(entry: Entry, reason: DecisionReason): Decision {
+  const decision: Decision = {
+    allowed: entry.effect === 'allow',
+    effect: entry.effect,
+    policy_id: entry.id,
+    reason,
+  };
+  if (entry.code !== null) decision.code = entry.code;
+  if (entry.message !== null) decision.message = entry.message;
+  return decision;
+}
+
+function traceOf(entry: Entry, context: PolicyContext): PolicyTrace {
+  const { id: policy_id, effect, priority } = entry;
+  if (entry.rule === null) return { policy_id, effect, priority, outcome: 'invalid', failed: null };
+  const { matched, error, failed } = explain(entry.rule, context);
+  return {
+    policy_id,
+    effect,
+    priority,
+    outcome: matched ? 'matched' : error ? 'failed' : 'not_matched',
+    failed,
+  };
+}

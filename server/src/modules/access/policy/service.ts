@@ -1,0 +1,75 @@
+import { type Cache, createCache } from '#platform/cache.ts';
+import type { App, Ctx, Permission, PermissionDecision, Target } from '#platform/context.ts';
+import { BUILTIN } from './builtin.ts';
+import { type PolicyContext, policyContext, withTarget } from './context.ts';
+import { decide, narrow } from './decide.ts';
+import { compilePolicies, type PolicySet } from './policy-set.ts';
+import { listActivePolicies } from './store.ts';
+
+export { outranks, rolesAtMost } from './builtin.ts';
+
+const caches = new WeakMap<App, Cache<PolicySet>>();
+
+async function policiesOf(ctx: Ctx): Promise<PolicySet> {
+  let cache = caches.get(ctx.app);
+  if (!cache) caches.set(ctx.app, (cache = createCache(ctx.app.shared, 'policy', 10_000)));
+  return cache.peek(ctx.tenant) ?? cache.get(ctx.tenant, () => loadPolicies(ctx));
+}
+
+async function loadPolicies({ app, tenant }: Ctx): Promise<PolicySet> {
+  const set = compilePolicies(await listActivePolicies(app.database.tenant(tenant)));
+  for (const problem of set.problems)
+    app.log.warn({ tenant_id: tenant, ...problem }, 'a stored policy does not compile');
+  return set;
+}
+
+/** Tells all processes that a tenant's policies changed. */
+export const policiesChanged = (app: App, tenant: string): void => app.shared.invalidate('policy', tenant);
+
+function questionOf(ctx: Ctx, permission: Permission): PolicyContext {
+  const [resource, action] = permission.split(':') as [string, string];
+  const { actor, request } = ctx;
+  return policyContext({
+    role: actor.role,
+    action,
+    resource,
+    tenant_id: ctx.tenant,
+    identity: { id: actor.identity_id ?? actor.credential, external_id: actor.external_id ?? null, claims: actor.claims },
+    target: null,
+    request: request
+      ? {
+          method: request.method,
+          path: request.path,
+          ip: request.ip,
+          time: new Date(),
+          route_class: request.route_class,
+        }
+      : { time: new Date() },
+  });
+}
+
+/** Decides one access. Without a target it asks whether the caller could do this to something of its own. */
+export async function decideAccess(
+  ctx: Ctx,
+  permission: Permission,
+  target?: Target,
+): Promise<PermissionDecision> {
+  return decide(await policiesOf(ctx), BUILTIN, withTarget(questionOf(ctx, permission), target ?? 'own'));
+}
+
+/** Which rows of a list the caller may see: all of the tenant, its own, each as `sees` says, or none. */
+export interface View {
+  rows: 'all' | 'own' | 'each' | 'none';
+  sees: (target: Target) => boolean;
+}
+
+/** Decides once for a list or search what it may show. */
+export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
+  if (ctx.actor.type === 'system') return { rows: 'all', sees: () => true };
+  const set = await policiesOf(ctx);
+  const question = questionOf(ctx, permission);
+  return {
+    rows: narrow(set, BUILTIN, question),
+    sees: (target) => decide(set, BUILTIN, withTarget(question, target)).allowed,
+  };
+}

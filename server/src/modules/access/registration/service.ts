@@ -1,0 +1,70 @@
+import type { Ctx } from '#platform/context.ts';
+import { type Db } from '#platform/db/database.ts';
+import { ApiError, conflict, forbidden, unauthorized, unavailable } from '#platform/errors.ts';
+import { fact } from '#platform/facts/record.ts';
+import { authorize } from '#platform/permission.ts';
+import { type Identity, type IdentityCreate, insertIdentity, newIdentity } from '../identity/service.ts';
+import { outranks } from '../policy/service.ts';
+import { startSession } from '../sessions/service.ts';
+import { newTenantId, tenantInsert } from '../tenants/service.ts';
+
+/**
+ * Makes an identity and signs it in. With a credential it joins the caller's tenant; without one it becomes the first
+ * of a tenant of its own, so that whatever role it asks for gains nothing over anybody.
+ * @throws ApiError 401 when registration is closed, 403 for a role above the caller's, 409 IDENTITY_EXISTS, 429
+ */
+export async function registerIdentity(ctx: Ctx, input: IdentityCreate) {
+  if (input.role === 'system') throw forbidden('AUTH_FORBIDDEN', 'The role system is made on the command line only.');
+  return ctx.tenant ? joinTenant(ctx, input) : signUp(ctx, input);
+}
+
+async function joinTenant(ctx: Ctx, input: IdentityCreate) {
+  await authorize(ctx, 'identity:create');
+  if (outranks(input.role, ctx.actor.role)) throw forbidden('AUTH_FORBIDDEN', 'You may not give a role above your own.');
+  return store(ctx, ctx.db, newIdentity(ctx.tenant, input, new Date()));
+}
+
+async function signUp(ctx: Ctx, input: IdentityCreate) {
+  if (!ctx.app.config.openRegistration) throw unauthorized('Registration is closed. Ask an administrator for an identity.');
+  await limitSignUps(ctx);
+  const tenant = newTenantId();
+  const now = new Date();
+  const db = ctx.app.database.tenant(tenant);
+  const inTenant: Ctx = Object.create(ctx, { tenant: { value: tenant }, db: { value: db } });
+  return store(inTenant, db, newIdentity(tenant, input, now), [
+    tenantInsert(tenant, `Tenant for ${input.external_id}`, now),
+    fact(inTenant, { type: 'tenant.created', resource_type: 'tenant', resource_id: tenant }),
+  ]);
+}
+
+async function store(ctx: Ctx, db: Db, identity: Identity, before: Parameters<Db['batch']>[0] = []) {
+  const session = await startSession(ctx, identity, new Date(identity.created_at));
+  const { role, external_id, is_active } = identity;
+  // The session refers to the identity: when the external id is taken nothing is stored at all.
+  const stored = await db.transaction(async (tx) => {
+    await tx.batch(before);
+    const row = await tx.one(insertIdentity(identity));
+    if (!row) throw conflict('IDENTITY_EXISTS', 'An identity with this external_id exists in your tenant.');
+    await tx.batch([
+      session.statement,
+      fact(ctx, { type: 'identity.created', resource_type: 'identity', resource_id: identity.id, after: { role, external_id, is_active } }),
+    ]);
+    return row;
+  });
+  return { ...session.tokens, identity: stored };
+}
+
+/** Sign-ups an hour from one address. Fails closed: without the limiter nobody signs up. */
+async function limitSignUps(ctx: Ctx): Promise<void> {
+  const perHour = ctx.app.config.SIGN_UPS_PER_HOUR;
+  if (!ctx.app.config.RATE_LIMIT_ENABLED) return;
+  const taken = await Promise.resolve(
+    ctx.app.shared.take([{ key: `signup:${ctx.request?.ip}`, rate: perHour / 3600, burst: perHour, cost: 1 }]),
+  ).catch(() => {
+    throw unavailable('RATE_LIMIT_UNAVAILABLE', 'Limits can not be checked right now. Repeat the request.', 2);
+  });
+  if (taken.allowed) return;
+  throw new ApiError(429, 'RATE_LIMITED', 'Too many sign-ups from your address. Wait as long as Retry-After says.', { scope: 'address' }, {
+    'retry-after': String(Math.ceil(taken.retryAfterMs / 1000)),
+  });
+}

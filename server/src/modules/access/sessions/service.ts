@@ -1,0 +1,66 @@
+import { randomBytes } from 'node:crypto';
+import type { App, Authenticated, Ctx } from '#platform/context.ts';
+import { type Cache, createCache } from '#platform/cache.ts';
+import { hmac } from '#platform/crypto.ts';
+import type { Statement } from '#platform/db/sql.ts';
+import { uuidv7 } from '#platform/ids.ts';
+import { activeIdentity, type Identity } from '../identity/service.ts';
+import { findSession, insertSession, type SessionState } from './store.ts';
+import { signAccessToken, verifyAccessToken } from './tokens.ts';
+
+export interface StartedSession {
+  /** Belongs in the transaction that makes or signs in the identity. */
+  statement: Statement;
+  tokens: { access_token: string; refresh_token: string; token_type: 'bearer'; expires_in: number };
+}
+
+/** Prepares a session and its tokens. Only a keyed hash of the refresh token is stored. */
+export async function startSession(ctx: Ctx, identity: Identity, now: Date): Promise<StartedSession> {
+  const { app } = ctx;
+  const id = uuidv7();
+  // The tenant travels in the token, so that it is found without knowing the tenant first.
+  const refreshToken = `rt_${identity.tenant_id}_${id.replaceAll('-', '')}_${randomBytes(32).toString('base64url')}`;
+  const statement = insertSession({
+    tenant_id: identity.tenant_id,
+    id,
+    identity_id: identity.id,
+    refresh_hash: hmac(app.keys.credential, refreshToken),
+    ip_address: ctx.request?.ip ?? null,
+    user_agent: ctx.request?.user_agent?.slice(0, 400) ?? null,
+    expires_at: new Date(now.getTime() + app.config.SESSION_TTL_DAYS * 86_400_000),
+    now,
+  });
+  const accessToken = await signAccessToken(app, { tenant: identity.tenant_id, identity: identity.id, session: id });
+  return {
+    statement,
+    tokens: { access_token: accessToken, refresh_token: refreshToken, token_type: 'bearer', expires_in: app.config.ACCESS_TOKEN_TTL_S },
+  };
+}
+
+const caches = new WeakMap<App, Cache<SessionState | undefined>>();
+
+/** The actor behind an access token: the token, its session and its identity must all hold now. */
+export async function authenticateToken(app: App, token: string): Promise<Authenticated | undefined> {
+  const claims = await verifyAccessToken(app, token);
+  if (!claims) return undefined;
+  let cache = caches.get(app);
+  if (!cache) caches.set(app, (cache = createCache(app.shared, 'session', 50_000)));
+  const key = `${claims.tenant}/${claims.session}`;
+  const session =
+    cache.peek(key) ?? (await cache.get(key, () => findSession(app.database.tenant(claims.tenant), claims.session)));
+  if (!session?.is_active || session.identity_id !== claims.identity || Date.parse(session.expires_at) <= Date.now()) return undefined;
+  const identity = await activeIdentity(app, claims.tenant, claims.identity);
+  if (!identity) return undefined;
+  return {
+    tenant: claims.tenant,
+    actor: {
+      type: 'identity',
+      identity_id: identity.id,
+      external_id: identity.external_id,
+      role: identity.role,
+      claims: identity.claims,
+      credential: claims.session,
+      session_id: claims.session,
+    },
+  };
+}

@@ -1,0 +1,134 @@
+import { calculateJwkThumbprint, type CryptoKey, exportJWK, generateKeyPair, importJWK, type JWK, type JWTPayload, jwtVerify, SignJWT } from 'jose';
+import type { App } from '#platform/context.ts';
+import { decrypt, encrypt } from '#platform/crypto.ts';
+import { isSlug, isUuid, uuidv7 } from '#platform/ids.ts';
+import { insertSigningKey, listSigningKeys } from './store.ts';
+
+/** What an access token says, once verified. */
+export interface AccessClaims {
+  tenant: string;
+  identity: string;
+  session: string;
+  /** Seconds since 1970. */
+  expires: number;
+}
+
+interface KeyRing {
+  current: { kid: string; key: CryptoKey };
+  verifying: Map<string, CryptoKey>;
+  published: JWK[];
+  loadedAt: number;
+}
+
+const audience = 'manushya';
+const rings = new WeakMap<App, Promise<KeyRing>>();
+const verified = new WeakMap<App, Map<string, AccessClaims>>();
+const mostVerified = 20_000;
+
+const ringOf = (app: App): Promise<KeyRing> => {
+  let ring = rings.get(app);
+  if (!ring) {
+    ring = loadRing(app);
+    rings.set(app, ring);
+    // A failure is not kept: the next request tries again.
+    ring.catch(() => rings.delete(app));
+  }
+  return ring;
+};
+
+async function loadRing(app: App): Promise<KeyRing> {
+  let rows = await listSigningKeys(app.database.operator);
+  if (rows.length === 0) {
+    await makeKey(app);
+    rows = await listSigningKeys(app.database.operator);
+  }
+  const verifying = new Map<string, CryptoKey>();
+  for (const { kid, public_jwk } of rows) verifying.set(kid, (await importJWK(public_jwk as JWK, 'EdDSA')) as CryptoKey);
+  const newest = rows[0]!;
+  const jwk = JSON.parse(decrypt(app.keys.encryption, newest.private_jwk, `signing key ${newest.kid}`).toString());
+  return {
+    current: { kid: newest.kid, key: (await importJWK(jwk, 'EdDSA')) as CryptoKey },
+    verifying,
+    published: rows.map(({ kid, public_jwk }) => ({ ...(public_jwk as JWK), kid, alg: 'EdDSA', use: 'sig' })),
+    loadedAt: performance.now(),
+  };
+}
+
+async function makeKey(app: App): Promise<void> {
+  const pair = await generateKeyPair('EdDSA', { crv: 'Ed25519', extractable: true });
+  const publicJwk = await exportJWK(pair.publicKey);
+  const kid = await calculateJwkThumbprint(publicJwk);
+  const privateJwk = encrypt(app.keys.encryption, JSON.stringify(await exportJWK(pair.privateKey)), `signing key ${kid}`);
+  await app.database.operator.run(insertSigningKey(kid, publicJwk as Record<string, unknown>, privateJwk, new Date()));
+}
+
+/** The public keys, as a JWK Set (RFC 7517). */
+export async function publishedKeys(app: App): Promise<{ keys: JWK[] }> {
+  return { keys: (await ringOf(app)).published };
+}
+
+/** Signs an access token: EdDSA with `kid`, `typ: at+jwt` (RFC 9068), fifteen minutes unless configured. */
+export async function signAccessToken(app: App, claims: { tenant: string; identity: string; session: string }): Promise<string> {
+  const { current } = await ringOf(app);
+  return new SignJWT({ tid: claims.tenant, sid: claims.session })
+    .setProtectedHeader({ alg: 'EdDSA', kid: current.kid, typ: 'at+jwt' })
+    .setIssuer(app.config.publicUrl)
+    .setAudience(audience)
+    .setSubject(claims.identity)
+    .setJti(uuidv7())
+    .setIssuedAt()
+    .setExpirationTime(`${app.config.ACCESS_TOKEN_TTL_S}s`)
+    .sign(current.key);
+}
+
+/**
+ * Verifies an access token as RFC 8725 asks: algorithm pinned, key by `kid` from our own ring only, issuer, audience,
+ * type and time checked. Verified claims are remembered until the token expires; whether session and identity still
+ * hold is asked on every request.
+ * @returns undefined for anything that is not a valid access token of ours
+ */
+export async function verifyAccessToken(app: App, token: string): Promise<AccessClaims | undefined> {
+  let known = verified.get(app);
+  if (!known) verified.set(app, (known = new Map()));
+  const before = known.get(token);
+  if (before) {
+    if (before.expires * 1000 > Date.now()) return before;
+    known.delete(token);
+    return undefined;
+  }
+  const claims = await verify(app, token);
+  if (claims) {
+    known.set(token, claims);
+    if (known.size > mostVerified) known.delete(known.keys().next().value!);
+  }
+  return claims;
+}
+
+async function verify(app: App, token: string): Promise<AccessClaims | undefined> {
+  let ring = await ringOf(app);
+  let payload: JWTPayload;
+  try {
+    ({ payload } = await jwtVerify(
+      token,
+      async ({ kid }) => {
+        if (!kid) throw new Error('no kid');
+        if (!ring.verifying.has(kid) && performance.now() - ring.loadedAt > 5_000) {
+          // Another process may have made a new key; asked at most every five seconds.
+          rings.delete(app);
+          ring = await ringOf(app);
+        }
+        const key = ring.verifying.get(kid);
+        if (!key) throw new Error('unknown kid');
+        return key;
+      },
+      { algorithms: ['EdDSA'], issuer: app.config.publicUrl, audience, typ: 'at+jwt', requiredClaims: ['sub', 'exp', 'iat', 'jti'], clockTolerance: 5 },
+    ));
+  } catch (error) {
+    // Whatever is wrong with a token, the caller learns only that it is not valid; a database that is away is another matter.
+    if ((error as { code?: string }).code?.startsWith('ERR_J') || /kid/.test((error as Error).message)) return undefined;
+    throw error;
+  }
+  const { tid, sid, sub, exp } = payload;
+  if (typeof tid !== 'string' || !isSlug(tid) || typeof sid !== 'string' || !isUuid(sid) || !sub || !isUuid(sub)) return undefined;
+  return { tenant: tid, identity: sub, session: sid, expires: exp! };
+}

@@ -1,0 +1,79 @@
+import type { App, Ctx } from '#platform/context.ts';
+import { systemCtx } from '#platform/context.ts';
+import { fact } from '#platform/facts/record.ts';
+import { uuidv7 } from '#platform/ids.ts';
+import type { Schedule } from '#platform/jobs/schedule.ts';
+import type { JobDefinition } from '#platform/jobs/worker.ts';
+import { embedTexts } from '../embeddings/service.ts';
+import { analyzeDocument, countTexts, encodeVector } from '../retrieval/service.ts';
+import { memoryScope, takeOut } from './service.ts';
+import { insertVectors, listTenantsExpiring, listTenantsWaiting, listWaiting, lockExpired, removeMemories, takeFromQueue } from './store.ts';
+
+const batch = 1_000;
+
+/** Embeds and counts what waits in a tenant, a batch at a time, until nothing does. */
+async function embedWaiting(ctx: Ctx): Promise<void> {
+  for (;;) {
+    ctx.signal.throwIfAborted();
+    const waiting = await listWaiting(ctx.db, batch);
+    if (waiting.length === 0) return;
+    // Outside the transaction: the model may be far away.
+    const { model, vectors } = await embedTexts(ctx, waiting.map(({ text }) => text));
+    await ctx.db.transaction(async (tx) => {
+      const taken = new Set((await takeFromQueue(tx, waiting)).map(({ memory_id }) => memory_id));
+      // The others were changed, deleted, or done by another worker meanwhile.
+      const kept = waiting.map((memory, i) => ({ ...memory, vector: vectors[i]! })).filter(({ id }) => taken.has(id));
+      if (kept.length === 0) return;
+      await tx.batch([
+        insertVectors(ctx.tenant, model, kept.map(({ id }) => id), kept.map(({ vector }) => encodeVector(vector)), ctx.app.vectorTypes),
+        ...countTexts(ctx.tenant, memoryScope, kept.map(({ text }) => analyzeDocument(text)), 1),
+      ]);
+    });
+    if (waiting.length < batch) return;
+  }
+}
+
+export const memoryJobs: JobDefinition[] = [
+  {
+    name: 'memory.embed',
+    follows: ['memory.created', 'memory.updated', 'memory.bulk_created'],
+    per: 'tenant',
+    concurrency: 2,
+    timeoutS: 300,
+    retries: 20,
+    run: embedWaiting,
+  },
+];
+
+/** Queues the embedding of tenants whose memories have waited long: a worker may have died with the job in hand. */
+async function nudgeWaiting(app: App): Promise<void> {
+  const tenants = await listTenantsWaiting(app.database.operator, new Date(Date.now() - 10_000));
+  await app.enqueue('memory.embed', tenants.map(({ tenant_id }) => ({ tenant_id, fact_id: uuidv7(), resource_id: null, data: {} })));
+}
+
+/** Puts away memories past their time. Readers do not see them anyway from the very millisecond. */
+async function removeExpired(app: App): Promise<void> {
+  const now = new Date();
+  for (const { tenant_id } of await listTenantsExpiring(app.database.operator, now)) {
+    const ctx = systemCtx(app, tenant_id, uuidv7());
+    const size = 500;
+    for (let removed = size; removed === size; ) {
+      removed = await ctx.db.transaction(async (tx) => {
+        const expired = await lockExpired(tx, now, size);
+        if (expired.length === 0) return 0;
+        const ids = expired.map(({ id }) => id);
+        await takeOut(tx, tenant_id, expired);
+        await tx.batch([
+          removeMemories(tenant_id, ids, false, now),
+          fact(ctx, { type: 'memory.expired', resource_type: 'memory', data: { memory_ids: ids, deleted_count: ids.length } }),
+        ]);
+        return expired.length;
+      });
+    }
+  }
+}
+
+export const memorySchedules: Schedule[] = [
+  { name: 'memory.waiting', pattern: '*/10 * * * * *', run: nudgeWaiting },
+  { name: 'memory.expired', pattern: '30 * * * * *', run: removeExpired },
+];

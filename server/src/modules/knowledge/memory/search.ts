@@ -1,0 +1,118 @@
+import type { Ctx } from '#platform/context.ts';
+import { isUuid } from '#platform/ids.ts';
+import { viewOf } from '../../access/policy/service.ts';
+import { embedQuery } from '../embeddings/service.ts';
+import { calibrate, type Candidate, encodeVector, fuse, prepareQuery, type PreparedQuery, type Ranked, rerank } from '../retrieval/service.ts';
+import type { Memory, MemorySearch } from './schema.ts';
+import { memoryScope, targetOf } from './service.ts';
+import { findCandidates, findNearest, findTexts, type FoundMemory, type SearchFilter } from './store.ts';
+
+interface Row extends Candidate {
+  memory: Memory;
+}
+
+/** Rows a model's nearest neighbours add to the candidates. */
+const nearest = 100;
+
+/**
+ * Finds memories: by words with the neighbours and speakers of a conversation, by the vectors of an embedding model
+ * where one is configured, or both. `score` is calibrated: 0.6 and more is what a person would call a match.
+ * A caller searches its own memories; an admin the tenant's, or one identity's.
+ */
+export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Memory[]> {
+  const stop = ctx.app.metrics.searchDuration.startTimer({ kind: 'memory' });
+  const view = await viewOf(ctx, 'memory:search');
+  const mine = view.rows === 'own' || view.rows === 'none';
+  const owner = mine ? ctx.actor.identity_id : input.identity_id;
+  const names = input.memory_types ?? (input.type === undefined ? undefined : [input.type]);
+  if ((mine && input.identity_id !== undefined && input.identity_id !== owner) || (owner !== undefined && !isUuid(owner))) return [];
+  const filter: SearchFilter = {
+    owner,
+    types: names,
+    session_id: input.session_id,
+    metadata: input.metadata,
+    created_from: input.created_from,
+    created_to: input.created_to,
+  };
+  const found = await ranked(ctx, input, filter);
+  const seen = view.rows === 'each' ? found.filter(({ row }) => view.sees(targetOf(row.candidate.memory))) : found;
+  const threshold = input.similarity_threshold ?? 0;
+  const shown = seen.filter(({ score }) => score > 0 && score >= threshold).slice(0, input.limit ?? 10);
+  await readRest(ctx, shown.map(({ row }) => row.candidate.memory));
+  stop();
+  return shown.map(({ row, score }) => ({
+    ...row.candidate.memory,
+    score: Math.round(score * 10_000) / 10_000,
+    ...(input.explain ? { parts: { ...row.parts, relevance: row.score } } : {}),
+  }));
+}
+
+/** Results far down the list were ranked by their numbers alone; those that are shown need their text. */
+async function readRest(ctx: Ctx, shown: Memory[]): Promise<void> {
+  const unread = shown.filter(({ text }) => text === '');
+  if (unread.length === 0) return;
+  const texts = new Map((await findTexts(ctx.db, unread.map(({ id }) => id))).map(({ id, text }) => [id, text]));
+  for (const memory of unread) memory.text = texts.get(memory.id) ?? '';
+}
+
+async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Promise<{ row: Ranked<Row>; score: number }[]> {
+  const mode = input.mode ?? 'hybrid';
+  if (mode === 'vector') return byVectors(ctx, input.query, filter);
+  const now = new Date();
+  const prepared = await prepareQuery(ctx.db, memoryScope, input.query);
+  const rows = new Map((await findCandidates(ctx.db, prepared, filter, now)).map((memory) => [memory.id, rowOf(memory)]));
+  const cosines = new Map<string, number>();
+  // The built-in vectors repeat what the words say: only a model that knows meaning takes part in the ranking.
+  const model = mode === 'hybrid' ? ctx.app.models.embeddings : undefined;
+  if (model) {
+    const vector = (await embedQuery(ctx, input.query)).find((known) => known.model === model)?.vector;
+    if (vector) await addNearest(ctx, model.name, vector, filter, rows, cosines);
+  }
+  return score(prepared, [...rows.values()], cosines, model && cosines.size > 0 ? model.weight : 0);
+}
+
+async function addNearest(
+  ctx: Ctx,
+  model: string,
+  vector: Float32Array,
+  filter: SearchFilter,
+  rows: Map<string, Row>,
+  cosines: Map<string, number>,
+): Promise<void> {
+  for (const { cosine, ...memory } of await findNearest(ctx.db, model, encodeVector(vector), filter, nearest, new Date())) {
+    cosines.set(memory.id, cosine);
+    if (!rows.has(memory.id)) rows.set(memory.id, { ...turnOf(memory), memory });
+  }
+}
+
+function score(prepared: PreparedQuery, rows: Row[], cosines: Map<string, number>, weight: number) {
+  const lexical = rerank(prepared.query, prepared.stats, rows, prepared.vectors);
+  const order = fuse(lexical, { cosines, weight });
+  const scores = calibrate(prepared.query, prepared.stats, order);
+  return order.map((row, i) => ({ row, score: scores[i]! }));
+}
+
+/** Nearest vectors alone, of every model that texts were embedded with, each compared with its own kind. */
+async function byVectors(ctx: Ctx, query: string, filter: SearchFilter): Promise<{ row: Ranked<Row>; score: number }[]> {
+  const best = new Map<string, { row: Ranked<Row>; score: number }>();
+  for (const { model, vector } of await embedQuery(ctx, query)) {
+    for (const { cosine, ...memory } of await findNearest(ctx.db, model.name, encodeVector(vector), filter, nearest, new Date())) {
+      const score = Math.max(0, Math.min(1, cosine));
+      const parts = { words: 0, trigrams: 0, pairs: 0, neighbours: 0, role: 0, matched: [], cosine };
+      if ((best.get(memory.id)?.score ?? -1) < score) best.set(memory.id, { row: { candidate: { ...turnOf(memory), memory }, score, parts }, score });
+    }
+  }
+  return [...best.values()].sort((a, b) => b.score - a.score);
+}
+
+const turnOf = (memory: Memory): Candidate => ({
+  id: memory.id,
+  text: memory.text,
+  role: memory.role,
+  session_id: memory.session_id,
+  at: Date.parse(memory.occurred_at ?? memory.created_at),
+});
+
+function rowOf({ words, trigrams, ...memory }: FoundMemory): Row {
+  return { ...turnOf(memory), words, trigrams, memory };
+}

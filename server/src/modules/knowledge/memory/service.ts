@@ -1,0 +1,265 @@
+import { Compile } from 'typebox/compile';
+import type { Ctx, Target } from '#platform/context.ts';
+import type { Db } from '#platform/db/database.ts';
+import { invalid, notFound } from '#platform/errors.ts';
+import { fact } from '#platform/facts/record.ts';
+import { isUuid, uuidv7 } from '#platform/ids.ts';
+import { isPermitted } from '#platform/permission.ts';
+import { viewOf } from '../../access/policy/service.ts';
+import { analyzeDocument, countTexts, encodeSparse } from '../retrieval/service.ts';
+import { type Memory, MemoryCreate, type MemoryUpdate } from './schema.ts';
+import {
+  type DeletableMemory,
+  deleteVectors,
+  dequeueMemories,
+  enqueueMemory,
+  findMemory,
+  insertMemories,
+  insertMemory,
+  listMemories,
+  lockMemories,
+  lockMemory,
+  type MemoryFilter,
+  type MemoryRow,
+  removeMemories,
+  updateMemory,
+} from './store.ts';
+
+/** Scope of the statistics that memory search uses. */
+export const memoryScope = 'memory';
+
+export const targetOf = (memory: Pick<DeletableMemory, 'id' | 'identity_id' | 'type' | 'metadata'>): Target => ({
+  id: memory.id,
+  owner: memory.identity_id,
+  type: memory.type,
+  metadata: memory.metadata,
+});
+
+/** Term weights of a text in the form they are stored. */
+export function weightsOf(text: string) {
+  const { words, trigrams } = analyzeDocument(text);
+  return { words: encodeSparse(words), trigrams: encodeSparse(trigrams) };
+}
+
+const dayMs = 86_400_000;
+
+function expiryOf(input: Pick<MemoryCreate, 'ttl_days' | 'expires_at'>, created: Date): { ttl_days: number | null; expires_at: string | null } {
+  if (input.ttl_days != null && input.expires_at != null) {
+    throw invalid([{ path: '/expires_at', message: 'can not be given together with ttl_days' }]);
+  }
+  if (input.ttl_days != null) {
+    return { ttl_days: input.ttl_days, expires_at: new Date(created.getTime() + input.ttl_days * dayMs).toISOString() };
+  }
+  return { ttl_days: null, expires_at: input.expires_at == null ? null : new Date(input.expires_at).toISOString() };
+}
+
+function checkText(ctx: Ctx, text: string): void {
+  const maximum = ctx.app.config.MAX_MEMORY_SIZE;
+  if (text.length > maximum) throw invalid([{ path: '/text', message: `must not be longer than ${maximum} characters` }]);
+  if (!/\S/.test(text)) throw invalid([{ path: '/text', message: 'must not be blank' }]);
+}
+
+function newRow(ctx: Ctx, input: MemoryCreate, now: Date): MemoryRow {
+  checkText(ctx, input.text);
+  return {
+    id: uuidv7(),
+    identity_id: ctx.actor.identity_id!,
+    text: input.text,
+    type: input.type,
+    metadata: input.metadata ?? input.meta_data ?? {},
+    session_id: input.session_id ?? null,
+    role: input.role ?? null,
+    occurred_at: input.occurred_at === undefined ? null : new Date(input.occurred_at).toISOString(),
+    version: 1,
+    ...expiryOf(input, now),
+    created_at: now.toISOString(),
+    updated_at: now.toISOString(),
+    tenant_id: ctx.tenant,
+    ...weightsOf(input.text),
+  };
+}
+
+const resourceOf = ({ words: _w, trigrams: _t, ...row }: MemoryRow): Memory => ({
+  ...row,
+  meta_data: row.metadata,
+  score: null,
+  embedding_status: 'pending',
+});
+
+/** Stores a memory of the caller's. It can be found by its words at once; its vector follows. */
+export async function createMemory(ctx: Ctx, input: MemoryCreate): Promise<Memory> {
+  const row = newRow(ctx, input, new Date());
+  await ctx.db.batch([
+    ...insertMemory(row),
+    fact(ctx, {
+      type: 'memory.created',
+      resource_type: 'memory',
+      resource_id: row.id,
+      after: { type: row.type, length: row.text.length, expires_at: row.expires_at },
+    }),
+  ]);
+  return resourceOf(row);
+}
+
+const checkInput = Compile(MemoryCreate);
+
+/** Stores up to 1,000 memories in one transaction; those that are invalid are told and the others stored. */
+export async function createMemories(ctx: Ctx, inputs: unknown[]) {
+  const now = new Date();
+  const rows: MemoryRow[] = [];
+  const created: { index: number; id: string }[] = [];
+  const failed: { index: number; error: { code: string; message: string } }[] = [];
+  inputs.forEach((input, index) => {
+    const problem = rowOrProblem(ctx, input, now);
+    if (typeof problem === 'string') {
+      failed.push({ index, error: { code: 'VALIDATION_ERROR', message: problem } });
+    } else {
+      rows.push(problem);
+      created.push({ index, id: problem.id });
+    }
+  });
+  if (rows.length > 0) {
+    await ctx.db.batch([
+      ...insertMemories(ctx.tenant, ctx.actor.identity_id!, now.toISOString(), rows, ctx.app.vectorTypes),
+      fact(ctx, {
+        type: 'memory.bulk_created',
+        resource_type: 'memory',
+        data: { created_count: rows.length, memory_ids: rows.map(({ id }) => id) },
+      }),
+    ]);
+  }
+  return { created, failed };
+}
+
+function rowOrProblem(ctx: Ctx, input: unknown, now: Date): MemoryRow | string {
+  if (!checkInput.Check(input)) {
+    const [first] = checkInput.Errors(input);
+    return first ? `${first.instancePath || '/'} ${first.message}` : 'is not a memory';
+  }
+  try {
+    return newRow(ctx, input, now);
+  } catch (error) {
+    const [problem] = (error as { details?: { errors?: { path: string; message: string }[] } }).details?.errors ?? [];
+    if (!problem) throw error;
+    return `${problem.path} ${problem.message}`;
+  }
+}
+
+/** @throws ApiError 404 also for what is deleted, expired, or not the caller's to see */
+export async function getMemory(ctx: Ctx, id: string): Promise<Memory> {
+  const memory = isUuid(id) ? await findMemory(ctx.db, id, new Date()) : undefined;
+  if (!memory || !(await isPermitted(ctx, 'memory:read', targetOf(memory)))) throw notFound('Memory');
+  return memory;
+}
+
+/** Memories the caller may see, newest first: its own, or the tenant's where policy says so. */
+export async function listVisible(
+  ctx: Ctx,
+  filter: Omit<MemoryFilter, 'owner'>,
+  after: [string, string] | undefined,
+  skip: number,
+  limit: number,
+): Promise<Memory[]> {
+  const view = await viewOf(ctx, 'memory:list');
+  const owner = view.rows === 'own' || view.rows === 'none' ? ctx.actor.identity_id : undefined;
+  if (view.rows !== 'each') return listMemories(ctx.db, { ...filter, owner }, after, skip, limit, new Date());
+  const shown: Memory[] = [];
+  let from = after;
+  // Policies look at each row: read on until the page is full or nothing is left.
+  for (;;) {
+    const rows = await listMemories(ctx.db, { ...filter, owner: undefined }, from, 0, 500, new Date());
+    shown.push(...rows.slice(0, 500).filter((row) => view.sees(targetOf(row))));
+    const last = rows[499];
+    if (shown.length > skip + limit || rows.length <= 500 || !last) return shown.slice(skip, skip + limit + 1);
+    from = [last.created_at, last.id];
+  }
+}
+
+/** Changes a memory; its version grows. A changed text is searched by its words at once and embedded anew. */
+export async function changeMemory(ctx: Ctx, id: string, input: MemoryUpdate): Promise<Memory> {
+  if (input.text !== undefined) checkText(ctx, input.text);
+  return ctx.db.transaction(async (tx) => {
+    const now = new Date();
+    const before = isUuid(id) ? await lockMemory(tx, id, now) : undefined;
+    if (!before || !(await isPermitted(ctx, 'memory:update', targetOf(before)))) throw notFound('Memory');
+    if (Object.keys(input).length === 0) return before;
+    const expiry =
+      input.ttl_days === undefined && input.expires_at === undefined
+        ? { ttl_days: before.ttl_days, expires_at: before.expires_at }
+        : expiryOf(input, new Date(before.created_at));
+    const text = input.text ?? before.text;
+    const row: MemoryRow = {
+      ...before,
+      ...expiry,
+      text,
+      type: input.type ?? before.type,
+      metadata: input.metadata ?? input.meta_data ?? before.metadata,
+      version: before.version + 1,
+      updated_at: now.toISOString(),
+      ...weightsOf(text),
+    };
+    const changed = text !== before.text;
+    if (changed) await recount(tx, ctx.tenant, before, row.updated_at);
+    await tx.batch([
+      updateMemory(row),
+      fact(ctx, {
+        type: 'memory.updated',
+        resource_type: 'memory',
+        resource_id: id,
+        before: { type: before.type, version: before.version, length: before.text.length, expires_at: before.expires_at },
+        after: { type: row.type, version: row.version, length: text.length, expires_at: row.expires_at },
+      }),
+    ]);
+    return { ...resourceOf(row), embedding_status: changed ? 'pending' : before.embedding_status };
+  });
+}
+
+/** Takes the old text out of statistics and vectors, and queues the memory. */
+async function recount(tx: Db, tenant: string, before: Memory, now: string): Promise<void> {
+  const wasCounted = (await tx.rows(enqueueMemory(tenant, before.id, now))).length === 1;
+  await tx.batch([
+    deleteVectors(tenant, [before.id]),
+    ...(wasCounted ? countTexts(tenant, memoryScope, [analyzeDocument(before.text)], -1) : []),
+  ]);
+}
+
+/** Deletes one memory: hidden at once, or with `hard` removed with all that was made from it. */
+export async function deleteMemory(ctx: Ctx, id: string, hard: boolean): Promise<void> {
+  const { missing } = await deleteMemories(ctx, [id], hard);
+  if (missing.length > 0) throw notFound('Memory');
+}
+
+/** @returns the ids that were not there for the caller */
+export async function deleteMemories(ctx: Ctx, ids: string[], hard: boolean, reason?: string): Promise<{ deleted: string[]; missing: string[] }> {
+  const view = await viewOf(ctx, 'memory:delete');
+  return ctx.db.transaction(async (tx) => {
+    const now = new Date();
+    const found = (await lockMemories(tx, ids.filter(isUuid), now)).filter((memory) => view.sees(targetOf(memory)));
+    const deleted = found.map(({ id }) => id);
+    const missing = ids.filter((id) => !deleted.includes(id.toLowerCase()));
+    if (deleted.length === 0) return { deleted, missing };
+    await takeOut(tx, ctx.tenant, found);
+    const kind = hard ? 'hard_deleted' : 'soft_deleted';
+    await tx.batch([
+      removeMemories(ctx.tenant, deleted, hard, now),
+      ...found.map(({ id, type, version }) =>
+        fact(ctx, {
+          type: 'memory.deleted',
+          resource_type: 'memory',
+          resource_id: id,
+          before: { type, version },
+          data: { kind, ...(reason ? { reason } : {}) },
+        }),
+      ),
+    ]);
+    return { deleted, missing };
+  });
+}
+
+/** Takes texts out of queue, vectors and statistics; those that still waited were never counted. */
+export async function takeOut(tx: Db, tenant: string, memories: DeletableMemory[]): Promise<void> {
+  const ids = memories.map(({ id }) => id);
+  const waiting = new Set((await tx.rows(dequeueMemories(tenant, ids))).map(({ memory_id }) => memory_id));
+  const counted = memories.filter(({ id }) => !waiting.has(id)).map(({ text }) => analyzeDocument(text));
+  await tx.batch([deleteVectors(tenant, ids), ...countTexts(tenant, memoryScope, counted, -1)]);
+}

@@ -1,0 +1,255 @@
+import type { VectorTypes } from '#platform/db/binary.ts';
+import { binaryArray } from '#platform/db/binary.ts';
+import type { Db } from '#platform/db/database.ts';
+import { sql, type Statement } from '#platform/db/sql.ts';
+import type { PreparedQuery } from '../retrieval/service.ts';
+import type { Memory } from './schema.ts';
+
+/** A memory as it is stored: the resource without what is computed on reading, with its term weights in pgvector's binary form. */
+export interface MemoryRow extends Omit<Memory, 'score' | 'embedding_status' | 'meta_data' | 'parts'> {
+  words: Buffer;
+  trigrams: Buffer;
+}
+
+const shown = sql`
+  m.id, m.identity_id, m.text, m.type, m.metadata, m.metadata as meta_data, m.session_id, m.role, m.occurred_at,
+  null::float8 as score, m.version, m.ttl_days, m.expires_at,
+  case when exists (select 1 from memory_queue q where q.tenant_id = m.tenant_id and q.memory_id = m.id)
+    then 'pending' else 'ready' end as embedding_status,
+  m.created_at, m.updated_at, m.tenant_id`;
+
+/** The row and its place in the queue of texts to be counted and embedded. */
+export const insertMemory = (row: MemoryRow): Statement[] => [
+  sql`
+    insert into memories (tenant_id, id, identity_id, text, type, metadata, session_id, role, occurred_at, ttl_days,
+      expires_at, version, created_at, updated_at, words, trigrams)
+    values (${row.tenant_id}, ${row.id}, ${row.identity_id}, ${row.text}, ${row.type}, ${row.metadata}, ${row.session_id},
+      ${row.role}, ${row.occurred_at}, ${row.ttl_days}, ${row.expires_at}, 1, ${row.created_at}, ${row.created_at},
+      ${row.words}, ${row.trigrams})`,
+  sql`insert into memory_queue (tenant_id, memory_id, created_at) values (${row.tenant_id}, ${row.id}, ${row.created_at})`,
+];
+
+/** Many rows of one identity in one statement. */
+export function insertMemories(tenant: string, identity: string, now: string, rows: MemoryRow[], types: VectorTypes): Statement[] {
+  const column = <K extends keyof MemoryRow>(name: K) => rows.map((row) => row[name]);
+  const ids = column('id');
+  return [
+    sql`
+      insert into memories (tenant_id, id, identity_id, text, type, metadata, session_id, role, occurred_at, ttl_days,
+        expires_at, version, created_at, updated_at, words, trigrams)
+      select ${tenant}, r.id, ${identity}, r.text, r.type, r.metadata::jsonb, r.session_id, r.role, r.occurred_at, r.ttl_days,
+        r.expires_at, 1, ${now}, ${now}, r.words, r.trigrams
+      from unnest(${ids}::uuid[], ${column('text')}::text[], ${column('type')}::text[],
+        ${rows.map(({ metadata }) => JSON.stringify(metadata))}::text[], ${column('session_id')}::text[], ${column('role')}::text[],
+        ${column('occurred_at')}::timestamptz[], ${column('ttl_days')}::int[], ${column('expires_at')}::timestamptz[],
+        ${binaryArray(types.sparsevec, column('words'))}::sparsevec[], ${binaryArray(types.sparsevec, column('trigrams'))}::sparsevec[])
+        as r (id, text, type, metadata, session_id, role, occurred_at, ttl_days, expires_at, words, trigrams)`,
+    sql`
+      insert into memory_queue (tenant_id, memory_id, created_at)
+      select ${tenant}, id, ${now} from unnest(${ids}::uuid[]) as r (id)`,
+  ];
+}
+
+/** A memory that is neither deleted nor expired at `now`. */
+export const findMemory = (db: Db, id: string, now: Date): Promise<Memory | undefined> =>
+  db.one(sql<Memory>`
+    select m.id, m.identity_id, m.text, m.type, m.metadata, m.metadata as meta_data, m.session_id, m.role, m.occurred_at,
+      null::float8 as score, m.version, m.ttl_days, m.expires_at,
+      case when exists (select 1 from memory_queue q where q.tenant_id = m.tenant_id and q.memory_id = m.id)
+        then 'pending' else 'ready' end as embedding_status,
+      m.created_at, m.updated_at, m.tenant_id
+    from memories m
+    where m.tenant_id = ${db.tenant} and m.id = ${id} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})`);
+
+/** The same, kept from changing until the transaction ends. */
+export const lockMemory = (tx: Db, id: string, now: Date): Promise<Memory | undefined> =>
+  tx.one(sql<Memory>`
+    select ${shown} from memories m
+    where m.tenant_id = ${tx.tenant} and m.id = ${id} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
+    for update of m`);
+
+export interface MemoryFilter {
+  /** Undefined: of all identities. */
+  owner: string | undefined;
+  types: string[] | undefined;
+  session_id?: string | undefined;
+}
+
+/** Newest first; one row more than `limit` when there are more. */
+export const listMemories = (
+  db: Db,
+  filter: MemoryFilter,
+  after: [string, string] | undefined,
+  skip: number,
+  limit: number,
+  now: Date,
+): Promise<Memory[]> =>
+  db.rows(sql<Memory>`
+    select ${shown} from memories m
+    where m.tenant_id = ${db.tenant} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
+      and (${filter.owner}::uuid is null or m.identity_id = ${filter.owner}::uuid)
+      and (${filter.types}::text[] is null or m.type = any(${filter.types}::text[]))
+      and (${filter.session_id}::text is null or m.session_id = ${filter.session_id}::text)
+      and (${after?.[0]}::timestamptz is null or (m.created_at, m.id) < (${after?.[0]}::timestamptz, ${after?.[1]}::uuid))
+    order by m.created_at desc, m.id desc limit ${limit + 1} offset ${skip}`);
+
+export const updateMemory = (row: MemoryRow): Statement => sql`
+  update memories set text = ${row.text}, type = ${row.type}, metadata = ${row.metadata}, ttl_days = ${row.ttl_days},
+    expires_at = ${row.expires_at}, version = ${row.version}, updated_at = ${row.updated_at},
+    words = ${row.words}, trigrams = ${row.trigrams}
+  where tenant_id = ${row.tenant_id} and id = ${row.id}`;
+
+/** Puts a memory into the queue; answers the id when it was not there, which means it was counted before. */
+export const enqueueMemory = (tenant: string, id: string, now: string): Statement<{ memory_id: string }> => sql<{ memory_id: string }>`
+  insert into memory_queue (tenant_id, memory_id, created_at) values (${tenant}, ${id}, ${now})
+  on conflict (tenant_id, memory_id) do nothing returning memory_id`;
+
+export const deleteVectors = (tenant: string, ids: string[]): Statement =>
+  sql`delete from memory_vectors where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[])`;
+
+/** Answers which of these were still waiting, so not counted yet. */
+export const dequeueMemories = (tenant: string, ids: string[]): Statement<{ memory_id: string }> => sql<{ memory_id: string }>`
+  delete from memory_queue where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[]) returning memory_id`;
+
+export interface DeletableMemory {
+  id: string;
+  identity_id: string;
+  type: string;
+  metadata: Record<string, unknown>;
+  text: string;
+  version: number;
+}
+
+/** The visible ones of these ids, kept from changing until the transaction ends. */
+export const lockMemories = (tx: Db, ids: string[], now: Date): Promise<DeletableMemory[]> =>
+  tx.rows(sql<DeletableMemory>`
+    select id, identity_id, type, metadata, text, version from memories
+    where tenant_id = ${tx.tenant} and id = any(${ids}::uuid[]) and deleted_at is null and (expires_at is null or expires_at > ${now})
+    order by id for update`);
+
+export const removeMemories = (tenant: string, ids: string[], hard: boolean, now: Date): Statement =>
+  hard
+    ? sql`delete from memories where tenant_id = ${tenant} and id = any(${ids}::uuid[])`
+    : sql`update memories set deleted_at = ${now}, updated_at = ${now} where tenant_id = ${tenant} and id = any(${ids}::uuid[])`;
+
+export interface SearchFilter extends MemoryFilter {
+  metadata: Record<string, unknown> | undefined;
+  created_from: string | undefined;
+  created_to: string | undefined;
+}
+
+export interface FoundMemory extends Memory {
+  words: number;
+  trigrams: number;
+}
+
+/** Longest list of candidates by words, by trigrams, and how many of them are read whole for the re-rank. */
+const byWords = 200;
+const byTrigrams = 100;
+const readWhole = 64;
+
+/**
+ * Candidates of a text search: the best by words, and by likeness of spelling when the query needs it. Only the most
+ * promising carry their text; of the others only the numbers are needed.
+ */
+export const findCandidates = (db: Db, prepared: PreparedQuery, filter: SearchFilter, now: Date): Promise<FoundMemory[]> =>
+  db.rows(sql<FoundMemory>`
+    with visible as not materialized (
+      select m.id, m.words, m.trigrams from memories m
+      where m.tenant_id = ${db.tenant} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
+        and (${filter.owner}::uuid is null or m.identity_id = ${filter.owner}::uuid)
+        and (${filter.types}::text[] is null or m.type = any(${filter.types}::text[]))
+        and (${filter.session_id}::text is null or m.session_id = ${filter.session_id}::text)
+        and (${filter.metadata}::jsonb is null or m.metadata @> ${filter.metadata}::jsonb)
+        and (${filter.created_from}::timestamptz is null or m.created_at >= ${filter.created_from}::timestamptz)
+        and (${filter.created_to}::timestamptz is null or m.created_at <= ${filter.created_to}::timestamptz)
+    ), word_hits as (
+      select id, words <#> ${prepared.words}::sparsevec as distance from visible order by distance limit ${byWords}
+    ), trigram_hits as (
+      select id, trigrams <#> ${prepared.trigrams}::sparsevec as distance from visible
+      where ${prepared.needsTrigrams}::boolean order by distance limit ${byTrigrams}
+    ), hits as (
+      select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0
+    ), scored as (
+      select m.*, -(m.words <#> ${prepared.words}::sparsevec) as word_score, -(m.trigrams <#> ${prepared.trigrams}::sparsevec) as trigram_score
+      from hits join memories m on m.tenant_id = ${db.tenant} and m.id = hits.id
+    ), ordered as (
+      select *, row_number() over (order by word_score + ${trigramWeight(prepared)}::float8 * trigram_score desc) as place from scored
+    )
+    select m.id, m.identity_id, case when m.place <= ${readWhole} then m.text else '' end as text, m.type, m.metadata,
+      m.metadata as meta_data, m.session_id, m.role, m.occurred_at, null::float8 as score, m.version, m.ttl_days, m.expires_at,
+      case when exists (select 1 from memory_queue q where q.tenant_id = m.tenant_id and q.memory_id = m.id)
+        then 'pending' else 'ready' end as embedding_status,
+      m.created_at, m.updated_at, m.tenant_id, m.word_score as words, m.trigram_score as trigrams
+    from ordered m`);
+
+/** Texts of memories that were ranked without being read. */
+export const findTexts = (db: Db, ids: string[]): Promise<{ id: string; text: string }[]> =>
+  db.rows(sql<{ id: string; text: string }>`
+    select id, text from memories where tenant_id = ${db.tenant} and id = any(${ids}::uuid[]) and deleted_at is null`);
+
+const trigramWeight = ({ vectors: { Z, ZG } }: PreparedQuery): number => (ZG > 0 ? (0.3 * Z) / ZG : 0);
+
+export interface NearMemory extends Memory {
+  cosine: number;
+}
+
+/** The nearest vectors of one model, scanned exactly within the tenant: recall is 1. */
+export const findNearest = (db: Db, model: string, vector: Buffer, filter: SearchFilter, limit: number, now: Date): Promise<NearMemory[]> =>
+  db.rows(sql<NearMemory>`
+    select ${shown}, 1 - (v.embedding <=> ${vector}::vector) as cosine
+    from memory_vectors v join memories m on m.tenant_id = v.tenant_id and m.id = v.memory_id
+    where v.tenant_id = ${db.tenant} and v.model = ${model} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
+      and (${filter.owner}::uuid is null or m.identity_id = ${filter.owner}::uuid)
+      and (${filter.types}::text[] is null or m.type = any(${filter.types}::text[]))
+      and (${filter.session_id}::text is null or m.session_id = ${filter.session_id}::text)
+      and (${filter.metadata}::jsonb is null or m.metadata @> ${filter.metadata}::jsonb)
+      and (${filter.created_from}::timestamptz is null or m.created_at >= ${filter.created_from}::timestamptz)
+      and (${filter.created_to}::timestamptz is null or m.created_at <= ${filter.created_to}::timestamptz)
+    order by v.embedding <=> ${vector}::vector limit ${limit}`);
+
+export interface WaitingMemory {
+  id: string;
+  text: string;
+  version: number;
+}
+
+/** The oldest memories that wait to be counted and embedded. */
+export const listWaiting = (db: Db, limit: number): Promise<WaitingMemory[]> =>
+  db.rows(sql<WaitingMemory>`
+    select m.id, m.text, m.version from memory_queue q
+    join memories m on m.tenant_id = q.tenant_id and m.id = q.memory_id
+    where q.tenant_id = ${db.tenant} order by q.created_at, q.memory_id limit ${limit}`);
+
+/** Takes memories from the queue that are still as they were read; answers which. */
+export const takeFromQueue = (tx: Db, rows: WaitingMemory[]): Promise<{ memory_id: string }[]> =>
+  tx.rows(sql<{ memory_id: string }>`
+    with unchanged as (
+      select m.id from memories m
+      join unnest(${rows.map(({ id }) => id)}::uuid[], ${rows.map(({ version }) => version)}::int[]) as r (id, version)
+        on m.id = r.id and m.version = r.version
+      where m.tenant_id = ${tx.tenant} and m.deleted_at is null order by m.id for update of m
+    )
+    delete from memory_queue q using unchanged where q.tenant_id = ${tx.tenant} and q.memory_id = unchanged.id returning q.memory_id`);
+
+export const insertVectors = (tenant: string, model: string, ids: string[], vectors: Buffer[], types: VectorTypes): Statement => sql`
+  insert into memory_vectors (tenant_id, memory_id, model, embedding)
+  select ${tenant}, r.id, ${model}, r.embedding
+  from unnest(${ids}::uuid[], ${binaryArray(types.vector, vectors)}::vector[]) as r (id, embedding)
+  on conflict (tenant_id, memory_id, model) do update set embedding = excluded.embedding`;
+
+/** Tenants whose memories have waited since before `before`; for the operator. */
+export const listTenantsWaiting = (operator: Db, before: Date): Promise<{ tenant_id: string }[]> =>
+  operator.rows(sql<{ tenant_id: string }>`
+    select distinct tenant_id from memory_queue where created_at < ${before} and tenant_id is not null limit 1000`);
+
+/** Tenants that have memories past their time; for the operator. */
+export const listTenantsExpiring = (operator: Db, now: Date): Promise<{ tenant_id: string }[]> =>
+  operator.rows(sql<{ tenant_id: string }>`
+    select distinct tenant_id from memories where expires_at <= ${now} and deleted_at is null and tenant_id is not null limit 1000`);
+
+/** Memories past their time, kept from changing until the transaction ends. */
+export const lockExpired = (tx: Db, now: Date, limit: number): Promise<DeletableMemory[]> =>
+  tx.rows(sql<DeletableMemory>`
+    select id, identity_id, type, metadata, text, version from memories
+    where tenant_id = ${tx.tenant} and expires_at <= ${now} and deleted_at is null order by id limit ${limit} for update skip locked`);

@@ -1,0 +1,204 @@
+import {
+  type AnalyzedQuery,
+  buildQueryVectors,
+  type CollectionStats,
+  idf,
+  lengthInAverages,
+  type QueryVectors,
+  termWeight,
+} from './analyze.ts';
+import { type Word, wordsOf } from './words.ts';
+
+/** A row found by either list. */
+export interface Candidate {
+  id: string;
+  text: string;
+  /** Inner product of the words column with the query; computed from the text when absent. */
+  words?: number | null;
+  /** Inner product of the trigrams column with the query; computed from the text when absent. */
+  trigrams?: number | null;
+  /** Who said it; only rows with a role are turns of a conversation. */
+  role?: string | null;
+  session_id?: string | null;
+  /** Ordinal of the turn within its session. Without it the order of `at` among the candidates stands in. */
+  turn?: number | null;
+  /** Time of the turn, milliseconds since the epoch; also breaks ties, newest first. */
+  at?: number | null;
+}
+
+/** What each part adds to `score`. */
+export interface ScoreParts {
+  words: number;
+  trigrams: number;
+  pairs: number;
+  neighbours: number;
+  role: number;
+  /** Query words whose stem the text holds, as the query spells them (folded). */
+  matched: string[];
+}
+
+export interface Ranked<C extends Candidate = Candidate> {
+  candidate: C;
+  /** Relevance on no fixed scale: comparable within one search only. See `calibrate`. */
+  score: number;
+  parts: ScoreParts;
+  /** How related an embedding model finds the text, 0..1; absent without such a model. See `fuse`. */
+  support?: number;
+}
+
+const TRIGRAMS = 0.4;
+const PAIRS = 0.4;
+const PAIR_LENGTH = 0.5;
+/** Share of a pair's weight when one other word stands between. */
+const LOOSE_PAIR = 0.5;
+const NEIGHBOURS = 0.4;
+const NEIGHBOUR_DISTANCE = 2;
+const ROLE = 0.15;
+
+/** Turns further apart than this do not support one another. */
+const NEIGHBOUR_GAP_MS = 30 * 60_000;
+
+/** Text beyond this many characters is not read when candidates are re-ranked; the index has seen all of it. */
+export const READ_CHARACTERS = 32_768;
+
+/**
+ * Orders candidates by relevance: words, trigrams, neighbouring query words that are neighbours in the text, support
+ * from the turns around, and the author's own turns for a query in the first person. Candidates that match nothing
+ * stay, with score 0. `vectors` may be passed when they were built for the search already.
+ */
+export function rerank<C extends Candidate>(
+  query: AnalyzedQuery,
+  stats: CollectionStats,
+  candidates: readonly C[],
+  vectors: QueryVectors = buildQueryVectors(query, stats),
+): Ranked<C>[] {
+  const reader = makeReader(query, stats, vectors);
+  const trigramScale = vectors.ZG > 0 ? (TRIGRAMS * vectors.Z) / vectors.ZG : 0;
+  const ranked = candidates.map((candidate): Ranked<C> => {
+    const seen = reader(candidate);
+    const parts: ScoreParts = {
+      words: seen.words,
+      trigrams: trigramScale * seen.trigrams,
+      pairs: seen.pairs,
+      neighbours: 0,
+      role: query.firstPerson && candidate.role === 'user' ? ROLE * vectors.Z : 0,
+      matched: seen.matched,
+    };
+    return { candidate, score: 0, parts };
+  });
+  addNeighbours(ranked);
+  for (const entry of ranked) {
+    const { words, trigrams, pairs, neighbours, role } = entry.parts;
+    const matching = words + trigrams + pairs + neighbours;
+    if (matching <= 0) entry.parts.role = 0;
+    entry.score = matching > 0 ? matching + role : 0;
+  }
+  return ranked.sort(compareRanked);
+}
+
+/** Best first; of equals the newest, then by id, so that an order never depends on how rows arrived. */
+export function compareRanked(a: Ranked, b: Ranked): number {
+  return (
+    b.score - a.score ||
+    (b.candidate.at ?? 0) - (a.candidate.at ?? 0) ||
+    (a.candidate.id < b.candidate.id ? -1 : a.candidate.id > b.candidate.id ? 1 : 0)
+  );
+}
+
+type Reading = Pick<ScoreParts, 'words' | 'trigrams' | 'pairs' | 'matched'>;
+
+/** Returns a function that scores one text against the query; what is known of a word is kept between texts. */
+function makeReader(query: AnalyzedQuery, stats: CollectionStats, vectors: QueryVectors) {
+  const weights = query.terms.map(({ word }) => idf(stats.df('words', word.dimension), stats.documents));
+  const pairs = new Map<number, number>();
+  for (const [x, y] of query.pairs) pairs.set(x * query.terms.length + y, weights[x]! + weights[y]!);
+  const trigramWeights = new Map<number, number>();
+  vectors.trigrams.dimensions.forEach((dimension, i) => {
+    trigramWeights.set(dimension, vectors.trigrams.values[i]!);
+  });
+  const queryTrigramsOf = new Map<Word, number[]>();
+  const knownTrigrams = (word: Word): number[] => {
+    let known = queryTrigramsOf.get(word);
+    if (known === undefined) {
+      known = Array.from(word.trigrams.filter((trigram) => trigramWeights.has(trigram)));
+      queryTrigramsOf.set(word, known);
+    }
+    return known;
+  };
+
+  return (candidate: Candidate): Reading => {
+    const counts = new Array<number>(query.terms.length).fill(0);
+    const trigramCounts = candidate.trigrams == null ? new Map<number, number>() : undefined;
+    const pairFound = new Map<number, number>();
+    const meet = (x: number, y: number, share: number) => {
+      const key = x * query.terms.length + y;
+      if (x >= 0 && y >= 0 && pairs.has(key) && (pairFound.get(key) ?? 0) < share) pairFound.set(key, share);
+    };
+    let length = 0;
+    let trigramLength = 0;
+    let previous = -1;
+    let beforeThat = -1;
+    for (const word of wordsOf(candidate.text.slice(0, READ_CHARACTERS))) {
+      const term = query.termByDimension.get(word.dimension) ?? -1;
+      if (term >= 0) counts[term]!++;
+      if (trigramCounts) {
+        trigramLength += word.trigrams.length;
+        for (const trigram of knownTrigrams(word))
+          trigramCounts.set(trigram, (trigramCounts.get(trigram) ?? 0) + 1);
+      }
+      if (word.kind === 'character') continue;
+      length++;
+      if (term >= 0) {
+        meet(previous, term, 1);
+        if (previous < 0) meet(beforeThat, term, LOOSE_PAIR);
+      }
+      beforeThat = previous;
+      previous = term;
+    }
+    let pairWeight = 0;
+    for (const [pair, share] of pairFound) pairWeight += share * pairs.get(pair)!;
+    let words = candidate.words ?? 0;
+    if (candidate.words == null) {
+      counts.forEach((tf, term) => {
+        if (tf > 0) words += termWeight(tf, length, 'words') * weights[term]! * query.terms[term]!.count;
+      });
+    }
+    let trigrams = candidate.trigrams ?? 0;
+    trigramCounts?.forEach((tf, dimension) => {
+      trigrams += termWeight(tf, trigramLength, 'trigrams') * trigramWeights.get(dimension)!;
+    });
+    const matched = query.terms.filter((_, term) => counts[term]! > 0).map(({ word }) => word.bare);
+    const pairScore = (PAIRS * pairWeight) / (1 + PAIR_LENGTH * lengthInAverages(length));
+    return { words, trigrams, pairs: pairScore, matched };
+  };
+}
+
+/**
+ * Consecutive turns of one conversation support each other. Independent facts must not: both rows need a role and a
+ * session, and must lie close in time when times are known.
+ */
+function addNeighbours(ranked: Ranked[]): void {
+  const sessions = new Map<string, Ranked[]>();
+  for (const entry of ranked) {
+    const { session_id: session, role, turn, at } = entry.candidate;
+    if (session == null || role == null || (turn == null && at == null)) continue;
+    const turns = sessions.get(session);
+    if (turns) turns.push(entry);
+    else sessions.set(session, [entry]);
+  }
+  for (const turns of sessions.values()) {
+    const numbered = turns.every(({ candidate }) => candidate.turn != null);
+    const position = ({ candidate }: Ranked) => (numbered ? candidate.turn! : (candidate.at ?? 0));
+    turns.sort((a, b) => position(a) - position(b) || (a.candidate.id < b.candidate.id ? -1 : 1));
+    for (let i = 0; i < turns.length; i++) {
+      for (let j = i + 1; j < turns.length && j <= i + NEIGHBOUR_DISTANCE; j++) {
+        const [a, b] = [turns[i]!, turns[j]!];
+        const distance = numbered ? position(b) - position(a) : j - i;
+        if (distance < 1 || distance > NEIGHBOUR_DISTANCE) continue;
+        if (Math.abs((a.candidate.at ?? 0) - (b.candidate.at ?? 0)) > NEIGHBOUR_GAP_MS) continue;
+        a.parts.neighbours += (NEIGHBOURS * b.parts.words) / (2 * distance);
+        b.parts.neighbours += (NEIGHBOURS * a.parts.words) / (2 * distance);
+      }
+    }
+  }
+}

@@ -1,0 +1,74 @@
+import type { Db } from '#platform/db/database.ts';
+import { analyzeQuery, buildQueryVectors, type AnalyzedQuery, type CollectionStats, type QueryVectors } from './analyze.ts';
+import { encodeSparse, type SparseVector } from './sparse.ts';
+import { addTermCounts, addTextCount, findTermCounts } from './store.ts';
+import type { Statement } from '#platform/db/sql.ts';
+
+export { analyzeDocument, type AnalyzedQuery, type CollectionStats } from './analyze.ts';
+export { encodeSparse, encodeVector, SPARSE_DIMENSIONS, type SparseVector } from './sparse.ts';
+export { type Candidate, type Ranked, rerank } from './rank.ts';
+export { calibrate } from './calibrate.ts';
+export { fuse } from './fuse.ts';
+
+/** A query made ready for one scope of one tenant: its terms, the statistics they need, and the vectors SQL compares with. */
+export interface PreparedQuery {
+  query: AnalyzedQuery;
+  stats: CollectionStats;
+  vectors: QueryVectors;
+  words: Buffer;
+  trigrams: Buffer;
+  /** A word no text of the scope holds, or no words at all: look for likeness of spelling too. */
+  needsTrigrams: boolean;
+}
+
+/**
+ * Analyses a query and loads how common its terms are in a scope (`memory`, or `corpus:` and an id).
+ * One round trip.
+ */
+export async function prepareQuery(db: Db, scope: string, text: string): Promise<PreparedQuery> {
+  const query = analyzeQuery(text);
+  const words = query.terms.map(({ word }) => word.dimension);
+  const trigrams = [...query.trigrams.keys()];
+  const counts = await findTermCounts(db, scope, words, trigrams);
+  const stats: CollectionStats = {
+    documents: Math.max(counts.texts, 1),
+    df: (space, dimension) => Math.max(0, (space === 'words' ? counts.words : counts.trigrams).get(dimension) ?? 0),
+  };
+  const vectors = buildQueryVectors(query, stats);
+  return {
+    query,
+    stats,
+    vectors,
+    words: encodeSparse(vectors.words),
+    trigrams: encodeSparse(vectors.trigrams),
+    needsTrigrams: words.some((dimension) => stats.df('words', dimension) === 0),
+  };
+}
+
+/** The term weights of one text. */
+export interface CountedText {
+  words: SparseVector;
+  trigrams: SparseVector;
+}
+
+/**
+ * Statements that count texts into a scope's statistics (`sign` 1) or out of them (-1). They belong in the
+ * transaction that makes the texts findable, so that each is counted exactly once.
+ */
+export function countTexts(tenant: string, scope: string, texts: CountedText[], sign: 1 | -1): Statement[] {
+  if (texts.length === 0) return [];
+  const statement = (field: 'w' | 'g', vectorOf: (text: CountedText) => SparseVector) => {
+    const counts = new Map<number, number>();
+    for (const text of texts) {
+      for (const dimension of vectorOf(text).dimensions) counts.set(dimension, (counts.get(dimension) ?? 0) + sign);
+    }
+    // Always in the same order, so that two transactions that count at once can not wait for each other in a circle.
+    const dimensions = [...counts.keys()].sort((a, b) => a - b);
+    return addTermCounts(tenant, scope, field, dimensions, dimensions.map((dimension) => counts.get(dimension)!));
+  };
+  return [
+    statement('w', ({ words }) => words),
+    statement('g', ({ trigrams }) => trigrams),
+    addTextCount(tenant, scope, sign * texts.length),
+  ];
+}

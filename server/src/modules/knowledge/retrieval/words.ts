@@ -1,0 +1,213 @@
+import snowball from 'snowball-stemmers';
+import { dimensionOf, mix32, SPARSE_DIMENSIONS } from './sparse.ts';
+
+/**
+ * One distinct word as it is indexed. Objects are shared between texts: treat them as frozen.
+ * `bare` is the folded word, `stem` its stem (words of a space-less script: the character bigram), `dimension` the
+ * hashed stem, `trigrams` the hashed character trigrams of `_bare_` (none for space-less scripts).
+ */
+export interface Word {
+  bare: string;
+  stem: string;
+  dimension: number;
+  trigrams: Uint32Array;
+  /**
+   * 'word'; 'gram': bigram (or lone character) of a space-less script; 'character': a single Han character inside a
+   * longer run, indexed so that a one-character query finds it, but neither counted nor part of the word sequence.
+   */
+  kind: 'word' | 'gram' | 'character';
+}
+
+const CACHE_WORDS = 32_768;
+const MAX_CACHED_LETTERS = 40;
+const MAX_TRIGRAM_LETTERS = 64;
+
+const NON_ASCII = /[^\p{ASCII}]/u;
+const WORD = /[\p{L}\p{M}\p{N}]+(?:['’ʼ][\p{L}\p{M}\p{N}]+)*/gu;
+const INVISIBLE = /[\u00ad\u200b-\u200f\u2060\ufeff]/g;
+/** Scripts written without spaces between words, and Hangul, whose particles cling to the word. */
+const SPACELESS =
+  /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}ー々〆]/u;
+const SPACELESS_RUN = new RegExp(`${SPACELESS.source}+|(?:(?!${SPACELESS.source}).)+`, 'gsu');
+const HAN = /^\p{Script=Han}$/u;
+
+const STEMMERS: [script: RegExp, stemmer: { stem(word: string): string }][] = [
+  [/^[a-z']+$/, snowball.newStemmer('english')],
+  [/^\p{Script=Cyrillic}+$/u, snowball.newStemmer('russian')],
+  [/^\p{Script=Arabic}+$/u, snowball.newStemmer('arabic')],
+  [/^\p{Script=Tamil}+$/u, snowball.newStemmer('tamil')],
+  [/^\p{Script=Armenian}+$/u, snowball.newStemmer('armenian')],
+];
+
+const isAsciiWord = new Uint8Array(128);
+for (const char of 'abcdefghijklmnopqrstuvwxyz0123456789') isAsciiWord[char.charCodeAt(0)] = 1;
+
+/** Two generations bound the cache: what was not used since the last turnover falls out. */
+let recent = new Map<string, Word[]>();
+let older = new Map<string, Word[]>();
+
+/**
+ * The words of a text in order: NFKC, lower case, split at everything but letters, marks and numbers, folded, stemmed;
+ * runs of space-less scripts as overlapping character bigrams. Linear in the length of the text; never throws.
+ */
+export function wordsOf(text: string): Word[] {
+  const words: Word[] = [];
+  if (NON_ASCII.test(text)) {
+    const normal = text.normalize('NFKC').toLowerCase().replace(INVISIBLE, '');
+    for (const match of normal.matchAll(WORD)) append(words, match[0]);
+  } else {
+    appendAscii(words, text.toLowerCase());
+  }
+  return words;
+}
+
+function appendAscii(words: Word[], text: string): void {
+  let start = -1;
+  for (let i = 0; i <= text.length; i++) {
+    const code = i < text.length ? text.charCodeAt(i) : 32;
+    if (isAsciiWord[code] === 1) {
+      if (start < 0) start = i;
+    } else if (start >= 0) {
+      if (code === 39 && isAsciiWord[text.charCodeAt(i + 1)] === 1) continue;
+      append(words, text.slice(start, i));
+      start = -1;
+    }
+  }
+}
+
+function append(words: Word[], raw: string): void {
+  let found = recent.get(raw);
+  if (found === undefined) found = remember(raw);
+  if (found.length === 1) words.push(found[0]!);
+  else for (const word of found) words.push(word);
+}
+
+function remember(raw: string): Word[] {
+  if (raw.length > MAX_CACHED_LETTERS) return analyzeRaw(raw);
+  // A slice of a text keeps the whole text alive in V8; the copy does not.
+  const key = Buffer.from(raw, 'utf16le').toString('utf16le');
+  const words = older.get(raw) ?? analyzeRaw(key);
+  if (recent.size >= CACHE_WORDS) {
+    older = recent;
+    recent = new Map();
+  }
+  recent.set(key, words);
+  return words;
+}
+
+function analyzeRaw(raw: string): Word[] {
+  if (!SPACELESS.test(raw)) {
+    return analyzeSpaced(raw);
+  }
+  const words: Word[] = [];
+  for (const [run] of raw.matchAll(SPACELESS_RUN)) {
+    if (SPACELESS.test(run)) appendGrams(words, run);
+    else words.push(...analyzeSpaced(run));
+  }
+  return words;
+}
+
+/** One change between letters and digits separates two words (b12, 10mg); longer mixtures are codes and stay whole. */
+const LETTERS_AND_DIGITS = /^(?:([a-z]+)(\d+)|(\d+)([a-z]+))$/;
+
+function analyzeSpaced(raw: string): Word[] {
+  const bare = fold(raw);
+  if (bare === '') return [];
+  const parts = LETTERS_AND_DIGITS.exec(bare);
+  return parts ? [makeWord(parts[1] ?? parts[3]!), makeWord(parts[2] ?? parts[4]!)] : [makeWord(bare)];
+}
+
+function makeWord(bare: string): Word {
+  const stem = stemOf(bare);
+  return { bare, stem, dimension: dimensionOf(stem), trigrams: trigramsOf(bare), kind: 'word' };
+}
+
+const NO_TRIGRAMS = new Uint32Array(0);
+
+function makeGram(text: string, kind: 'gram' | 'character'): Word {
+  return { bare: text, stem: text, dimension: dimensionOf(text), trigrams: NO_TRIGRAMS, kind };
+}
+
+/** Bigrams of the run; a Han character without a Han neighbour is a word of its own (猫が好き: 猫, 好). */
+function appendGrams(words: Word[], run: string): void {
+  const characters = Array.from(run);
+  if (characters.length === 1) {
+    words.push(makeGram(run, 'gram'));
+    return;
+  }
+  let previousHan = false;
+  let han = HAN.test(characters[0]!);
+  for (let i = 0; i < characters.length; i++) {
+    const nextHan = i + 1 < characters.length && HAN.test(characters[i + 1]!);
+    if (han) words.push(makeGram(characters[i]!, previousHan || nextHan ? 'character' : 'gram'));
+    if (i + 1 < characters.length) words.push(makeGram(characters[i]! + characters[i + 1]!, 'gram'));
+    previousHan = han;
+    han = nextHan;
+  }
+}
+
+function stemOf(bare: string): string {
+  if (bare.length > MAX_CACHED_LETTERS) return bare;
+  for (const [script, stemmer] of STEMMERS) if (script.test(bare)) return stemmer.stem(bare) || bare;
+  return bare;
+}
+
+/** Hashed character trigrams of `_bare_`, repeats included. */
+function trigramsOf(bare: string): Uint32Array {
+  const padded = `_${bare.slice(0, MAX_TRIGRAM_LETTERS)}_`;
+  const trigrams = new Uint32Array(padded.length - 2);
+  for (let i = 0; i < trigrams.length; i++) {
+    const [a, b, c] = [padded.charCodeAt(i), padded.charCodeAt(i + 1), padded.charCodeAt(i + 2)];
+    trigrams[i] =
+      mix32(Math.imul(a, 0x9e3779b1) ^ Math.imul(b, 0x27d4eb2f) ^ Math.imul(c, 0x165667b1)) %
+      SPARSE_DIMENSIONS;
+  }
+  return trigrams;
+}
+
+const APOSTROPHES = /[’ʼ]/g;
+/** Possessive after the word; French, Catalan and Italian elisions before it. Contractions (I'm) stay words. */
+const POSSESSIVE = /'s$/;
+const ELISION = /^(?:[ldjmtscn]|qu|jusqu|lorsqu|puisqu|un|dell|nell|all|dall|sull|quest|quell)'(?=\p{L}{2})/u;
+const LATIN_LETTERS: Record<string, string> = {
+  ß: 'ss',
+  æ: 'ae',
+  œ: 'oe',
+  ø: 'o',
+  ł: 'l',
+  đ: 'd',
+  ð: 'd',
+  þ: 'th',
+  ı: 'i',
+};
+const ARABIC_LETTERS: Record<string, string> = {
+  أ: 'ا',
+  إ: 'ا',
+  آ: 'ا',
+  ٱ: 'ا',
+  ى: 'ي',
+  ی: 'ي',
+  ک: 'ك',
+  ة: 'ه',
+};
+
+/**
+ * Removes what spelling varies in: apostrophe endings, accents of Latin, Greek and Cyrillic (й stays a letter),
+ * vocalisation of Arabic and Hebrew. Marks that are letters elsewhere (Devanagari, kana) stay.
+ */
+function fold(raw: string): string {
+  let word = raw;
+  if (NON_ASCII.test(word)) {
+    word = word.replace(APOSTROPHES, "'");
+    word = word
+      .normalize('NFD')
+      .replace(/и\u0306/g, 'й')
+      .replace(/[\u0300-\u036f]/g, '')
+      .normalize('NFC');
+    word = word.replace(/[ßæœøłđðþı]/g, (letter) => LATIN_LETTERS[letter]!);
+    word = word.replace(/[\u064b-\u065f\u0670\u0640\u0591-\u05c7]/g, '');
+    word = word.replace(/[أإآٱىیکة]/g, (letter) => ARABIC_LETTERS[letter]!);
+  }
+  if (word.includes("'")) word = word.replace(POSSESSIVE, '').replace(ELISION, '');
+  return word;
+}

@@ -1,0 +1,124 @@
+import type { Config, Plan } from './config.ts';
+import type { Keys } from './crypto.ts';
+import type { VectorTypes } from './db/binary.ts';
+import type { Db } from './db/database.ts';
+import type { Database } from './db/open.ts';
+import type { JobPayload } from './jobs/worker.ts';
+import type { Log } from './log.ts';
+import type { Metrics } from './metrics.ts';
+import type { Models } from './models/models.ts';
+import type { Shared } from './shared.ts';
+
+/** Lives as long as the process: what every request and job shares. */
+export interface App {
+  config: Config;
+  keys: Keys;
+  log: Log;
+  metrics: Metrics;
+  database: Database;
+  shared: Shared;
+  models: Models;
+  vectorTypes: VectorTypes;
+  /** Tells the relay of this process, if there is one, that facts were committed. */
+  nudgeRelay: () => void;
+  /** Makes jobs by hand, for schedules that mend what a crash left. Facts make jobs by themselves. */
+  enqueue: (job: string, payloads: JobPayload[]) => Promise<void>;
+  features: Features;
+  /** Aborted when the process begins to shut down. */
+  closing: AbortSignal;
+}
+
+/** What the platform needs from features; `app.ts` fills it in, so the platform imports none. */
+export interface Features {
+  /** The actor behind a credential, or undefined: unknown, expired, revoked and malformed look the same. */
+  authenticate: (app: App, credential: string) => Promise<Authenticated | undefined>;
+  /** Decides by policy; the decision says which policy and why. */
+  decide: (ctx: Ctx, permission: Permission, target?: Target) => Promise<PermissionDecision>;
+  /** The tenant's plan. */
+  planOf: (app: App, tenant: string) => Promise<Plan>;
+}
+
+export interface Authenticated {
+  tenant: string;
+  actor: Actor;
+}
+
+/** Who acts. `credential` names the token's session or the key: limits and idempotency are counted by it. */
+export interface Actor {
+  type: 'identity' | 'api_key' | 'system' | 'anonymous';
+  identity_id: string | undefined;
+  external_id: string | undefined;
+  role: string;
+  claims: Record<string, unknown>;
+  credential: string;
+  session_id?: string;
+  /** Undefined for tokens: what the policy allows. For keys: what the key was limited to. */
+  scopes?: string[];
+}
+
+/** `resource:action`, e.g. `memory:read`. */
+export type Permission = `${string}:${string}`;
+
+/** What is acted upon, as policies see it. */
+export interface Target {
+  id?: string;
+  owner?: string;
+  type?: string;
+  labels?: Record<string, unknown>;
+  metadata?: Record<string, unknown>;
+  role?: string;
+}
+
+export interface PermissionDecision {
+  allowed: boolean;
+  policy_id: string | null;
+  reason: string;
+  code?: string;
+  message?: string;
+}
+
+export type RouteClass = 'run' | 'mutation' | 'read' | 'ops';
+
+export interface RequestFacts {
+  method: string;
+  path: string;
+  ip: string;
+  user_agent: string | undefined;
+  route_class: RouteClass;
+}
+
+/** Lives as long as one request or one job. */
+export interface Ctx {
+  app: App;
+  tenant: string;
+  actor: Actor;
+  requestId: string;
+  request: RequestFacts | undefined;
+  signal: AbortSignal;
+  log: Log;
+  /** The database as this tenant sees it; inside an idempotent request, the transaction that also stores the answer. */
+  db: Db;
+}
+
+export const systemActor: Actor = {
+  type: 'system',
+  identity_id: undefined,
+  external_id: undefined,
+  role: 'system',
+  claims: {},
+  credential: 'system',
+};
+
+/** The context of work nobody asked for just now: jobs, schedules, the command line. */
+export function systemCtx(app: App, tenant: string, requestId: string, signal: AbortSignal = app.closing): Ctx {
+  return {
+    app,
+    tenant,
+    actor: systemActor,
+    requestId,
+    request: undefined,
+    signal,
+    log: app.log.child({ request_id: requestId, tenant_id: tenant }),
+    db: app.database.tenant(tenant),
+  };
+}

@@ -1,0 +1,113 @@
+import pg from 'pg';
+import { sendBatch, type Result } from './batch.ts';
+import { sql, type Statement } from './sql.ts';
+
+/** A PostgreSQL timestamp in UTC as RFC 3339 with milliseconds: `2026-11-20 10:11:12.3+00` -> `2026-11-20T10:11:12.300Z`. */
+function timestamp(text: string): string {
+  if (!text.endsWith('+00') || text.length < 22) return new Date(text.includes('infinity') ? Number.NaN : text).toISOString();
+  const fraction = text.length > 22 ? text.slice(20, -3).padEnd(3, '0').slice(0, 3) : '000';
+  return `${text.slice(0, 10)}T${text.slice(11, 19)}.${fraction}Z`;
+}
+
+const parsers: Record<number, (text: string) => unknown> = {
+  [pg.types.builtins.INT8]: Number,
+  [pg.types.builtins.NUMERIC]: Number,
+  [pg.types.builtins.TIMESTAMPTZ]: timestamp,
+  [pg.types.builtins.DATE]: (text) => text,
+};
+
+/** How columns come back: timestamps as RFC 3339 strings, bigint as number, JSON parsed. */
+export const types = {
+  getTypeParser: (oid: number, format?: string) =>
+    (format === 'binary' ? undefined : parsers[oid]) ?? pg.types.getTypeParser(oid, format as 'text'),
+};
+
+type Rows<S> = S extends Statement<infer Row> ? Result<Row> : never;
+type Results<S extends readonly Statement<unknown>[]> = { [I in keyof S]: Rows<S[I]> };
+
+/** What runs statements: one after the other inside a transaction, or each batch as a transaction of its own. */
+export interface Db {
+  /** The tenant all statements run for; undefined for the operator, who sees all. */
+  readonly tenant: string | undefined;
+  /** Runs statements in one round trip. Outside `transaction` they are one transaction: all take effect or none. */
+  batch<const S extends readonly Statement<any>[]>(statements: S): Promise<Results<S>>;
+  rows<Row>(statement: Statement<Row>): Promise<Row[]>;
+  one<Row>(statement: Statement<Row>): Promise<Row | undefined>;
+  /** Number of rows a statement changed. Under a distributed database only trust it with `returning`. */
+  run(statement: Statement<any>): Promise<number>;
+  /** Several batches in one transaction. Inside it use only the Db that is handed in. */
+  transaction<T>(work: (tx: Db) => Promise<T>): Promise<T>;
+}
+
+/**
+ * The database as one tenant sees it. Every batch first enters the tenant with the SQL function `enter`, in the same
+ * round trip and transaction, so row-level security shows and takes that tenant's rows only.
+ */
+export const tenantDb = (pool: pg.Pool, tenant: string): Db => createDb(pool, tenant);
+
+/** The database as the operator of the installation sees it: all tenants. For platform work and the command line. */
+export const operatorDb = (pool: pg.Pool): Db => createDb(pool, undefined);
+
+function createDb(pool: pg.Pool, tenant: string | undefined): Db {
+  const enter = tenant === undefined ? [] : [sql`select enter(${tenant})`];
+  const send = async (client: pg.PoolClient, statements: readonly Statement<any>[]) => {
+    const results = await sendBatch(client, [...enter, ...statements]);
+    return enter.length ? results.slice(1) : results;
+  };
+  const db = withQueries(tenant, (statements) => withClient(pool, (client) => send(client, statements)));
+  return {
+    ...db,
+    transaction: (work) =>
+      withClient(pool, async (client) => {
+        await sendBatch(client, [sql`begin`, ...enter]);
+        const tx: Db = {
+          ...withQueries(tenant, (statements) => sendBatch(client, [...statements])),
+          transaction: (inner) => inner(tx),
+        };
+        try {
+          const value = await work(tx);
+          await sendBatch(client, [sql`commit`]);
+          return value;
+        } catch (error) {
+          if (!(error as { connectionUnusable?: boolean }).connectionUnusable) {
+            await sendBatch(client, [sql`rollback`]).catch((lost) => {
+              throw Object.assign(error as Error, { connectionUnusable: true, rollbackFailure: String(lost) });
+            });
+          }
+          throw error;
+        }
+      }),
+  };
+}
+
+function withQueries(
+  tenant: string | undefined,
+  send: (statements: readonly Statement<any>[]) => Promise<Result<unknown>[]>,
+): Omit<Db, 'transaction'> {
+  return {
+    tenant,
+    batch: (async (statements: readonly Statement<any>[]) => (statements.length ? send(statements) : [])) as Db['batch'],
+    rows: async <Row>(statement: Statement<Row>) => (await send([statement]))[0]!.rows as Row[],
+    one: async <Row>(statement: Statement<Row>) => (await send([statement]))[0]!.rows[0] as Row | undefined,
+    run: async (statement) => (await send([statement]))[0]!.count,
+  };
+}
+
+async function withClient<T>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+  const client = await pool.connect();
+  let broken: Error | boolean = false;
+  try {
+    return await work(client);
+  } catch (error) {
+    // An error the server reported leaves the connection usable, unless it is unknown which statements were parsed.
+    const { code, connectionUnusable } = error as { code?: string; connectionUnusable?: boolean };
+    const reported = error instanceof pg.DatabaseError && !code?.startsWith('57P') && !code?.startsWith('08');
+    broken = connectionUnusable || (error instanceof Error && isConnectionError(error) && !reported);
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+}
+
+const isConnectionError = (error: Error): boolean =>
+  error instanceof pg.DatabaseError || /connection|socket|ECONN|EPIPE|terminated/i.test(`${error.message} ${(error as { code?: string }).code}`);

@@ -1,0 +1,105 @@
+import { join } from 'node:path';
+import pg from 'pg';
+import type { Config } from '../config.ts';
+import type { Keys } from '../crypto.ts';
+import { type Db, operatorDb, tenantDb, types } from './database.ts';
+import { type EmbeddedDatabase, openEmbedded } from './embedded/open.ts';
+
+/** The open database of a process. */
+export interface Database {
+  engine: 'postgresql' | 'embedded';
+  /** The database as one tenant sees it. */
+  tenant(tenantId: string): Db;
+  /** The database as the operator sees it: every tenant. */
+  operator: Db;
+  /** The operator's pool itself, for the queue. */
+  operatorPool: pg.Pool;
+  /** The restricted role that tenant statements run as. */
+  appRole: string;
+  waiting(): number;
+  /** Gathers statistics and frees space where the engine does not do so by itself. */
+  vacuum(): Promise<void>;
+  close(): Promise<void>;
+}
+
+const embeddedAppRole = 'manushya_app';
+
+/** The restricted role's name: from its own connection string, or derived from the database's name. */
+export function appRoleOf(config: Config): string {
+  if (!config.DATABASE_URL) return embeddedAppRole;
+  if (config.DATABASE_APP_URL) return decodeURIComponent(new URL(config.DATABASE_APP_URL).username);
+  const database = decodeURIComponent(new URL(config.DATABASE_URL).pathname.slice(1)) || 'postgres';
+  return `${database.replace(/[^A-Za-z0-9_]/g, '_').slice(0, 59)}_app`;
+}
+
+/** Opens PostgreSQL when DATABASE_URL is set, else the embedded database. Does not migrate. */
+export async function openDatabase(config: Config, keys: Keys, onError: (error: Error) => void): Promise<Database> {
+  return config.DATABASE_URL ? openPostgres(config, keys, onError) : openEmbeddedDatabase(config, onError);
+}
+
+async function openEmbeddedDatabase(config: Config, onError: (error: Error) => void): Promise<Database> {
+  const embedded: EmbeddedDatabase = await openEmbedded(join(config.dataDir, 'database'));
+  let closing = false;
+  const operatorPool = embedded.createPool({ max: 4, application_name: 'manushya-operator' });
+  const appPool = embedded.createPool({ role: embeddedAppRole, max: config.DATABASE_POOL_SIZE, application_name: 'manushya' });
+  for (const pool of [operatorPool, appPool]) {
+    pool.options.types = types as pg.CustomTypesConfig;
+    pool.on('error', (error) => {
+      if (!closing) onError(error);
+    });
+  }
+  return {
+    ...databaseOf('embedded', operatorPool, appPool, embeddedAppRole),
+    vacuum: () => embedded.vacuum(),
+    close: async () => {
+      closing = true;
+      await Promise.all([operatorPool.end(), appPool.end()]);
+      await embedded.close();
+    },
+  };
+}
+
+async function openPostgres(config: Config, keys: Keys, onError: (error: Error) => void): Promise<Database> {
+  const appRole = appRoleOf(config);
+  const common = {
+    types: types as pg.CustomTypesConfig,
+    connectionTimeoutMillis: 5_000,
+    idleTimeoutMillis: 60_000,
+    keepAlive: true,
+    options: '-c timezone=UTC -c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000',
+  };
+  const appUrl = new URL(config.DATABASE_APP_URL ?? config.DATABASE_URL!);
+  if (!config.DATABASE_APP_URL) {
+    appUrl.username = encodeURIComponent(appRole);
+    appUrl.password = encodeURIComponent(keys.databaseRole);
+  }
+  const operatorPool = new pg.Pool({ ...common, connectionString: config.DATABASE_URL, max: 4, application_name: 'manushya-operator' });
+  const appPool = new pg.Pool({ ...common, connectionString: appUrl.href, max: config.DATABASE_POOL_SIZE, application_name: 'manushya' });
+  for (const pool of [operatorPool, appPool]) pool.on('error', onError);
+  return {
+    ...databaseOf('postgresql', operatorPool, appPool, appRole),
+    // autovacuum does the rest; fresh statistics after bulk loads help the planner at once.
+    vacuum: async () => {
+      await operatorPool.query('analyze');
+    },
+    close: async () => {
+      await Promise.all([operatorPool.end(), appPool.end()]);
+    },
+  };
+}
+
+function databaseOf(
+  engine: Database['engine'],
+  operatorPool: pg.Pool,
+  appPool: pg.Pool,
+  appRole: string,
+): Omit<Database, 'vacuum' | 'close'> {
+  return {
+    engine,
+    tenant: (tenantId) => tenantDb(appPool, tenantId),
+    operator: operatorDb(operatorPool),
+    operatorPool,
+    appRole,
+    waiting: () => operatorPool.waitingCount + appPool.waitingCount,
+  };
+}

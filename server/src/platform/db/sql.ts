@@ -1,0 +1,66 @@
+/** One SQL statement with its parameters. `name` makes it a prepared statement of its connection. */
+export interface Statement<Row = Record<string, unknown>> {
+  text: string;
+  values: unknown[];
+  name: string | undefined;
+  /** Never set: carries the row type. */
+  readonly row?: Row;
+}
+
+interface Template {
+  text: string;
+  name: string;
+}
+
+// A template literal's strings array is one object for each place in the source, so a place in the source is
+// compiled to text once and is one prepared statement on each connection.
+const templates = new WeakMap<TemplateStringsArray, Template>();
+const composed = new Map<string, string>();
+let count = 0;
+
+/**
+ * A statement as a template: `sql<Row>\`select … where tenant_id = ${tenant}\``. Values become parameters, never text.
+ * A value that is itself a statement is put in as a fragment, with its own parameters.
+ */
+export function sql<Row = Record<string, unknown>>(
+  strings: TemplateStringsArray,
+  ...values: unknown[]
+): Statement<Row> {
+  if (values.some(isStatement)) return compose<Row>(strings, values);
+  let template = templates.get(strings);
+  if (!template) {
+    let text = strings[0]!;
+    for (let i = 1; i < strings.length; i++) text += `$${i}${strings[i]}`;
+    template = { text, name: `s${++count}` };
+    templates.set(strings, template);
+  }
+  return { text: template.text, values, name: template.name };
+}
+
+const isStatement = (value: unknown): value is Statement =>
+  typeof value === 'object' && value !== null && 'text' in value && 'values' in value && Array.isArray(value.values);
+
+function compose<Row>(strings: TemplateStringsArray, parts: unknown[]): Statement<Row> {
+  const values: unknown[] = [];
+  let text = strings[0]!;
+  parts.forEach((part, index) => {
+    if (isStatement(part)) {
+      const offset = values.length;
+      text += part.text.replace(/\$(\d+)/g, (_, position) => `$${Number(position) + offset}`);
+      values.push(...part.values);
+    } else {
+      values.push(part);
+      text += `$${values.length}`;
+    }
+    text += strings[index + 1];
+  });
+  let name = composed.get(text);
+  if (!name && composed.size < 500) {
+    name = `c${++count}`;
+    composed.set(text, name);
+  }
+  return { text, values, name };
+}
+
+/** Text that is put into a statement as it is. Only for constants of the source code. */
+export const raw = (text: string): Statement => ({ text, values: [], name: undefined });

@@ -1,0 +1,65 @@
+import type { App, Ctx, Permission, Target } from '../context.ts';
+import { fact } from './record.ts';
+import type { Statement } from '../db/sql.ts';
+
+// Refusals do not change state, so they need no transaction of their own: they are gathered and written in batches,
+// off the request path. The buffer is bounded; a flood of refusals is counted rather than kept one by one.
+const limit = 2_000;
+interface Waiting {
+  byTenant: Map<string, Statement[]>;
+  size: number;
+  dropped: number;
+}
+const buffers = new WeakMap<App, Waiting>();
+
+const bufferOf = (app: App): Waiting => {
+  let buffer = buffers.get(app);
+  if (!buffer) buffers.set(app, (buffer = { byTenant: new Map(), size: 0, dropped: 0 }));
+  return buffer;
+};
+
+/** Remembers that a request was refused, to be written as a fact soon. */
+export function recordDenial(
+  ctx: Ctx,
+  permission: Permission,
+  target: Target | undefined,
+  decision: { policy_id: string | null; reason: string },
+): void {
+  const buffer = bufferOf(ctx.app);
+  if (buffer.size >= limit) {
+    buffer.dropped += 1;
+    return;
+  }
+  const [resource] = permission.split(':') as [string];
+  const statement = fact(ctx, {
+    type: 'access.denied',
+    resource_type: resource,
+    ...(target?.id === undefined ? {} : { resource_id: target.id }),
+    outcome: 'failure',
+    data: { permission, policy_id: decision.policy_id, reason: decision.reason, method: ctx.request?.method, path: ctx.request?.path },
+  });
+  const waiting = buffer.byTenant.get(ctx.tenant);
+  if (waiting) waiting.push(statement);
+  else buffer.byTenant.set(ctx.tenant, [statement]);
+  buffer.size += 1;
+}
+
+/** Writes the gathered refusals. What can not be written stays for the next time. */
+export async function flushDenials(app: App): Promise<void> {
+  const buffer = bufferOf(app);
+  const { byTenant, dropped } = buffer;
+  if (byTenant.size === 0) return;
+  buffer.byTenant = new Map();
+  buffer.size = 0;
+  buffer.dropped = 0;
+  if (dropped) app.log.warn({ dropped }, 'more refusals than are kept one by one');
+  for (const [tenant, statements] of byTenant) {
+    try {
+      await app.database.tenant(tenant).batch(statements);
+    } catch (error) {
+      app.log.warn({ err: error, tenant_id: tenant }, 'refusals could not be written yet');
+      buffer.byTenant.set(tenant, [...statements, ...(buffer.byTenant.get(tenant) ?? [])]);
+      buffer.size += statements.length;
+    }
+  }
+}

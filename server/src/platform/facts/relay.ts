@@ -1,0 +1,106 @@
+import type { App } from '../context.ts';
+import { sql } from '../db/sql.ts';
+
+/** A committed fact with its number, as jobs, webhooks and feeds read it. */
+export interface RelayedFact {
+  tenant_id: string;
+  id: string;
+  seq: number;
+  type: string;
+  resource_type: string;
+  resource_id: string | null;
+  data: Record<string, unknown>;
+  request_id: string | null;
+}
+
+/** Takes facts in order. It must be repeatable: after a crash the same facts come again. */
+export type FactSink = (facts: RelayedFact[]) => Promise<void>;
+
+const batchSize = 2_000;
+
+/**
+ * Gives committed facts the next numbers of their tenant and hands them on.
+ *
+ * Numbers are given after commit, so writers never queue for one, and a reader with a cursor on `seq` misses nothing:
+ * a number appears only when all smaller ones of the tenant are visible. The row of `fact_positions` is the lock, so
+ * any number of relays may run. `relayed` moves only after the sink has taken the facts.
+ */
+export function createRelay(app: App, sink: FactSink) {
+  let running: Promise<void> | undefined;
+  let again = false;
+  let timer: NodeJS.Timeout | undefined;
+  let stopped = false;
+
+  const pass = async () => {
+    do {
+      again = false;
+      const tenants = await app.database.operator.rows<{ tenant_id: string }>(sql`
+        select tenant_id from (select distinct tenant_id from facts where seq is null limit 500) waiting
+        union select tenant_id from fact_positions where relayed < numbered`);
+      for (const { tenant_id } of tenants) {
+        if (stopped) return;
+        if (await relayTenant(app, tenant_id, sink)) again = true;
+      }
+    } while (again && !stopped);
+  };
+
+  const run = () => {
+    if (running) {
+      again = true;
+      return;
+    }
+    running = pass()
+      .catch((error) => app.log.warn({ err: error }, 'facts could not be relayed yet'))
+      .finally(() => {
+        running = undefined;
+        if (again && !stopped) setImmediate(run);
+      });
+  };
+
+  return {
+    /** Facts were committed: look now. */
+    nudge: () => {
+      if (!stopped) run();
+    },
+    start: () => {
+      // The poll is the truth; the nudge only saves waiting for it.
+      timer = setInterval(run, app.config.RELAY_POLL_MS);
+      run();
+    },
+    stop: async () => {
+      stopped = true;
+      clearInterval(timer);
+      await running;
+    },
+  };
+}
+
+/** @returns true when the tenant may have more */
+async function relayTenant(app: App, tenant: string, sink: FactSink): Promise<boolean> {
+  const { operator } = app.database;
+  // Separate statements of one transaction: the second waits for the lock, the third sees what the former holder did.
+  await operator.batch([
+    sql`insert into fact_positions (tenant_id) values (${tenant}) on conflict (tenant_id) do nothing`,
+    sql`select numbered from fact_positions where tenant_id = ${tenant} for update`,
+    sql`
+      with waiting as (
+        select id, row_number() over (order by id) as position
+        from (select id from facts where tenant_id = ${tenant} and seq is null order by id limit ${batchSize}) oldest
+      ), moved as (
+        update fact_positions set numbered = numbered + (select count(*) from waiting)
+        where tenant_id = ${tenant} returning numbered - (select count(*) from waiting) as base
+      )
+      update facts set seq = moved.base + waiting.position
+      from waiting, moved where facts.tenant_id = ${tenant} and facts.id = waiting.id`,
+  ]);
+  const facts = await operator.rows<RelayedFact>(sql`
+    select tenant_id, id, seq, type, resource_type, resource_id, data, request_id from facts
+    where tenant_id = ${tenant} and seq > (select relayed from fact_positions where tenant_id = ${tenant})
+    order by seq limit ${batchSize}`);
+  if (facts.length === 0) return false;
+  await sink(facts);
+  await operator.run(sql`
+    update fact_positions set relayed = greatest(relayed, ${facts.at(-1)!.seq}) where tenant_id = ${tenant}`);
+  app.metrics.factsRelayed.inc(facts.length);
+  return facts.length === batchSize;
+}

@@ -1,0 +1,57 @@
+import { lookup } from 'node:dns';
+import ipaddr from 'ipaddr.js';
+import { Agent, fetch as undiciFetch, type RequestInit, type Response } from 'undici';
+
+/** The address may not be called, or did not answer as it must. Nothing of its answer is in the message. */
+export class FetchRefused extends Error {
+  override name = 'FetchRefused';
+}
+
+/** True for addresses of the public internet; private, loopback, link-local, multicast and mapped ones are not. */
+export function isPublicAddress(address: string): boolean {
+  if (!ipaddr.isValid(address)) return false;
+  return ipaddr.process(address).range() === 'unicast';
+}
+
+/**
+ * A fetch for addresses somebody told us: only http and https, no redirects, no private address — neither as a
+ * literal nor behind a name, checked on the very address the connection is made to.
+ * @param allowedHosts hosts (with port when not the default) the operator allows although they are private
+ */
+export function createGuardedFetch(allowedHosts: string[], timeoutMs: number) {
+  const allowed = new Set(allowedHosts.map((host) => host.toLowerCase()));
+  const agentOf = (free: boolean) =>
+    new Agent({
+      connections: 32,
+      headersTimeout: timeoutMs,
+      bodyTimeout: timeoutMs,
+      maxResponseSize: 64 * 1024 * 1024,
+      connect: {
+        timeout: Math.min(timeoutMs, 10_000),
+        ...(free ? {} : { lookup: guardedLookup }),
+      },
+    });
+  const guarded = agentOf(false);
+  const free = agentOf(true);
+  const call = async (input: string | URL, init: RequestInit = {}): Promise<Response> => {
+    const url = new URL(input);
+    if (url.protocol !== 'http:' && url.protocol !== 'https:') throw new FetchRefused('only http and https addresses can be called');
+    const isAllowed = allowed.has(url.host.toLowerCase()) || allowed.has(url.hostname.toLowerCase());
+    const literal = url.hostname.replace(/^\[|\]$/g, '');
+    if (!isAllowed && ipaddr.isValid(literal) && !isPublicAddress(literal)) throw new FetchRefused('the address is not a public one');
+    return undiciFetch(url, { redirect: 'error', ...init, dispatcher: isAllowed ? free : guarded });
+  };
+  return { fetch: call, close: () => Promise.all([guarded.close(), free.close()]).then(() => {}) };
+}
+
+type LookupDone = (error: Error | null, address: string | { address: string; family: number }[], family?: number) => void;
+
+function guardedLookup(hostname: string, options: object, done: LookupDone): void {
+  lookup(hostname, { ...options, all: true }, (error, addresses) => {
+    if (error) return done(error, []);
+    const bad = addresses.find(({ address }) => !isPublicAddress(address));
+    if (bad) return done(new FetchRefused('the name leads to an address that is not a public one'), []);
+    if ((options as { all?: boolean }).all) return done(null, addresses);
+    done(null, addresses[0]!.address, addresses[0]!.family);
+  });
+}

@@ -1,0 +1,77 @@
+import { isUtf8 } from 'node:buffer';
+import { ApiError, badRequest, invalid } from '../errors.ts';
+
+/** Deepest nesting a body may have. */
+export const maxDepth = 32;
+
+const suspicious = /\\u(0000|d[89a-f])|__proto__/i;
+const loneSurrogate = /[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/;
+
+/**
+ * Parses a JSON body, refusing what PostgreSQL can not store or a reader can not bear.
+ * @throws ApiError 400 MALFORMED_JSON, or 422 for NUL, lone surrogates, `__proto__` and nesting beyond 32
+ */
+export function parseJson(bytes: Buffer): unknown {
+  if (!isUtf8(bytes)) throw badRequest('MALFORMED_JSON', 'The body is not valid UTF-8.');
+  // A byte order mark is not JSON, but common enough to be forgiven (RFC 8259, section 8.1).
+  const text = bytes.toString('utf8').replace(/^\uFEFF/, '');
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw badRequest('MALFORMED_JSON', 'The body is not valid JSON.');
+  }
+  inspect(value, suspicious.test(text));
+  return value;
+}
+
+function inspect(root: unknown, closely: boolean): void {
+  const stack: { value: unknown; path: string; depth: number }[] = [{ value: root, path: '', depth: 0 }];
+  for (let top = stack.pop(); top; top = stack.pop()) {
+    const { value, path, depth } = top;
+    if (typeof value === 'string') {
+      if (closely) checkText(value, path);
+      continue;
+    }
+    if (typeof value !== 'object' || value === null) continue;
+    if (depth >= maxDepth) throw invalid([{ path: path.slice(0, 200), message: `is nested deeper than ${maxDepth} levels` }]);
+    if (Array.isArray(value)) {
+      for (let i = 0; i < value.length; i++) {
+        const item = value[i];
+        if (closely || typeof item === 'object') stack.push({ value: item, path: closely ? `${path}/${i}` : path, depth: depth + 1 });
+      }
+      continue;
+    }
+    for (const name in value) {
+      const item = (value as Record<string, unknown>)[name];
+      if (closely) {
+        if (name === '__proto__') throw invalid([{ path, message: 'has a field with a name that is not allowed' }]);
+        checkText(name, path);
+        stack.push({ value: item, path: `${path}/${name}`, depth: depth + 1 });
+      } else if (typeof item === 'object') {
+        stack.push({ value: item, path: `${path}/${name}`, depth: depth + 1 });
+      }
+    }
+  }
+}
+
+/** @throws ApiError 422 for text that can not be stored: NUL (PostgreSQL) and lone surrogates (not UTF-8) */
+export function checkText(value: string, path: string): void {
+  if (value.includes('\u0000')) throw invalid([{ path, message: 'contains a NUL character' }]);
+  if (loneSurrogate.test(value)) throw invalid([{ path, message: 'contains half of a surrogate pair' }]);
+}
+
+/** JSON with sorted keys, so that equal payloads have equal hashes whatever their order. */
+export function canonicalJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(',')}]`;
+  if (typeof value === 'object' && value !== null) {
+    const fields = Object.keys(value)
+      .sort()
+      .map((name) => `${JSON.stringify(name)}:${canonicalJson((value as Record<string, unknown>)[name])}`);
+    return `{${fields.join(',')}}`;
+  }
+  return JSON.stringify(value) ?? 'null';
+}
+
+export const tooLarge = (bytes: number) =>
+  new ApiError(413, 'PAYLOAD_TOO_LARGE', `The body is larger than the ${bytes} bytes allowed here.`);

@@ -1,0 +1,182 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { Type as T, type TSchema } from 'typebox';
+import type { App, Ctx, Authenticated } from '../context.ts';
+import { ApiError, badRequest, unauthorized } from '../errors.ts';
+import { authorize } from '../permission.ts';
+import { idempotently } from './idempotency.ts';
+import { limit } from './limits.ts';
+import { describe } from './openapi.ts';
+import { pathOf, RequestContext } from './request-context.ts';
+import { Answer, type Route, routeClassOf, Stream } from './route.ts';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    ctx?: Ctx;
+  }
+  interface FastifyContextConfig {
+    /** `own`: the route has its own bulkhead and is not counted against MAX_IN_FLIGHT. */
+    admission?: 'own';
+    measure?: (status: number, seconds: number) => void;
+  }
+}
+
+const Meta = T.Object({ request_id: T.String(), api_version: T.Literal('v1') });
+
+/** Registers a route, and its unversioned alias. A route that says neither who may call it nor that all may is refused. */
+export function registerRoute(app: App, server: FastifyInstance, route: Route): void {
+  const { method, path } = route;
+  if (!route.permission && route.public !== true) {
+    throw new Error(`${method} ${path} declares neither a permission nor public: true`);
+  }
+  const options = {
+    method: route.method,
+    bodyLimit: route.bodyLimit ?? app.config.BODY_LIMIT_BYTES,
+    config: { measure: measureOf(app, route), ...(route.routeClass === 'run' ? { admission: 'own' as const } : {}) },
+    onRequest: (request: FastifyRequest, reply: FastifyReply) => admit(app, route, request, reply),
+    // Extended by the body: naming a tenant is refused whatever else the body says.
+    preValidation: (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void) => {
+      if (isEmptyObject(request.body) && route.bodyOptional) request.body = {};
+      done(namesTenant(request) ? badRequest('TENANT_ID_NOT_ALLOWED', 'The tenant comes from the credential. Leave tenant_id out.') : undefined);
+    },
+    handler: (request: FastifyRequest, reply: FastifyReply) => handle(app, route, request, reply),
+  };
+  server.route({ ...options, url: route.path, schema: schemaOf(route, false) });
+  if (route.legacy && app.config.LEGACY_ROUTES_ENABLED) {
+    const url = route.path.replace(/^\/v1/, '');
+    server.route({ ...options, url, schema: { ...schemaOf(route, true), hide: true }, preParsing: legacyHeaders(app) });
+  }
+}
+
+const isEmptyObject = (body: unknown) => body === undefined || body === null;
+
+function schemaOf(route: Route, bare: boolean): Record<string, unknown> {
+  const response: Record<string, unknown> = {};
+  for (const [status, body] of Object.entries(route.response)) {
+    if (body === null) response[status] = { type: 'null', description: 'Done' };
+    else if (route.produces) response[status] = { description: 'Done', content: { [route.produces]: { schema: body } } };
+    else response[status] = route.envelope && !bare ? T.Object({ data: body as TSchema, meta: Meta }) : body;
+  }
+  return {
+    ...describe(route),
+    ...(route.params ? { params: route.params } : {}),
+    ...(route.query ? { querystring: route.query } : { querystring: T.Object({}, { additionalProperties: true }) }),
+    ...(route.body && !route.consumes ? { body: route.body } : {}),
+    response,
+  };
+}
+
+/** Authenticates, authorises and takes from the limits, in this order, before a byte of the body is read. */
+async function admit(app: App, route: Route, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  const routeClass = routeClassOf(route);
+  const identified = await authenticate(app, route, request);
+  const ctx = new RequestContext(app, identified.tenant, identified.actor, request, reply, routeClass);
+  request.ctx = ctx;
+  if (route.permission) await authorize(ctx, route.permission);
+  if (!app.config.RATE_LIMIT_ENABLED || !ctx.tenant) return;
+  const plan = await app.features.planOf(app, ctx.tenant);
+  await limit(ctx, reply, routeClass, route.operation, route.cost ?? 1, plan);
+}
+
+async function authenticate(app: App, route: Route, request: FastifyRequest): Promise<Authenticated> {
+  const credential = credentialOf(request);
+  const anonymous: Authenticated = {
+    tenant: '',
+    actor: { type: 'anonymous', identity_id: undefined, external_id: undefined, role: 'anonymous', claims: {}, credential: `ip:${request.ip}` },
+  };
+  if (credential !== undefined) {
+    const identified = credential && (await app.features.authenticate(app, credential));
+    if (!identified) throw unauthorized();
+    return identified;
+  }
+  if (route.public) return anonymous;
+  const bypass = app.config.AUTH_DEV_BYPASS ? developmentActor(request) : undefined;
+  if (!bypass) throw unauthorized();
+  return bypass;
+}
+
+/** The credential of a request: undefined when there is none, empty when it has no known form. */
+function credentialOf({ headers }: FastifyRequest): string | undefined {
+  const { authorization } = headers;
+  if (authorization !== undefined) return /^Bearer +([\x21-\x7e]{1,8192}) *$/i.exec(authorization)?.[1] ?? '';
+  const key = headers['x-api-key'];
+  if (key === undefined) return undefined;
+  return typeof key === 'string' && key.length <= 8192 ? key.trim() : '';
+}
+
+/** Development only (AUTH_DEV_BYPASS): `X-Tenant-Id` and `X-Role` stand in for a credential. */
+function developmentActor({ headers }: FastifyRequest): Authenticated | undefined {
+  const tenant = headers['x-tenant-id'];
+  const role = headers['x-role'] ?? 'admin';
+  if (typeof tenant !== 'string' || !/^[a-z0-9][a-z0-9._-]{0,63}$/.test(tenant)) return undefined;
+  if (typeof role !== 'string' || !['admin', 'editor', 'reader', 'agent', 'user'].includes(role)) {
+    throw badRequest('AUTH_INVALID_ROLE', 'X-Role must be admin, editor, reader, agent or user.');
+  }
+  const id = '00000000-0000-7000-8000-000000000000';
+  return {
+    tenant,
+    actor: { type: 'identity', identity_id: id, external_id: 'development', role, claims: {}, credential: 'development' },
+  };
+}
+
+const namesTenant = ({ body, query }: FastifyRequest): boolean =>
+  (typeof body === 'object' && body !== null && !Array.isArray(body) && Object.hasOwn(body, 'tenant_id')) ||
+  (typeof query === 'object' && query !== null && 'tenant_id' in query);
+
+async function handle(app: App, route: Route, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const ctx = request.ctx!;
+  const input = { params: request.params, query: request.query, body: request.body, raw: request };
+  const work = async () => asAnswer(route, await route.handler(ctx, input as never));
+  let answer: Answer | Stream;
+  if (route.method === 'GET' || route.idempotent !== undefined || !ctx.tenant) answer = await work();
+  else answer = await idempotently(ctx, request, request.body, work as () => Promise<Answer>);
+  if (route.method !== 'GET') app.nudgeRelay();
+  if (answer instanceof Stream) {
+    reply.hijack();
+    await answer.write(request, reply.raw);
+    return reply;
+  }
+  reply.code(answer.status).headers(answer.headers);
+  if (answer.body === undefined || answer.status === 204) return reply.send();
+  if (route.produces) return reply.serializer((text: string) => text).send(answer.body);
+  const bare = !route.envelope || !request.url.startsWith('/v1');
+  return reply.send(bare ? answer.body : { data: answer.body, meta: { request_id: request.id, api_version: 'v1' } });
+}
+
+function asAnswer(route: Route, result: unknown): Answer | Stream {
+  if (result instanceof Answer || result instanceof Stream) return result;
+  return new Answer(Number(Object.keys(route.response)[0]), result);
+}
+
+const legacyHeaders =
+  (app: App) => (request: FastifyRequest, reply: FastifyReply, _payload: unknown, done: (error?: Error | null) => void) => {
+    const sunset = new Date(`${app.config.LEGACY_ROUTES_SUNSET}T00:00:00Z`);
+    reply.header('deprecation', 'true');
+    reply.header('sunset', sunset.toUTCString());
+    reply.header('link', `</v1${pathOf(request.url)}>; rel="successor-version"`);
+    done(Date.now() >= sunset.getTime() ? gone() : null);
+  };
+
+const gone = () => new ApiError(410, 'ROUTE_SUNSET', 'This unversioned route is gone. Call it under /v1.');
+
+/** A route's counters, resolved once: label lookups cost more than the counting. */
+function measureOf(app: App, route: Route): (status: number, seconds: number) => void {
+  const duration = app.metrics.duration.labels({ method: route.method, route: route.path });
+  const byStatus = new Map<number, { inc: () => void }>();
+  return (status, seconds) => {
+    let counter = byStatus.get(status);
+    if (!counter) {
+      counter = app.metrics.requests.labels({ method: route.method, route: route.path, status: String(status) });
+      byStatus.set(status, counter);
+    }
+    counter.inc();
+    duration.observe(seconds);
+  };
+}
+
+/** Methods of the routes whose path fits, for 405. */
+export function allowedMethods(routes: Route[], url: string): string[] {
+  const path = pathOf(url).replace(/\/+$/, '') || '/';
+  const fits = ({ path: pattern }: Route) =>
+    new RegExp(`^${(pattern.replace(/\/+$/, '') || '/').replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/:[a-z_]+/g, '[^/]+')}$`).test(path);
+  return [...new Set(routes.filter(fits).map(({ method }) => method))];
+}

@@ -1,0 +1,92 @@
+import type { FastifyRequest } from 'fastify';
+import type { Static, TSchema } from 'typebox';
+import type { Ctx, Permission, RouteClass } from '../context.ts';
+
+type In<S> = S extends TSchema ? Static<S> : undefined;
+
+export interface RouteInput<P, Q, B> {
+  params: In<P>;
+  query: In<Q>;
+  body: In<B>;
+  /** The request itself, for what schemas do not describe: uploads, headers. */
+  raw: FastifyRequest;
+}
+
+/** What a handler answers when status 200 and a bare body are not all. */
+export class Answer {
+  readonly status: number;
+  readonly body: unknown;
+  readonly headers: Record<string, string>;
+  constructor(status: number, body?: unknown, headers: Record<string, string> = {}) {
+    this.status = status;
+    this.body = body;
+    this.headers = headers;
+  }
+}
+
+/** A body that is written as it comes: server-sent events. The stream ends, fails and is left as `write` decides. */
+export class Stream {
+  readonly write: (request: FastifyRequest, response: import('node:http').ServerResponse) => Promise<void>;
+  constructor(write: Stream['write']) {
+    this.write = write;
+  }
+}
+
+interface Common<P, Q, B> {
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  path: string;
+  /** Name of the operation; with path and method it makes the operation id, as FastAPI does. */
+  name: string;
+  /** Overrides the made operation id where generated clients carry another name. */
+  operationId?: string;
+  summary: string;
+  tag: string;
+  params?: P;
+  query?: Q;
+  body?: B;
+  /** A body may be left out altogether. */
+  bodyOptional?: true;
+  /** Media type of the body where it is not JSON. */
+  consumes?: string;
+  /** Media type of the answer where it is not JSON. */
+  produces?: string;
+  /** Status of success and the schema of its body; `null` for an empty body. */
+  response: Record<number, TSchema | null>;
+  /** `data`/`meta` around the body (the NexusRAG family) instead of the bare resource. */
+  envelope?: true;
+  /** The limit it counts against; by method when not said. */
+  routeClass?: RouteClass;
+  /** Name of an hourly ceiling of its own. */
+  operation?: string;
+  /** Tokens and quota units of one call. */
+  cost?: number;
+  /** False for writes that only read, and for streams; `manual` where the handler itself calls `idempotently`. */
+  idempotent?: false | 'manual';
+  /** Also served without `/v1`, as a deprecated alias. */
+  legacy?: true;
+  /** Not part of the published contract. */
+  hidden?: true;
+  bodyLimit?: number;
+  handler: (ctx: Ctx, input: RouteInput<P, Q, B>) => Promise<unknown>;
+}
+
+/** A route: path, schemas, declared permission and a one-line handler. */
+export type Route<P = unknown, Q = unknown, B = unknown> = Common<P, Q, B> &
+  ({ permission: Permission; public?: never } | { public: true; permission?: never });
+
+/** Declares a route; the types of params, query and body follow from their schemas. */
+export function route<
+  P extends TSchema | undefined = undefined,
+  Q extends TSchema | undefined = undefined,
+  B extends TSchema | undefined = undefined,
+>(definition: Route<P, Q, B>): Route {
+  return definition as unknown as Route;
+}
+
+/** `create_identity_v1_identity_post`: name, path and method joined as FastAPI's default does. */
+export const operationIdOf = ({ operationId, name, path, method }: Route): string =>
+  operationId ??
+  `${name}_${path}_${method.toLowerCase()}`.replace(/:/g, '').replace(/\W+/g, '_').replace(/_+/g, '_');
+
+export const routeClassOf = (route: Route): RouteClass =>
+  route.routeClass ?? (route.method === 'GET' ? 'read' : 'mutation');

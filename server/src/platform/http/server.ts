@@ -1,0 +1,154 @@
+import multipart from '@fastify/multipart';
+import { fastify, type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import type { TSchema } from 'typebox';
+import { uuidv7 } from '../ids.ts';
+import type { App } from '../context.ts';
+import { ApiError, badRequest, notFound, toApiError, unavailable } from '../errors.ts';
+import { parseJson, tooLarge } from './json.ts';
+import { allowedMethods, registerRoute } from './register.ts';
+import type { Route } from './route.ts';
+import { validator } from './validate.ts';
+import { registerOpenApi } from './openapi.ts';
+
+const safeId = /^[\w.:/+=@-]{1,128}$/;
+
+/** Builds the HTTP server with all routes. It does not listen yet. */
+export async function buildServer(app: App, routes: Route[]): Promise<FastifyInstance> {
+  const { config } = app;
+  const server = fastify({
+    logger: false,
+    trustProxy: config.TRUST_PROXY,
+    bodyLimit: config.BODY_LIMIT_BYTES,
+    requestTimeout: 60_000,
+    keepAliveTimeout: 65_000,
+    forceCloseConnections: 'idle',
+    genReqId: ({ headers }) => {
+      const given = headers['x-request-id'];
+      return typeof given === 'string' && safeId.test(given) ? given : uuidv7();
+    },
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 1_000 },
+    frameworkErrors: (error, request, reply) => sendError(app, error, request, reply as FastifyReply),
+  });
+  server.removeAllContentTypeParsers();
+  server.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
+    if (body.length === 0) return done(null, undefined);
+    try {
+      done(null, parseJson(body as Buffer));
+    } catch (error) {
+      done(error as Error, undefined);
+    }
+  });
+  await server.register(multipart, {
+    limits: { fileSize: config.UPLOAD_LIMIT_BYTES, files: 1, fields: 20, fieldSize: 65_536, fieldNameSize: 100, parts: 25, headerPairs: 100 },
+  });
+  server.setValidatorCompiler(({ schema, httpPart }) => {
+    const check = validator(schema as TSchema, httpPart ?? 'body');
+    return (value: unknown) => {
+      try {
+        return { value: check(value) };
+      } catch (error) {
+        return { error: error as Error };
+      }
+    };
+  });
+  server.setSchemaErrorFormatter((errors) => errors[0] as unknown as Error);
+  server.setErrorHandler((error: FastifyError, request, reply) => sendError(app, error, request, reply));
+  hooks(app, server);
+  await registerOpenApi(app, server);
+  for (const route of routes) registerRoute(app, server, route);
+  server.setNotFoundHandler((request, reply) => {
+    const allowed = allowedMethods(routes, request.url);
+    if (allowed.length === 0) throw notFound('Route');
+    reply.header('allow', allowed.join(', '));
+    throw new ApiError(405, 'METHOD_NOT_ALLOWED', `This path takes ${allowed.join(', ')}.`);
+  });
+  await server.ready();
+  return server;
+}
+
+function hooks(app: App, server: FastifyInstance): void {
+  let inFlight = 0;
+  server.addHook('onRequest', (request, reply, done) => {
+    reply.raw.setHeader('x-request-id', request.id);
+    reply.raw.setHeader('x-content-type-options', 'nosniff');
+    cors(app, request, reply);
+    inFlight += 1;
+    if (inFlight > app.config.MAX_IN_FLIGHT && request.routeOptions.config.admission !== 'own') {
+      return done(unavailable('SERVICE_BUSY', 'The server has more requests than it can work on. Repeat the request.', 1));
+    }
+    if (request.url.includes('%00')) return done(badRequest('INVALID_URL', 'The address contains a NUL character.'));
+    done();
+  });
+  server.addHook('onResponse', (request, reply, done) => {
+    inFlight -= 1;
+    app.metrics.inFlight.set(inFlight);
+    const { measure } = request.routeOptions.config;
+    if (measure) measure(reply.statusCode, reply.elapsedTime / 1000);
+    if (app.log.isLevelEnabled('debug')) {
+      app.log.debug({
+        request_id: request.id,
+        tenant_id: request.ctx?.tenant || undefined,
+        method: request.method,
+        route: request.routeOptions.url,
+        status: reply.statusCode,
+        ms: Math.round(reply.elapsedTime * 10) / 10,
+      }, 'request');
+    }
+    done();
+  });
+  // A request whose client vanished before the answer never reaches onResponse otherwise.
+  server.addHook('onRequestAbort', (_request, done) => done());
+  server.options('/*', { schema: { hide: true } }, (_request, reply) => reply.code(204).send());
+}
+
+function cors({ config }: App, request: FastifyRequest, reply: FastifyReply): void {
+  const { origin } = request.headers;
+  if (!origin || config.CORS_ORIGINS.length === 0) return;
+  if (!config.CORS_ORIGINS.includes(origin) && !config.CORS_ORIGINS.includes('*')) return;
+  reply.raw.setHeader('access-control-allow-origin', origin);
+  reply.raw.setHeader('vary', 'origin');
+  reply.raw.setHeader('access-control-expose-headers', 'x-request-id, x-next-cursor, link, retry-after, idempotency-replayed');
+  if (request.method !== 'OPTIONS') return;
+  reply.raw.setHeader('access-control-allow-methods', 'GET, POST, PUT, PATCH, DELETE');
+  reply.raw.setHeader('access-control-allow-headers', 'authorization, content-type, x-api-key, x-request-id, idempotency-key, last-event-id');
+  reply.raw.setHeader('access-control-max-age', '600');
+}
+
+/** What Fastify and its parsers throw, as errors of ours. */
+function translate(app: App, error: FastifyError): ApiError {
+  switch (error.code) {
+    case 'FST_ERR_CTP_BODY_TOO_LARGE':
+      return tooLarge(app.config.BODY_LIMIT_BYTES);
+    case 'FST_REQ_FILE_TOO_LARGE':
+      return tooLarge(app.config.UPLOAD_LIMIT_BYTES);
+    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+    case 'FST_INVALID_MULTIPART_CONTENT_TYPE':
+      return new ApiError(415, 'UNSUPPORTED_MEDIA_TYPE', 'This route does not take that Content-Type.');
+    case 'FST_ERR_BAD_URL':
+      return badRequest('INVALID_URL', 'The address is not validly encoded.');
+    case 'FST_ERR_MAX_PARAM_LENGTH':
+      return notFound('Route');
+    default:
+  }
+  const own = toApiError(error);
+  if (own.code !== 'INTERNAL_ERROR' || !error.statusCode || error.statusCode >= 500) return own;
+  if (error.statusCode === 413) return tooLarge(app.config.BODY_LIMIT_BYTES);
+  return badRequest('BAD_REQUEST', 'The request is malformed.');
+}
+
+function sendError(app: App, error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  const shown = translate(app, error);
+  if (shown.status >= 500) {
+    const level = shown.status === 500 ? 'error' : 'warn';
+    app.log[level]({ err: error, request_id: request.id, route: request.routeOptions?.url, method: request.method }, shown.code);
+  }
+  reply
+    .code(shown.status)
+    .headers(shown.headers)
+    .type('application/json; charset=utf-8')
+    .serializer((body: unknown) => JSON.stringify(body))
+    .send({
+      error: { code: shown.code, message: shown.message, ...(shown.details ? { details: shown.details } : {}) },
+      meta: { request_id: request.id, api_version: 'v1' },
+    });
+}

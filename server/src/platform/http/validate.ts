@@ -1,0 +1,51 @@
+import type { TSchema } from 'typebox';
+import { Compile } from 'typebox/compile';
+import { Value } from 'typebox/value';
+import { type FieldProblem, invalid } from '../errors.ts';
+import { checkText } from './json.ts';
+
+interface SchemaError {
+  keyword: string;
+  instancePath: string;
+  message: string;
+  params?: { additionalProperties?: string[]; requiredProperties?: string[]; allowedValues?: unknown[] };
+}
+
+/**
+ * A validator from a TypeBox schema. Query and path values are text and are converted to what the schema says;
+ * bodies are taken as they are, so "5" is not 5.
+ */
+export function validator(schema: TSchema, part: string): (value: unknown) => unknown {
+  const compiled = Compile(schema);
+  return (given) => {
+    let value = given;
+    if (part !== 'body') {
+      for (const [name, item] of Object.entries((given ?? {}) as object)) {
+        for (const text of Array.isArray(item) ? item : [item]) if (typeof text === 'string') checkText(text, `/${name}`);
+      }
+      value = Value.Convert(schema, given);
+    }
+    if (compiled.Check(value)) return value;
+    throw invalid(problems(compiled.Errors(value) as unknown as SchemaError[]));
+  };
+}
+
+/** One entry a field; the branches of a failed union are one entry. */
+function problems(errors: SchemaError[]): FieldProblem[] {
+  const found = new Map<string, string>();
+  for (const { keyword, instancePath, message, params } of errors) {
+    if (keyword === 'additionalProperties') {
+      for (const name of params?.additionalProperties ?? []) found.set(`${instancePath}/${name}`.slice(0, 300), 'is not a known field');
+    } else if (keyword === 'required') {
+      for (const name of params?.requiredProperties ?? []) found.set(`${instancePath}/${name}`, 'is required');
+    } else if (keyword === 'unevaluatedProperties' || keyword === 'boolean') {
+      continue;
+    } else if (keyword === 'anyOf' || keyword === 'const' || keyword === 'enum') {
+      if (!found.has(instancePath)) found.set(instancePath, 'is not one of the allowed values');
+    } else if (!found.has(instancePath)) {
+      found.set(instancePath, message);
+    }
+    if (found.size >= 50) break;
+  }
+  return [...found].map(([path, message]) => ({ path, message }));
+}

@@ -1,0 +1,149 @@
+import { PgBoss } from 'pg-boss';
+import { type App, type Ctx, systemCtx } from '../context.ts';
+import type { FactSink, RelayedFact } from '../facts/relay.ts';
+
+/** Work that follows from a fact. It must be repeatable: it may be killed at any point and started again. */
+export interface JobDefinition {
+  name: string;
+  /** The types of fact it follows from. */
+  follows: string[];
+  /** `tenant`: one waiting job a tenant is enough, it does all there is. `fact`: one job a fact, with the fact's id. */
+  per: 'tenant' | 'fact';
+  concurrency: number;
+  /** Longest time one attempt may take. */
+  timeoutS: number;
+  retries: number;
+  run: (ctx: Ctx, payload: JobPayload) => Promise<void>;
+  /** Called once when the last attempt failed, so that what waits for the job can be told. */
+  failed?: (ctx: Ctx, payload: JobPayload, reason: unknown) => Promise<void>;
+}
+
+export interface JobPayload {
+  tenant_id: string;
+  fact_id: string;
+  resource_id: string | null;
+  data: Record<string, unknown>;
+}
+
+/** The queue of a process: fed by the relay, worked by `work`. */
+export interface JobQueue {
+  sink: FactSink;
+  work(): Promise<void>;
+  /** Makes one job by hand, for schedules that mend what an earlier crash left. */
+  enqueue(name: string, payloads: JobPayload[]): Promise<void>;
+  stop(graceMs: number): Promise<void>;
+}
+
+/** Opens the queue (pg-boss, schema `pgboss`) over the operator's connections. */
+export async function openJobs(app: App, definitions: JobDefinition[], options: { supervise: boolean }): Promise<JobQueue> {
+  const boss = new PgBoss({
+    db: { executeSql: (text, values) => app.database.operatorPool.query(text, values as unknown[]) },
+    backend: app.database.engine === 'embedded' ? 'pglite' : 'postgres',
+    supervise: options.supervise,
+    schedule: false,
+    superviseIntervalSeconds: 5,
+    monitorIntervalSeconds: 5,
+  } as ConstructorParameters<typeof PgBoss>[0]);
+  boss.on('error', (error) => app.log.warn({ err: error }, 'the job queue had a failure and goes on'));
+  await boss.start();
+  for (const definition of definitions) await declareQueue(boss, definition);
+  const workers = new Map<string, string[]>();
+  const wake = (name: string) => {
+    for (const id of workers.get(name) ?? []) boss.notifyWorker(id);
+  };
+
+  const insert = async (definition: JobDefinition, payloads: JobPayload[]) => {
+    const wanted = definition.per === 'tenant' ? onePerTenant(payloads) : payloads;
+    if (wanted.length === 0) return;
+    await boss.insert(
+      definition.name,
+      wanted.map((data) => (definition.per === 'tenant' ? { data, singletonKey: data.tenant_id } : { id: data.fact_id, data })),
+    );
+    wake(definition.name);
+  };
+
+  return {
+    sink: async (facts) => {
+      for (const definition of definitions) {
+        await insert(definition, facts.filter(({ type }) => definition.follows.includes(type)).map(payloadOf));
+      }
+    },
+    enqueue: async (name, payloads) => {
+      const definition = definitions.find((known) => known.name === name);
+      if (!definition) throw new Error(`no job is named ${name}`);
+      await insert(definition, payloads);
+    },
+    work: async () => {
+      for (const definition of definitions) {
+        const ids: string[] = [];
+        for (let i = 0; i < definition.concurrency; i++) {
+          ids.push(
+            await boss.work<JobPayload>(
+              definition.name,
+              { pollingIntervalSeconds: 1, batchSize: 1, includeMetadata: true, heartbeatRefreshSeconds: 4 },
+              async ([job]) => {
+                if (job) await perform(app, definition, job as unknown as FetchedJob);
+              },
+            ),
+          );
+        }
+        workers.set(definition.name, ids);
+      }
+    },
+    stop: async (graceMs) => {
+      await boss.stop({ graceful: graceMs > 0, timeout: Math.max(graceMs, 1), close: false });
+    },
+  };
+}
+
+interface FetchedJob {
+  id: string;
+  data: JobPayload;
+  retryCount: number;
+  retryLimit: number;
+  signal: AbortSignal;
+}
+
+async function declareQueue(boss: PgBoss, { name, per, timeoutS, retries }: JobDefinition): Promise<void> {
+  const options = {
+    retryLimit: retries,
+    retryDelay: 1,
+    retryBackoff: true,
+    retryDelayMax: 300,
+    expireInSeconds: timeoutS,
+    // A worker that was killed is found by its missing heartbeat, long before the job's own limit.
+    heartbeatSeconds: 10,
+    retentionSeconds: 14 * 86_400,
+    deleteAfterSeconds: 7 * 86_400,
+  };
+  if (await boss.getQueue(name)) await boss.updateQueue(name, options);
+  else await boss.createQueue(name, { ...options, policy: per === 'tenant' ? 'short' : 'standard' });
+}
+
+async function perform(app: App, definition: JobDefinition, job: FetchedJob): Promise<void> {
+  const stop = app.metrics.jobDuration.startTimer({ job: definition.name });
+  const ctx = systemCtx(app, job.data.tenant_id, job.id, AbortSignal.any([app.closing, job.signal]));
+  try {
+    await definition.run(ctx, job.data);
+    app.metrics.jobs.inc({ job: definition.name, outcome: 'done' });
+  } catch (error) {
+    const last = job.retryCount >= job.retryLimit && !app.closing.aborted;
+    app.metrics.jobs.inc({ job: definition.name, outcome: last ? 'failed' : 'retried' });
+    ctx.log.warn({ err: error, job: definition.name, attempt: job.retryCount + 1, last }, 'a job failed');
+    if (last) await definition.failed?.(ctx, job.data, error);
+    throw error;
+  } finally {
+    stop();
+  }
+}
+
+const payloadOf = (fact: RelayedFact): JobPayload => ({
+  tenant_id: fact.tenant_id,
+  fact_id: fact.id,
+  resource_id: fact.resource_id,
+  data: fact.data,
+});
+
+const onePerTenant = (payloads: JobPayload[]): JobPayload[] => [
+  ...new Map(payloads.map((payload) => [payload.tenant_id, payload])).values(),
+];

@@ -1,0 +1,188 @@
+import { Redis } from 'ioredis';
+import type { Log } from './log.ts';
+
+/** A token bucket: `rate` tokens a second up to `burst`. */
+export interface Bucket {
+  key: string;
+  rate: number;
+  burst: number;
+  cost: number;
+}
+
+/** What taking from all buckets said. When refused none was charged, and `scope` is the index of the bucket that waits longest. */
+export interface Taken {
+  allowed: boolean;
+  scope: number;
+  retryAfterMs: number;
+  /** Tokens left in each bucket. */
+  remaining: number[];
+}
+
+/**
+ * What the processes of an installation share: limits and the word that something cached is no longer true.
+ * Redis when configured, else this process alone. Never in the path of correctness.
+ */
+export interface Shared {
+  /** @throws SharedUnavailable when Redis can not be reached */
+  take(buckets: Bucket[]): Promise<Taken> | Taken;
+  /** Tells all processes, this one included, that what is cached under a topic and key is no longer true. */
+  invalidate(topic: string, key: string): void;
+  onInvalidate(listener: (topic: string, key: string) => void): void;
+  /** How long a cache may be trusted without word: long while words arrive, short when they may be lost. */
+  cacheTtlMs(): number;
+  reachable(): Promise<boolean>;
+  close(): Promise<void>;
+}
+
+export class SharedUnavailable extends Error {
+  override name = 'SharedUnavailable';
+}
+
+export const openShared = (redisUrl: string | undefined, multiProcess: boolean, log: Log): Shared =>
+  redisUrl ? redisShared(redisUrl, log) : localShared(multiProcess);
+
+function localShared(multiProcess: boolean): Shared {
+  const levels = new Map<string, { tokens: number; at: number }>();
+  const listeners: ((topic: string, key: string) => void)[] = [];
+  const maximum = 100_000;
+  const level = ({ key, rate, burst }: Bucket, now: number): number => {
+    const last = levels.get(key);
+    return last ? Math.min(burst, last.tokens + ((now - last.at) / 1000) * rate) : burst;
+  };
+  return {
+    take: (buckets) => {
+      const now = performance.now();
+      const remaining = buckets.map((bucket) => level(bucket, now));
+      const refusal = refusalOf(buckets, remaining);
+      if (refusal) return { ...refusal, remaining };
+      buckets.forEach((bucket, i) => {
+        remaining[i]! -= bucket.cost;
+        levels.set(bucket.key, { tokens: remaining[i]!, at: now });
+      });
+      if (levels.size > maximum) for (const key of levels.keys()) if (levels.delete(key) && levels.size < maximum / 2) break;
+      return { allowed: true, scope: -1, retryAfterMs: 0, remaining };
+    },
+    invalidate: (topic, key) => {
+      for (const listener of listeners) listener(topic, key);
+    },
+    onInvalidate: (listener) => void listeners.push(listener),
+    cacheTtlMs: () => (multiProcess ? 1_500 : 60_000),
+    reachable: async () => true,
+    close: async () => {},
+  };
+}
+
+function refusalOf(buckets: Bucket[], tokens: number[]): Omit<Taken, 'remaining'> | undefined {
+  let scope = -1;
+  let wait = 0;
+  buckets.forEach(({ rate, cost }, i) => {
+    const missing = cost - tokens[i]!;
+    const ms = missing > 0 ? (missing / rate) * 1000 : 0;
+    if (ms > wait) {
+      wait = ms;
+      scope = i;
+    }
+  });
+  return scope < 0 ? undefined : { allowed: false, scope, retryAfterMs: Math.ceil(wait) };
+}
+
+// All buckets in one call: read, decide, and only then charge. Time is Redis's own, so processes need no common clock.
+const takeScript = `
+local t = redis.call('TIME'); local now = t[1] * 1000 + t[2] / 1000
+local out = {1, -1, 0}; local tokens = {}
+for i = 1, #KEYS do
+  local rate, burst, cost = tonumber(ARGV[i*3-2]), tonumber(ARGV[i*3-1]), tonumber(ARGV[i*3])
+  local s = redis.call('HMGET', KEYS[i], 't', 'a')
+  local v = burst
+  if s[1] then v = math.min(burst, tonumber(s[1]) + (now - tonumber(s[2])) / 1000 * rate) end
+  tokens[i] = v
+  if cost > v then
+    local wait = math.ceil((cost - v) / rate * 1000)
+    if wait > out[3] then out = {0, i - 1, wait} end
+  end
+end
+for i = 1, #KEYS do
+  if out[1] == 1 then
+    local rate, burst, cost = tonumber(ARGV[i*3-2]), tonumber(ARGV[i*3-1]), tonumber(ARGV[i*3])
+    tokens[i] = tokens[i] - cost
+    redis.call('HSET', KEYS[i], 't', tostring(tokens[i]), 'a', tostring(now))
+    redis.call('PEXPIRE', KEYS[i], math.ceil(burst / rate * 1000) + 1000)
+  end
+  out[3 + i] = tostring(tokens[i])
+end
+return out`;
+
+const channel = 'manushya:invalidate';
+
+interface RedisWithTake extends Redis {
+  take(keys: number, ...args: (string | number)[]): Promise<(number | string)[]>;
+}
+
+function redisShared(url: string, log: Log): Shared {
+  const options = {
+    maxRetriesPerRequest: 0,
+    enableOfflineQueue: false,
+    connectTimeout: 2_000,
+    commandTimeout: 1_000,
+    retryStrategy: (attempt: number) => Math.min(attempt * 100, 1_000),
+  };
+  const client = new Redis(url, options) as RedisWithTake;
+  const subscriber = new Redis(url, { ...options, enableOfflineQueue: true, maxRetriesPerRequest: null, commandTimeout: undefined } as object);
+  const listeners: ((topic: string, key: string) => void)[] = [];
+  const tell = (topic: string, key: string) => {
+    for (const listener of listeners) listener(topic, key);
+  };
+  client.defineCommand('take', { lua: takeScript });
+  let down = false;
+  client.on('error', (error) => {
+    if (!down) log.warn({ err: error }, 'Redis can not be reached; limits follow RL_FAIL_MODE until it is back');
+    down = true;
+  });
+  client.on('ready', () => {
+    if (down) log.info('Redis is back');
+    down = false;
+  });
+  subscriber.on('error', () => {
+    // Reported by the other connection; this one only carries words that caches also learn by their age.
+  });
+  subscriber.on('ready', () => {
+    subscriber.subscribe(channel).catch((error) => log.warn({ err: error }, 'words about changes can not be received yet'));
+    // Words may have been lost while the connection was away.
+    tell('*', '*');
+  });
+  subscriber.on('message', (_, message) => {
+    const at = message.indexOf(' ');
+    tell(message.slice(0, at), message.slice(at + 1));
+  });
+  return {
+    take: async (buckets) => {
+      const keys = buckets.map(({ key }) => `manushya:limit:${key}`);
+      const args = buckets.flatMap(({ rate, burst, cost }) => [rate, burst, cost]);
+      let answer: (number | string)[];
+      try {
+        answer = await client.take(keys.length, ...keys, ...args);
+      } catch (error) {
+        throw new SharedUnavailable((error as Error).message);
+      }
+      const [allowed, scope, retryAfterMs, ...remaining] = answer.map(Number) as [number, number, number, ...number[]];
+      return { allowed: allowed === 1, scope, retryAfterMs, remaining };
+    },
+    invalidate: (topic, key) => {
+      tell(topic, key);
+      client.publish(channel, `${topic} ${key}`).catch((error) => log.warn({ err: error }, 'other processes learn of a change only when their caches age'));
+    },
+    onInvalidate: (listener) => void listeners.push(listener),
+    cacheTtlMs: () => (subscriber.status === 'ready' ? 30_000 : 1_500),
+    reachable: async () => {
+      try {
+        return (await client.ping()) === 'PONG';
+      } catch {
+        return false;
+      }
+    },
+    close: async () => {
+      client.disconnect();
+      subscriber.disconnect();
+    },
+  };
+}

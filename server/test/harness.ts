@@ -1,0 +1,183 @@
+import { mkdtempSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before } from 'node:test';
+import pg from 'pg';
+import { type Config, readConfig } from '#platform/config.ts';
+import { createLog } from '#platform/log.ts';
+import { type Running, start } from '../src/app.ts';
+
+/** Which engine this run of the suite is on. */
+export const engine: 'embedded' | 'postgres' = process.env.TEST_ENGINE === 'postgres' ? 'postgres' : 'embedded';
+
+/** Settings of the shared test server; files that need others start their own with `startServer`. */
+const testEnvironment = {
+  ENVIRONMENT: 'development',
+  LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'fatal',
+  HOST: '127.0.0.1',
+  PORT: '0',
+  RATE_LIMIT_ENABLED: 'false',
+  SIGN_UPS_PER_HOUR: '1000000',
+  PUBLIC_URL: 'http://manushya.test',
+  SECRET_KEY: 'a secret of the tests, forty characters.',
+  ENCRYPTION_KEY: 'another secret of the tests, longer still',
+  SHUTDOWN_GRACE_MS: '500',
+};
+
+/** The environment of a server of the engine under test. */
+export function environmentOf(overrides: Record<string, string> = {}): Record<string, string> {
+  const services =
+    engine === 'postgres' ? { DATABASE_URL: required('DATABASE_URL'), ...(process.env.REDIS_URL ? { REDIS_URL: process.env.REDIS_URL } : {}) } : {};
+  return { ...testEnvironment, DATA_DIR: mkdtempSync(join(tmpdir(), 'manushya-test-')), ...services, ...overrides };
+}
+
+function required(name: string): string {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} must be set when TEST_ENGINE=postgres`);
+  return value;
+}
+
+/** Empties the PostgreSQL database under test, so that a run never sees what an earlier one left. */
+export async function emptyDatabase(url: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    const { rows } = await client.query(`select tablename from pg_tables where schemaname = 'public'`);
+    for (const { tablename } of rows) await client.query(`drop table if exists public.${pg.escapeIdentifier(tablename)} cascade`);
+    const functions = await client.query(
+      `select p.oid::regprocedure as name from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+       where n.nspname = 'public' and not exists (select 1 from pg_depend d where d.objid = p.oid and d.deptype = 'e')`,
+    );
+    for (const { name } of functions.rows) await client.query(`drop function if exists ${name} cascade`);
+    await client.query('drop schema if exists pgboss cascade');
+  } finally {
+    await client.end();
+  }
+}
+
+/** A server of one's own, with other settings. Stop it in the test. */
+export async function startServer(overrides: Record<string, string> = {}, parts = { serve: true, work: true }): Promise<Running> {
+  const config: Config = readConfig(environmentOf(overrides));
+  return start(config, createLog(config.LOG_LEVEL), parts);
+}
+
+let shared: Promise<Running> | undefined;
+
+/** The one server all test files of a process share. */
+export function testServer(): Promise<Running> {
+  shared ??= (async () => {
+    if (engine === 'postgres') await emptyDatabase(required('DATABASE_URL'));
+    return startServer();
+  })();
+  return shared;
+}
+
+/** Call at the top of a test file: the shared server is up before its tests, and the last file closes it. */
+export function useTestServer(): void {
+  before(async () => {
+    users += 1;
+    await testServer();
+  });
+  after(() => {
+    users -= 1;
+    scheduleStop();
+  });
+}
+
+let users = 0;
+
+// All files run in one process, one after another; nobody says which is the last one. The server closes when no
+// file has wanted it for a moment.
+function scheduleStop(): void {
+  setTimeout(async () => {
+    if (users > 0 || !shared) return;
+    const running = await shared;
+    shared = undefined;
+    await running.stop();
+  }, 1_000);
+}
+
+export interface Reply {
+  status: number;
+  body: any;
+  headers: Record<string, string | string[] | number | undefined>;
+  text: string;
+}
+
+export interface CallOptions {
+  body?: unknown;
+  token?: string;
+  headers?: Record<string, string>;
+  /** A body as it is, for what JSON can not say. */
+  payload?: string | Buffer;
+}
+
+/** Calls the shared server without a socket. */
+export async function call(method: string, url: string, options: CallOptions = {}): Promise<Reply> {
+  const { server } = await testServer();
+  const reply = await server!.inject({
+    method: method as 'GET',
+    url,
+    headers: {
+      ...(options.body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...(options.token ? { authorization: `Bearer ${options.token}` } : {}),
+      ...options.headers,
+    },
+    ...(options.payload === undefined ? (options.body === undefined ? {} : { payload: JSON.stringify(options.body) }) : { payload: options.payload }),
+  });
+  let body: unknown;
+  try {
+    body = reply.payload ? JSON.parse(reply.payload) : undefined;
+  } catch {
+    body = undefined;
+  }
+  return { status: reply.statusCode, body, headers: reply.headers, text: reply.payload };
+}
+
+/** The address of the shared server, for what needs a real socket: streams, disconnects. */
+export async function address(): Promise<string> {
+  const { server } = await testServer();
+  const { port } = server!.server.address() as AddressInfo;
+  return `http://127.0.0.1:${port}`;
+}
+
+/** Somebody with a credential. */
+export interface Caller {
+  tenant: string;
+  id: string;
+  token: string;
+  call: (method: string, url: string, body?: unknown, headers?: Record<string, string>) => Promise<Reply>;
+}
+
+let named = 0;
+
+/** Signs up: a new tenant with one identity of the given role. */
+export const newTenant = (role = 'admin'): Promise<Caller> => register(role);
+
+/** An identity in the tenant of an admin. */
+export const newMember = (admin: Caller, role: string): Promise<Caller> => register(role, admin.token);
+
+async function register(role: string, token?: string): Promise<Caller> {
+  named += 1;
+  const reply = await call('POST', '/v1/identity/', { body: { external_id: `${role}-${named}`, role }, ...(token ? { token } : {}) });
+  if (reply.status !== 200) throw new Error(`registration answered ${reply.status}: ${reply.text}`);
+  const { identity, access_token } = reply.body;
+  return {
+    tenant: identity.tenant_id,
+    id: identity.id,
+    token: access_token,
+    call: (method, url, body, headers) => call(method, url, { token: access_token, ...(body === undefined ? {} : { body }), ...(headers ? { headers } : {}) }),
+  };
+}
+
+/** Waits until a question has the answer, or fails saying what it was waiting for. */
+export async function eventually<T>(what: string, ask: () => Promise<T | undefined | false>, timeoutMs = 15_000): Promise<T> {
+  const until = Date.now() + timeoutMs;
+  for (;;) {
+    const answer = await ask();
+    if (answer !== undefined && answer !== false) return answer;
+    if (Date.now() > until) throw new Error(`waited ${timeoutMs} ms in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+}
