@@ -1,4 +1,13 @@
 import type { FastifyInstance } from 'fastify';
+import { authenticateKey } from '#modules/access/api-keys/service.ts';
+import { identityRoutes } from '#modules/access/identity/routes.ts';
+import { decideAccess } from '#modules/access/policy/service.ts';
+import { registrationRoutes } from '#modules/access/registration/routes.ts';
+import { sessionRoutes } from '#modules/access/sessions/routes.ts';
+import { authenticateToken } from '#modules/access/sessions/service.ts';
+import { planOf } from '#modules/access/tenants/service.ts';
+import { memoryJobs, memorySchedules } from '#modules/knowledge/memory/jobs.ts';
+import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
 import type { Config } from '#platform/config.ts';
 import type { App, Features } from '#platform/context.ts';
 import { deriveKeys } from '#platform/crypto.ts';
@@ -16,15 +25,6 @@ import type { Log } from '#platform/log.ts';
 import { createMetrics } from '#platform/metrics.ts';
 import { openModels } from '#platform/models/models.ts';
 import { openShared } from '#platform/shared.ts';
-import { authenticateKey } from '#modules/access/api-keys/service.ts';
-import { identityRoutes } from '#modules/access/identity/routes.ts';
-import { decideAccess } from '#modules/access/policy/service.ts';
-import { registrationRoutes } from '#modules/access/registration/routes.ts';
-import { sessionRoutes } from '#modules/access/sessions/routes.ts';
-import { authenticateToken } from '#modules/access/sessions/service.ts';
-import { planOf } from '#modules/access/tenants/service.ts';
-import { memoryJobs, memorySchedules } from '#modules/knowledge/memory/jobs.ts';
-import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
 
 /** Every route of the server, in the order of the published contract. */
 export const routes: Route[] = [
@@ -62,10 +62,15 @@ export interface Running {
 }
 
 /** Opens database, limiter and models, and brings the schema up to date. Nothing runs yet. */
-export async function openApp(config: Config, log: Log): Promise<{ app: App; close: () => Promise<void>; closing: AbortController }> {
+export async function openApp(
+  config: Config,
+  log: Log,
+): Promise<{ app: App; close: () => Promise<void>; closing: AbortController }> {
   const keys = deriveKeys(config.secretKey, config.encryptionKey);
   const closing = new AbortController();
-  const database = await openDatabase(config, keys, (error) => log.warn({ err: error }, 'a database connection was lost'));
+  const database = await openDatabase(config, keys, (error) =>
+    log.warn({ err: error }, 'a database connection was lost'),
+  );
   try {
     const applied = await migrate(database, keys, { manageRole: !config.DATABASE_APP_URL });
     if (applied.length) log.info({ migrations: applied.length }, 'schema brought up to date');
@@ -97,7 +102,11 @@ export async function openApp(config: Config, log: Log): Promise<{ app: App; clo
 }
 
 /** Starts the parts a process is asked to be: the HTTP server, the worker, or both. */
-export async function start(config: Config, log: Log, parts: { serve: boolean; work: boolean }): Promise<Running> {
+export async function start(
+  config: Config,
+  log: Log,
+  parts: { serve: boolean; work: boolean },
+): Promise<Running> {
   const { app, close, closing } = await openApp(config, log);
   const stops: (() => Promise<void>)[] = [close];
   try {
@@ -116,7 +125,10 @@ export async function start(config: Config, log: Log, parts: { serve: boolean; w
       await queue.work();
       relay.start();
     } else {
-      const clock = startSchedules(app, schedules.filter(({ name }) => name === 'access.flush'));
+      const clock = startSchedules(
+        app,
+        schedules.filter(({ name }) => name === 'access.flush'),
+      );
       stops.push(clock.stop);
     }
     let server: FastifyInstance | undefined;
@@ -133,7 +145,8 @@ export async function start(config: Config, log: Log, parts: { serve: boolean; w
     };
     return { app, server, queue, stop: () => (stopping ??= stop()) };
   } catch (error) {
-    for (const part of stops.reverse()) await part().catch((late) => log.warn({ err: late }, 'a part did not close'));
+    for (const part of stops.reverse())
+      await part().catch((late) => log.warn({ err: late }, 'a part did not close'));
     throw error;
   }
 }

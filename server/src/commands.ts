@@ -2,17 +2,17 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { prepareApiKey, revokeApiKey, tenantOfKey } from '#modules/access/api-keys/service.ts';
+import { ensureIdentity } from '#modules/access/identity/service.ts';
+import { listTenants, tenantInsert } from '#modules/access/tenants/service.ts';
 import { ConfigError, environmentExample, readConfig } from '#platform/config.ts';
 import { type App, type Ctx, systemActor, systemCtx } from '#platform/context.ts';
 import { generateTables } from '#platform/db/tables.ts';
 import { fact } from '#platform/facts/record.ts';
-import { buildServer } from '#platform/http/server.ts';
 import { openApiDocument } from '#platform/http/openapi.ts';
+import { buildServer } from '#platform/http/server.ts';
 import { isSlug, isUuid, uuidv7 } from '#platform/ids.ts';
 import { createLog } from '#platform/log.ts';
-import { prepareApiKey, revokeApiKey, tenantOfKey } from '#modules/access/api-keys/service.ts';
-import { ensureIdentity } from '#modules/access/identity/service.ts';
-import { listTenants, tenantInsert } from '#modules/access/tenants/service.ts';
 import { openApp, routes, start } from './app.ts';
 import { seedDemo } from './seed.ts';
 
@@ -41,7 +41,10 @@ const guarded =
 /** Opens the App for a command that ends: quiet, without server and worker. */
 async function withApp(work: (app: App) => Promise<void>): Promise<void> {
   const config = readConfig(process.env);
-  const { app, close } = await openApp(config, createLog(config.LOG_LEVEL === 'info' ? 'warn' : config.LOG_LEVEL));
+  const { app, close } = await openApp(
+    config,
+    createLog(config.LOG_LEVEL === 'info' ? 'warn' : config.LOG_LEVEL),
+  );
   try {
     await work(app);
   } finally {
@@ -53,7 +56,10 @@ export function registerCommands(program: Command): void {
   program
     .command('serve')
     .description('serve the API, with a worker in the same process')
-    .option('--no-worker', 'leave background work to separate `manushya worker` processes (needs DATABASE_URL)')
+    .option(
+      '--no-worker',
+      'leave background work to separate `manushya worker` processes (needs DATABASE_URL)',
+    )
     .action(guarded(async ({ worker }: { worker: boolean }) => runProcess({ serve: true, work: worker })));
   program
     .command('worker')
@@ -66,7 +72,11 @@ export function registerCommands(program: Command): void {
   program
     .command('seed')
     .description('make the demo tenant t1 with corpus c1, unless it is there')
-    .action(guarded(async () => withApp(async (app) => say((await seedDemo(app)) ? 'Seeded t1 with corpus c1.' : 'Already seeded.'))));
+    .action(
+      guarded(async () =>
+        withApp(async (app) => say((await seedDemo(app)) ? 'Seeded t1 with corpus c1.' : 'Already seeded.')),
+      ),
+    );
   registerKeys(program.command('keys').description('API keys'));
   registerTenants(program.command('tenants').description('tenants of the installation'));
   program
@@ -84,7 +94,9 @@ export function registerCommands(program: Command): void {
 async function runProcess(parts: { serve: boolean; work: boolean }): Promise<void> {
   const config = readConfig(process.env);
   if (!config.DATABASE_URL && !(parts.serve && parts.work)) {
-    throw new ConfigError('the embedded database has one process: set DATABASE_URL to run server and worker apart');
+    throw new ConfigError(
+      'the embedded database has one process: set DATABASE_URL to run server and worker apart',
+    );
   }
   const log = createLog(config.LOG_LEVEL);
   const running = await start(config, log, parts);
@@ -148,7 +160,8 @@ function registerKeys(keys: Command): void {
       guarded(async (id: string) =>
         withApp(async (app) => {
           const tenant = isUuid(id) ? await tenantOfKey(app, id) : undefined;
-          if (!tenant || !(await revokeApiKey(systemCtx(app, tenant, uuidv7()), id))) throw new Error(`no active key has the id ${id}`);
+          if (!tenant || !(await revokeApiKey(systemCtx(app, tenant, uuidv7()), id)))
+            throw new Error(`no active key has the id ${id}`);
           say(`Revoked ${id}.`);
         }),
       ),
@@ -159,15 +172,22 @@ async function createKey(app: App, options: Record<string, string>): Promise<voi
   const { tenant, name, role = 'admin', scopes, expiresInDays } = options;
   if (!tenant || !isSlug(tenant)) throw new ConfigError('--tenant must be a tenant id');
   const days = expiresInDays === undefined ? undefined : Number(expiresInDays);
-  if (days !== undefined && !(Number.isInteger(days) && days > 0)) throw new ConfigError('--expires-in-days must be a whole number of days');
+  if (days !== undefined && !(Number.isInteger(days) && days > 0))
+    throw new ConfigError('--expires-in-days must be a whole number of days');
   const known = (await listTenants(app)).some(({ tenant_id }) => tenant_id === tenant);
-  if (!known) throw new Error(`no tenant has the id ${tenant}; make it with: manushya tenants create ${tenant}`);
+  if (!known)
+    throw new Error(`no tenant has the id ${tenant}; make it with: manushya tenants create ${tenant}`);
   const ctx: Ctx = { ...systemCtx(app, tenant, uuidv7()), actor: systemActor };
   const key = await ctx.db.transaction(async (tx) => {
     const identity = await ensureIdentity({ ...ctx, db: tx }, name!, role);
     const prepared = prepareApiKey(
       ctx,
-      { identity_id: identity.id, name: name!, ...(scopes ? { scopes: scopes.split(',') } : {}), ...(days ? { expires_in_days: days } : {}) },
+      {
+        identity_id: identity.id,
+        name: name!,
+        ...(scopes ? { scopes: scopes.split(',') } : {}),
+        ...(days ? { expires_in_days: days } : {}),
+      },
       new Date(),
     );
     await tx.batch(prepared.statements);
@@ -185,7 +205,10 @@ function registerTenants(tenants: Command): void {
     .action(
       guarded(async (id: string, { name }: { name?: string }) =>
         withApp(async (app) => {
-          if (!isSlug(id)) throw new ConfigError('a tenant id has 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit');
+          if (!isSlug(id))
+            throw new ConfigError(
+              'a tenant id has 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit',
+            );
           const ctx = systemCtx(app, id, uuidv7());
           await ctx.db.transaction(async (tx) => {
             const made = await tx.rows(tenantInsert(id, name ?? id, new Date()));
@@ -202,7 +225,8 @@ function registerTenants(tenants: Command): void {
     .action(
       guarded(async () =>
         withApp(async (app) => {
-          for (const { tenant_id, name, plan } of await listTenants(app)) say(`${tenant_id}\t${plan ?? app.config.defaultPlan}\t${name}`);
+          for (const { tenant_id, name, plan } of await listTenants(app))
+            say(`${tenant_id}\t${plan ?? app.config.defaultPlan}\t${name}`);
         }),
       ),
     );
@@ -213,7 +237,8 @@ async function generated(path: string, text: string, check: boolean): Promise<vo
   const url = new URL(`../../${path}`, import.meta.url);
   const before = await readFile(url, 'utf8').catch(() => '');
   if (before === text) return say(`${path} is up to date.`);
-  if (check) throw new Error(`${path} is not up to date: run the same command without --check and commit the result`);
+  if (check)
+    throw new Error(`${path} is not up to date: run the same command without --check and commit the result`);
   await writeFile(url, text);
   say(`Wrote ${path}.`);
 }
@@ -222,7 +247,11 @@ async function writeContract(check: boolean): Promise<void> {
   const env = { DATA_DIR: process.env.DATA_DIR, ENVIRONMENT: 'development', LOG_LEVEL: 'silent' };
   const config = { ...readConfig(env), publicUrl: 'http://localhost:8000' };
   // The contract follows from the routes alone: nothing is opened.
-  const app = { config, metrics: (await import('#platform/metrics.ts')).createMetrics(), log: createLog('silent') } as unknown as App;
+  const app = {
+    config,
+    metrics: (await import('#platform/metrics.ts')).createMetrics(),
+    log: createLog('silent'),
+  } as unknown as App;
   const server = await buildServer(app, routes);
   await generated('openapi.json', `${JSON.stringify(openApiDocument(server), null, 2)}\n`, check);
   await generated('.env.example', environmentExample(), check);

@@ -1,11 +1,11 @@
-import type { App } from '#platform/context.ts';
-import { systemCtx } from '#platform/context.ts';
-import { fact } from '#platform/facts/record.ts';
-import { uuidv7 } from '#platform/ids.ts';
 import { prepareApiKey } from '#modules/access/api-keys/service.ts';
 import { ensureIdentity } from '#modules/access/identity/service.ts';
 import { tenantInsert } from '#modules/access/tenants/service.ts';
 import { DEMO_TENANT_ID } from '#modules/knowledge/documents/demo.ts';
+import type { App } from '#platform/context.ts';
+import { systemCtx } from '#platform/context.ts';
+import { fact } from '#platform/facts/record.ts';
+import { uuidv7 } from '#platform/ids.ts';
 
 /**
  * Makes the demo tenant with its corpus and an admin key, unless the tenant is there.

@@ -9,7 +9,8 @@ import { createLog } from '#platform/log.ts';
 import { type Running, start } from '../src/app.ts';
 
 /** Which engine this run of the suite is on. */
-export const engine: 'embedded' | 'postgres' = process.env.TEST_ENGINE === 'postgres' ? 'postgres' : 'embedded';
+export const engine: 'embedded' | 'postgres' =
+  process.env.TEST_ENGINE === 'postgres' ? 'postgres' : 'embedded';
 
 /** Settings of the shared test server; files that need others start their own with `startServer`. */
 const testEnvironment = {
@@ -28,8 +29,18 @@ const testEnvironment = {
 /** The environment of a server of the engine under test. */
 export function environmentOf(overrides: Record<string, string> = {}): Record<string, string> {
   const services =
-    engine === 'postgres' ? { DATABASE_URL: required('DATABASE_URL'), ...(process.env.REDIS_URL ? { REDIS_URL: process.env.REDIS_URL } : {}) } : {};
-  return { ...testEnvironment, DATA_DIR: mkdtempSync(join(tmpdir(), 'manushya-test-')), ...services, ...overrides };
+    engine === 'postgres'
+      ? {
+          DATABASE_URL: required('DATABASE_URL'),
+          ...(process.env.REDIS_URL ? { REDIS_URL: process.env.REDIS_URL } : {}),
+        }
+      : {};
+  return {
+    ...testEnvironment,
+    DATA_DIR: mkdtempSync(join(tmpdir(), 'manushya-test-')),
+    ...services,
+    ...overrides,
+  };
 }
 
 function required(name: string): string {
@@ -44,7 +55,8 @@ export async function emptyDatabase(url: string): Promise<void> {
   await client.connect();
   try {
     const { rows } = await client.query(`select tablename from pg_tables where schemaname = 'public'`);
-    for (const { tablename } of rows) await client.query(`drop table if exists public.${pg.escapeIdentifier(tablename)} cascade`);
+    for (const { tablename } of rows)
+      await client.query(`drop table if exists public.${pg.escapeIdentifier(tablename)} cascade`);
     const functions = await client.query(
       `select p.oid::regprocedure as name from pg_proc p join pg_namespace n on n.oid = p.pronamespace
        where n.nspname = 'public' and not exists (select 1 from pg_depend d where d.objid = p.oid and d.deptype = 'e')`,
@@ -57,7 +69,10 @@ export async function emptyDatabase(url: string): Promise<void> {
 }
 
 /** A server of one's own, with other settings. Stop it in the test. */
-export async function startServer(overrides: Record<string, string> = {}, parts = { serve: true, work: true }): Promise<Running> {
+export async function startServer(
+  overrides: Record<string, string> = {},
+  parts = { serve: true, work: true },
+): Promise<Running> {
   const config: Config = readConfig(environmentOf(overrides));
   return start(config, createLog(config.LOG_LEVEL), parts);
 }
@@ -124,7 +139,11 @@ export async function call(method: string, url: string, options: CallOptions = {
       ...(options.token ? { authorization: `Bearer ${options.token}` } : {}),
       ...options.headers,
     },
-    ...(options.payload === undefined ? (options.body === undefined ? {} : { payload: JSON.stringify(options.body) }) : { payload: options.payload }),
+    ...(options.payload === undefined
+      ? options.body === undefined
+        ? {}
+        : { payload: JSON.stringify(options.body) }
+      : { payload: options.payload }),
   });
   let body: unknown;
   try {
@@ -160,19 +179,31 @@ export const newMember = (admin: Caller, role: string): Promise<Caller> => regis
 
 async function register(role: string, token?: string): Promise<Caller> {
   named += 1;
-  const reply = await call('POST', '/v1/identity/', { body: { external_id: `${role}-${named}`, role }, ...(token ? { token } : {}) });
+  const reply = await call('POST', '/v1/identity/', {
+    body: { external_id: `${role}-${named}`, role },
+    ...(token ? { token } : {}),
+  });
   if (reply.status !== 200) throw new Error(`registration answered ${reply.status}: ${reply.text}`);
   const { identity, access_token } = reply.body;
   return {
     tenant: identity.tenant_id,
     id: identity.id,
     token: access_token,
-    call: (method, url, body, headers) => call(method, url, { token: access_token, ...(body === undefined ? {} : { body }), ...(headers ? { headers } : {}) }),
+    call: (method, url, body, headers) =>
+      call(method, url, {
+        token: access_token,
+        ...(body === undefined ? {} : { body }),
+        ...(headers ? { headers } : {}),
+      }),
   };
 }
 
 /** Waits until a question has the answer, or fails saying what it was waiting for. */
-export async function eventually<T>(what: string, ask: () => Promise<T | undefined | false>, timeoutMs = 15_000): Promise<T> {
+export async function eventually<T>(
+  what: string,
+  ask: () => Promise<T | undefined | false>,
+  timeoutMs = 15_000,
+): Promise<T> {
   const until = Date.now() + timeoutMs;
   for (;;) {
     const answer = await ask();

@@ -55,7 +55,9 @@ const url = (protocols: string[], about: string): Setting<string | undefined> =>
   initial: undefined,
   about,
   read: (raw) => {
-    const parsed = URL.canParse(raw) ? new URL(raw) : fail(`must be a URL starting with ${protocols.join(' or ')}`);
+    const parsed = URL.canParse(raw)
+      ? new URL(raw)
+      : fail(`must be a URL starting with ${protocols.join(' or ')}`);
     return protocols.includes(`${parsed.protocol}//`)
       ? raw
       : fail(`must be a URL starting with ${protocols.join(' or ')}`);
@@ -73,21 +75,43 @@ const list = (about: string): Setting<string[]> => ({
 
 /** Every environment variable the server reads, in the order of `.env.example`. */
 export const settings = {
-  ENVIRONMENT: choice('development', ['development', 'production'], 'production refuses missing secrets and development shortcuts'),
+  ENVIRONMENT: choice(
+    'development',
+    ['development', 'production'],
+    'production refuses missing secrets and development shortcuts',
+  ),
   HOST: text('127.0.0.1', 'address to listen on'),
   PORT: integer(8000, 0, 65535, 'port to listen on'),
-  LOG_LEVEL: choice('info', ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'least severity that is logged'),
+  LOG_LEVEL: choice(
+    'info',
+    ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'],
+    'least severity that is logged',
+  ),
   DATA_DIR: text('var', 'directory of the embedded database, development secrets and files'),
-  DATABASE_URL: url(['postgres://', 'postgresql://'], 'PostgreSQL 15 or newer with pgvector, as the owner of the schema; unset: embedded database under DATA_DIR'),
-  DATABASE_APP_URL: url(['postgres://', 'postgresql://'], 'the same database as the restricted role; unset: a role <database>_app is made and kept by the migrations'),
+  DATABASE_URL: url(
+    ['postgres://', 'postgresql://'],
+    'PostgreSQL 15 or newer with pgvector, as the owner of the schema; unset: embedded database under DATA_DIR',
+  ),
+  DATABASE_APP_URL: url(
+    ['postgres://', 'postgresql://'],
+    'the same database as the restricted role; unset: a role <database>_app is made and kept by the migrations',
+  ),
   DATABASE_POOL_SIZE: integer(10, 1, 200, 'connections of a process to the database for requests'),
-  REDIS_URL: url(['redis://', 'rediss://'], 'limiter, cache and revocations shared by all processes; unset: in process'),
+  REDIS_URL: url(
+    ['redis://', 'rediss://'],
+    'limiter, cache and revocations shared by all processes; unset: in process',
+  ),
   SECRET_KEY: optional('at least 32 characters; signs cursors and hashes API keys'),
   ENCRYPTION_KEY: optional('at least 32 characters; wraps signing keys and stored secrets'),
-  PUBLIC_URL: url(['http://', 'https://'], 'address clients use; issuer of tokens; unset: http://localhost:PORT'),
+  PUBLIC_URL: url(
+    ['http://', 'https://'],
+    'address clients use; issuer of tokens; unset: http://localhost:PORT',
+  ),
   ACCESS_TOKEN_TTL_S: integer(900, 30, 86_400, 'life of an access token'),
   SESSION_TTL_DAYS: integer(30, 1, 365, 'life of a session'),
-  OPEN_REGISTRATION: decided('POST /v1/identity/ without a credential makes a new tenant; unset: on in development, off in production'),
+  OPEN_REGISTRATION: decided(
+    'POST /v1/identity/ without a credential makes a new tenant; unset: on in development, off in production',
+  ),
   SIGN_UPS_PER_HOUR: integer(60, 1, 1_000_000, 'sign-ups allowed to one address in an hour'),
   AUTH_DEV_BYPASS: boolean(false, 'development only: X-Tenant-Id and X-Role stand in for a credential'),
   TRUST_PROXY: boolean(false, 'take the client address from X-Forwarded-For (only behind a proxy of yours)'),
@@ -97,15 +121,23 @@ export const settings = {
   MAX_IN_FLIGHT: integer(400, 1, 100_000, 'requests worked on at once before 503 SERVICE_BUSY'),
   RATE_LIMIT_ENABLED: boolean(true, 'false only for benchmarks'),
   RL_FAIL_MODE: choice('open', ['open', 'closed'], 'what a lost Redis does: let requests through, or 503'),
-  DEFAULT_PLAN: optional('plan of a tenant that has none: free, pro or enterprise; unset: enterprise in development, free in production'),
+  DEFAULT_PLAN: optional(
+    'plan of a tenant that has none: free, pro or enterprise; unset: enterprise in development, free in production',
+  ),
   MAX_MEMORY_SIZE: integer(10_000, 100, 1_000_000, 'characters in a memory'),
   OPENAI_API_KEY: optional('turns on OpenAI embeddings (and answers, with LLM_PROVIDER=openai-compatible)'),
-  EMBEDDING_PROVIDER: optional('openai-compatible or hashed; unset: openai-compatible when a key or address is set, else hashed'),
+  EMBEDDING_PROVIDER: optional(
+    'openai-compatible or hashed; unset: openai-compatible when a key or address is set, else hashed',
+  ),
   EMBEDDING_BASE_URL: url(['http://', 'https://'], 'OpenAI-compatible embeddings server'),
   EMBEDDING_API_KEY: optional('key for EMBEDDING_BASE_URL; unset: OPENAI_API_KEY'),
   EMBEDDING_MODEL: text('text-embedding-3-small', 'model asked for embeddings'),
   EMBEDDING_DIMENSIONS: integer(1536, 8, 16_000, 'dimensions the model answers with'),
-  LLM_PROVIDER: choice('extractive', ['extractive', 'openai-compatible', 'fake'], 'who writes the answers of a run'),
+  LLM_PROVIDER: choice(
+    'extractive',
+    ['extractive', 'openai-compatible', 'fake'],
+    'who writes the answers of a run',
+  ),
   LLM_BASE_URL: url(['http://', 'https://'], 'OpenAI-compatible chat server; unset: OpenAI'),
   LLM_API_KEY: optional('key for LLM_BASE_URL; unset: OPENAI_API_KEY'),
   LLM_MODEL: text('gpt-4o-mini', 'model asked for answers'),
@@ -162,12 +194,16 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
   const production = values.ENVIRONMENT === 'production';
   const dataDir = resolve(values.DATA_DIR);
   const plan = values.DEFAULT_PLAN ?? (production ? 'free' : 'enterprise');
-  const provider = values.EMBEDDING_PROVIDER ?? (values.EMBEDDING_BASE_URL || values.OPENAI_API_KEY ? 'openai-compatible' : 'hashed');
+  const provider =
+    values.EMBEDDING_PROVIDER ??
+    (values.EMBEDDING_BASE_URL || values.OPENAI_API_KEY ? 'openai-compatible' : 'hashed');
   if (provider !== 'openai-compatible' && provider !== 'hashed') {
     throw new ConfigError('EMBEDDING_PROVIDER must be one of openai-compatible, hashed');
   }
-  if (production && values.AUTH_DEV_BYPASS) throw new ConfigError('AUTH_DEV_BYPASS must be false in production');
-  if (production && values.LLM_PROVIDER === 'fake') throw new ConfigError('LLM_PROVIDER=fake is for tests, not for production');
+  if (production && values.AUTH_DEV_BYPASS)
+    throw new ConfigError('AUTH_DEV_BYPASS must be false in production');
+  if (production && values.LLM_PROVIDER === 'fake')
+    throw new ConfigError('LLM_PROVIDER=fake is for tests, not for production');
   const secrets = production ? undefined : developmentSecrets(dataDir, values);
   return {
     ...values,
@@ -177,7 +213,8 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     secretKey: checkedSecret('SECRET_KEY', values.SECRET_KEY, secrets?.SECRET_KEY),
     encryptionKey: checkedSecret('ENCRYPTION_KEY', values.ENCRYPTION_KEY, secrets?.ENCRYPTION_KEY),
     openRegistration: values.OPEN_REGISTRATION ?? !production,
-    defaultPlan: plans.find((known) => known === plan) ?? fail(`DEFAULT_PLAN must be one of ${plans.join(', ')}`),
+    defaultPlan:
+      plans.find((known) => known === plan) ?? fail(`DEFAULT_PLAN must be one of ${plans.join(', ')}`),
     embeddingProvider: provider,
     version: '0.1.0',
   };
@@ -187,18 +224,26 @@ function checkedSecret(name: string, given: string | undefined, fallback: string
   const secret = given ?? fallback;
   if (!secret) throw new ConfigError(`${name} must be set in production (for example: openssl rand -hex 32)`);
   if (secret.length < 32 || unsafe.test(secret)) {
-    throw new ConfigError(`${name} must be at least 32 random characters (for example: openssl rand -hex 32)`);
+    throw new ConfigError(
+      `${name} must be at least 32 random characters (for example: openssl rand -hex 32)`,
+    );
   }
   return secret;
 }
 
 /** Development secrets are made once and kept, readable by the owner only, so that keys outlive a restart. */
-function developmentSecrets(dataDir: string, values: Raw): { SECRET_KEY: string; ENCRYPTION_KEY: string } | undefined {
+function developmentSecrets(
+  dataDir: string,
+  values: Raw,
+): { SECRET_KEY: string; ENCRYPTION_KEY: string } | undefined {
   if (values.SECRET_KEY && values.ENCRYPTION_KEY) return undefined;
   const file = join(dataDir, 'secrets.json');
   if (!existsSync(file)) {
     mkdirSync(dirname(file), { recursive: true });
-    const made = { SECRET_KEY: randomBytes(32).toString('hex'), ENCRYPTION_KEY: randomBytes(32).toString('hex') };
+    const made = {
+      SECRET_KEY: randomBytes(32).toString('hex'),
+      ENCRYPTION_KEY: randomBytes(32).toString('hex'),
+    };
     try {
       writeFileSync(file, `${JSON.stringify(made, null, 2)}\n`, { mode: 0o600, flag: 'wx' });
     } catch (error) {
@@ -209,7 +254,9 @@ function developmentSecrets(dataDir: string, values: Raw): { SECRET_KEY: string;
   try {
     return JSON.parse(readFileSync(file, 'utf8'));
   } catch {
-    throw new ConfigError(`SECRET_KEY and ENCRYPTION_KEY can not be read from ${file}: mend or remove that file`);
+    throw new ConfigError(
+      `SECRET_KEY and ENCRYPTION_KEY can not be read from ${file}: mend or remove that file`,
+    );
   }
 }
 

@@ -110,7 +110,12 @@ export const systemActor: Actor = {
 };
 
 /** The context of work nobody asked for just now: jobs, schedules, the command line. */
-export function systemCtx(app: App, tenant: string, requestId: string, signal: AbortSignal = app.closing): Ctx {
+export function systemCtx(
+  app: App,
+  tenant: string,
+  requestId: string,
+  signal: AbortSignal = app.closing,
+): Ctx {
   return {
     app,
     tenant,

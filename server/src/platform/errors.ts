@@ -32,8 +32,9 @@ export class ApiError extends Error {
 
 export const badRequest = (code: string, message: string, details?: Record<string, unknown>) =>
   new ApiError(400, code, message, details);
-export const unauthorized = (message = 'A valid access token or API key is needed in the Authorization or X-API-Key header.') =>
-  new ApiError(401, 'AUTH_UNAUTHORIZED', message, undefined, { 'www-authenticate': 'Bearer' });
+export const unauthorized = (
+  message = 'A valid access token or API key is needed in the Authorization or X-API-Key header.',
+) => new ApiError(401, 'AUTH_UNAUTHORIZED', message, undefined, { 'www-authenticate': 'Bearer' });
 export const forbidden = (code = 'AUTH_FORBIDDEN', message = 'Your role may not do this.') =>
   new ApiError(403, code, message);
 export const notFound = (what: string) => new ApiError(404, 'NOT_FOUND', `${what} not found.`);
@@ -46,14 +47,26 @@ export const unavailable = (code: string, message: string, retryAfterS = 1) =>
 
 const connectionStates = new Set(['57P01', '57P02', '57P03', '53300', '55P03', '57014', '25006']);
 const connectionCodes = new Set([
-  'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EHOSTUNREACH', 'EAI_AGAIN', 'ENOENT', 'EMBEDDED_CLOSED',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'ENOTFOUND',
+  'EHOSTUNREACH',
+  'EAI_AGAIN',
+  'ENOENT',
+  'EMBEDDED_CLOSED',
 ]);
 
 /** True when the database is away or overloaded: the request may be repeated, nothing is wrong with it. */
 export function isDatabaseUnavailable(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const { code } = error as { code?: unknown };
-  if (typeof code === 'string' && (connectionStates.has(code) || connectionCodes.has(code) || code.startsWith('08'))) return true;
+  if (
+    typeof code === 'string' &&
+    (connectionStates.has(code) || connectionCodes.has(code) || code.startsWith('08'))
+  )
+    return true;
   return /Connection terminated|connection timeout|timeout exceeded when trying to connect|Client has encountered a connection error|not queryable|embedded database/i.test(
     error.message,
   );
@@ -63,7 +76,15 @@ export function isDatabaseUnavailable(error: unknown): boolean {
 export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   if (isDatabaseUnavailable(error)) {
-    return unavailable('DATABASE_UNAVAILABLE', 'The database can not be reached right now. Repeat the request.', 2);
+    return unavailable(
+      'DATABASE_UNAVAILABLE',
+      'The database can not be reached right now. Repeat the request.',
+      2,
+    );
   }
-  return new ApiError(500, 'INTERNAL_ERROR', 'Something went wrong on our side. Quote the request id when you report it.');
+  return new ApiError(
+    500,
+    'INTERNAL_ERROR',
+    'Something went wrong on our side. Quote the request id when you report it.',
+  );
 }

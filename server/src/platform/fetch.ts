@@ -1,6 +1,6 @@
 import { lookup } from 'node:dns';
 import ipaddr from 'ipaddr.js';
-import { Agent, fetch as undiciFetch, type RequestInit, type Response } from 'undici';
+import { Agent, type RequestInit, type Response, fetch as undiciFetch } from 'undici';
 
 /** The address may not be called, or did not answer as it must. Nothing of its answer is in the message. */
 export class FetchRefused extends Error {
@@ -35,16 +35,22 @@ export function createGuardedFetch(allowedHosts: string[], timeoutMs: number) {
   const free = agentOf(true);
   const call = async (input: string | URL, init: RequestInit = {}): Promise<Response> => {
     const url = new URL(input);
-    if (url.protocol !== 'http:' && url.protocol !== 'https:') throw new FetchRefused('only http and https addresses can be called');
+    if (url.protocol !== 'http:' && url.protocol !== 'https:')
+      throw new FetchRefused('only http and https addresses can be called');
     const isAllowed = allowed.has(url.host.toLowerCase()) || allowed.has(url.hostname.toLowerCase());
     const literal = url.hostname.replace(/^\[|\]$/g, '');
-    if (!isAllowed && ipaddr.isValid(literal) && !isPublicAddress(literal)) throw new FetchRefused('the address is not a public one');
+    if (!isAllowed && ipaddr.isValid(literal) && !isPublicAddress(literal))
+      throw new FetchRefused('the address is not a public one');
     return undiciFetch(url, { redirect: 'error', ...init, dispatcher: isAllowed ? free : guarded });
   };
   return { fetch: call, close: () => Promise.all([guarded.close(), free.close()]).then(() => {}) };
 }
 
-type LookupDone = (error: Error | null, address: string | { address: string; family: number }[], family?: number) => void;
+type LookupDone = (
+  error: Error | null,
+  address: string | { address: string; family: number }[],
+  family?: number,
+) => void;
 
 function guardedLookup(hostname: string, options: object, done: LookupDone): void {
   lookup(hostname, { ...options, all: true }, (error, addresses) => {

@@ -22,16 +22,57 @@ export function createMetrics(): Metrics {
   const seconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
   return {
     registry,
-    requests: new Counter({ name: 'http_requests_total', help: 'Requests answered', labelNames: ['method', 'route', 'status'], registers }),
-    duration: new Histogram({ name: 'http_request_duration_seconds', help: 'Time to answer', labelNames: ['method', 'route'], buckets: seconds, registers }),
+    requests: new Counter({
+      name: 'http_requests_total',
+      help: 'Requests answered',
+      labelNames: ['method', 'route', 'status'],
+      registers,
+    }),
+    duration: new Histogram({
+      name: 'http_request_duration_seconds',
+      help: 'Time to answer',
+      labelNames: ['method', 'route'],
+      buckets: seconds,
+      registers,
+    }),
     inFlight: new Gauge({ name: 'http_requests_in_flight', help: 'Requests being worked on', registers }),
     jobs: new Counter({ name: 'jobs_total', help: 'Jobs ended', labelNames: ['job', 'outcome'], registers }),
-    jobDuration: new Histogram({ name: 'job_duration_seconds', help: 'Time of a job', labelNames: ['job'], buckets: seconds, registers }),
-    factsRelayed: new Counter({ name: 'facts_relayed_total', help: 'Facts given their sequence number', registers }),
-    rateLimited: new Counter({ name: 'rate_limited_total', help: 'Requests refused by a limit', labelNames: ['scope'], registers }),
-    embeddings: new Counter({ name: 'embeddings_total', help: 'Texts embedded', labelNames: ['model', 'outcome'], registers }),
-    searchDuration: new Histogram({ name: 'vector_search_duration_seconds', help: 'Time of a retrieval', labelNames: ['kind'], buckets: seconds, registers }),
+    jobDuration: new Histogram({
+      name: 'job_duration_seconds',
+      help: 'Time of a job',
+      labelNames: ['job'],
+      buckets: seconds,
+      registers,
+    }),
+    factsRelayed: new Counter({
+      name: 'facts_relayed_total',
+      help: 'Facts given their sequence number',
+      registers,
+    }),
+    rateLimited: new Counter({
+      name: 'rate_limited_total',
+      help: 'Requests refused by a limit',
+      labelNames: ['scope'],
+      registers,
+    }),
+    embeddings: new Counter({
+      name: 'embeddings_total',
+      help: 'Texts embedded',
+      labelNames: ['model', 'outcome'],
+      registers,
+    }),
+    searchDuration: new Histogram({
+      name: 'vector_search_duration_seconds',
+      help: 'Time of a retrieval',
+      labelNames: ['kind'],
+      buckets: seconds,
+      registers,
+    }),
     runs: new Counter({ name: 'runs_total', help: 'Runs ended', labelNames: ['outcome'], registers }),
-    poolWaiting: new Gauge({ name: 'database_pool_waiting', help: 'Callers waiting for a connection', registers }),
+    poolWaiting: new Gauge({
+      name: 'database_pool_waiting',
+      help: 'Callers waiting for a connection',
+      registers,
+    }),
   };
 }

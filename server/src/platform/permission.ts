@@ -23,7 +23,10 @@ export async function authorize(ctx: Ctx, permission: Permission, target?: Targe
   if (decision.allowed) return;
   recordDenial(ctx, permission, target, decision);
   if (decision.reason === 'policy') {
-    throw forbidden(decision.code ?? 'POLICY_DENIED', decision.message ?? 'A policy of your tenant does not allow this.');
+    throw forbidden(
+      decision.code ?? 'POLICY_DENIED',
+      decision.message ?? 'A policy of your tenant does not allow this.',
+    );
   }
   throw forbidden('AUTH_FORBIDDEN', 'Your role may not do this.');
 }

@@ -1,4 +1,14 @@
-import { ConsecutiveBreaker, ExponentialBackoff, circuitBreaker, handleWhen, type IPolicy, retry, timeout, TimeoutStrategy, wrap } from 'cockatiel';
+import {
+  ConsecutiveBreaker,
+  circuitBreaker,
+  ExponentialBackoff,
+  handleWhen,
+  type IPolicy,
+  retry,
+  TimeoutStrategy,
+  timeout,
+  wrap,
+} from 'cockatiel';
 
 /** Thrown to say that repeating the call can not help. */
 export class Permanent extends Error {
@@ -12,7 +22,10 @@ export class Permanent extends Error {
 export function outsideCalls(options: { timeoutMs: number; retries: number }): IPolicy {
   const passing = handleWhen((error) => !(error instanceof Permanent));
   return wrap(
-    retry(passing, { maxAttempts: options.retries, backoff: new ExponentialBackoff({ initialDelay: 200, maxDelay: 5_000 }) }),
+    retry(passing, {
+      maxAttempts: options.retries,
+      backoff: new ExponentialBackoff({ initialDelay: 200, maxDelay: 5_000 }),
+    }),
     circuitBreaker(passing, { halfOpenAfter: 30_000, breaker: new ConsecutiveBreaker(5) }),
     timeout(options.timeoutMs, TimeoutStrategy.Aggressive),
   );

@@ -59,7 +59,8 @@ function localShared(multiProcess: boolean): Shared {
         remaining[i]! -= bucket.cost;
         levels.set(bucket.key, { tokens: remaining[i]!, at: now });
       });
-      if (levels.size > maximum) for (const key of levels.keys()) if (levels.delete(key) && levels.size < maximum / 2) break;
+      if (levels.size > maximum)
+        for (const key of levels.keys()) if (levels.delete(key) && levels.size < maximum / 2) break;
       return { allowed: true, scope: -1, retryAfterMs: 0, remaining };
     },
     invalidate: (topic, key) => {
@@ -127,7 +128,12 @@ function redisShared(url: string, log: Log): Shared {
     retryStrategy: (attempt: number) => Math.min(attempt * 100, 1_000),
   };
   const client = new Redis(url, options) as RedisWithTake;
-  const subscriber = new Redis(url, { ...options, enableOfflineQueue: true, maxRetriesPerRequest: null, commandTimeout: undefined } as object);
+  const subscriber = new Redis(url, {
+    ...options,
+    enableOfflineQueue: true,
+    maxRetriesPerRequest: null,
+    commandTimeout: undefined,
+  } as object);
   const listeners: ((topic: string, key: string) => void)[] = [];
   const tell = (topic: string, key: string) => {
     for (const listener of listeners) listener(topic, key);
@@ -135,7 +141,8 @@ function redisShared(url: string, log: Log): Shared {
   client.defineCommand('take', { lua: takeScript });
   let down = false;
   client.on('error', (error) => {
-    if (!down) log.warn({ err: error }, 'Redis can not be reached; limits follow RL_FAIL_MODE until it is back');
+    if (!down)
+      log.warn({ err: error }, 'Redis can not be reached; limits follow RL_FAIL_MODE until it is back');
     down = true;
   });
   client.on('ready', () => {
@@ -146,7 +153,9 @@ function redisShared(url: string, log: Log): Shared {
     // Reported by the other connection; this one only carries words that caches also learn by their age.
   });
   subscriber.on('ready', () => {
-    subscriber.subscribe(channel).catch((error) => log.warn({ err: error }, 'words about changes can not be received yet'));
+    subscriber
+      .subscribe(channel)
+      .catch((error) => log.warn({ err: error }, 'words about changes can not be received yet'));
     // Words may have been lost while the connection was away.
     tell('*', '*');
   });
@@ -164,12 +173,21 @@ function redisShared(url: string, log: Log): Shared {
       } catch (error) {
         throw new SharedUnavailable((error as Error).message);
       }
-      const [allowed, scope, retryAfterMs, ...remaining] = answer.map(Number) as [number, number, number, ...number[]];
+      const [allowed, scope, retryAfterMs, ...remaining] = answer.map(Number) as [
+        number,
+        number,
+        number,
+        ...number[],
+      ];
       return { allowed: allowed === 1, scope, retryAfterMs, remaining };
     },
     invalidate: (topic, key) => {
       tell(topic, key);
-      client.publish(channel, `${topic} ${key}`).catch((error) => log.warn({ err: error }, 'other processes learn of a change only when their caches age'));
+      client
+        .publish(channel, `${topic} ${key}`)
+        .catch((error) =>
+          log.warn({ err: error }, 'other processes learn of a change only when their caches age'),
+        );
     },
     onInvalidate: (listener) => void listeners.push(listener),
     cacheTtlMs: () => (subscriber.status === 'ready' ? 30_000 : 1_500),

@@ -11,7 +11,12 @@ interface WireConnection {
   stream: { cork(): void; uncork(): void };
   parsedStatements: Record<string, string>;
   parse(query: { text: string; name: string }): void;
-  bind(config: { statement: string; portal: string; values: unknown[]; valueMapper: (value: unknown) => unknown }): void;
+  bind(config: {
+    statement: string;
+    portal: string;
+    values: unknown[];
+    valueMapper: (value: unknown) => unknown;
+  }): void;
   describe(target: { type: 'P'; name: string }): void;
   execute(config: { portal: string; rows?: number }): void;
   sync(): void;
@@ -27,13 +32,16 @@ interface WireResult {
 }
 
 const { Query } = pg as unknown as { Query: new (config: object) => object };
-const { Result: ResultBuilder } = pg as unknown as { Result: new (mode: undefined, types: unknown) => WireResult };
+const { Result: ResultBuilder } = pg as unknown as {
+  Result: new (mode: undefined, types: unknown) => WireResult;
+};
 
 /** As node-postgres maps values, with the two additions we use: plain objects as JSON, and Buffers and arrays untouched. */
 export function wireValue(value: unknown): unknown {
   if (value === undefined || value === null) return null;
   if (typeof value === 'string' || Buffer.isBuffer(value)) return value;
-  if (typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint') return String(value);
+  if (typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint')
+    return String(value);
   if (value instanceof Date) return value.toISOString();
   if (Array.isArray(value)) return arrayLiteral(value);
   return JSON.stringify(value);
@@ -43,7 +51,10 @@ function arrayLiteral(values: unknown[]): string {
   const items = values.map((value) => {
     if (value === null || value === undefined) return 'NULL';
     if (Buffer.isBuffer(value)) return `"\\\\x${value.toString('hex')}"`;
-    const text = typeof value === 'object' && !(value instanceof Date) ? JSON.stringify(value) : String(wireValue(value));
+    const text =
+      typeof value === 'object' && !(value instanceof Date)
+        ? JSON.stringify(value)
+        : String(wireValue(value));
     return typeof value === 'number' || typeof value === 'boolean'
       ? text
       : `"${text.replace(/\\/g, '\\\\').replace(/"/g, '\\"')}"`;
@@ -93,7 +104,12 @@ class Batch extends Query {
             this.parsed.push(statement);
           }
         }
-        connection.bind({ statement: name, portal: '', values: bound[index]!, valueMapper: (value) => value });
+        connection.bind({
+          statement: name,
+          portal: '',
+          values: bound[index]!,
+          valueMapper: (value) => value,
+        });
         connection.describe({ type: 'P', name: '' });
         connection.execute({ portal: '' });
       });

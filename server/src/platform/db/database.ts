@@ -1,10 +1,11 @@
 import pg from 'pg';
-import { sendBatch, type Result } from './batch.ts';
-import { sql, type Statement } from './sql.ts';
+import { type Result, sendBatch } from './batch.ts';
+import { type Statement, sql } from './sql.ts';
 
 /** A PostgreSQL timestamp in UTC as RFC 3339 with milliseconds: `2026-11-20 10:11:12.3+00` -> `2026-11-20T10:11:12.300Z`. */
 function timestamp(text: string): string {
-  if (!text.endsWith('+00') || text.length < 22) return new Date(text.includes('infinity') ? Number.NaN : text).toISOString();
+  if (!text.endsWith('+00') || text.length < 22)
+    return new Date(text.includes('infinity') ? Number.NaN : text).toISOString();
   const fraction = text.length > 22 ? text.slice(20, -3).padEnd(3, '0').slice(0, 3) : '000';
   return `${text.slice(0, 10)}T${text.slice(11, 19)}.${fraction}Z`;
 }
@@ -30,11 +31,11 @@ export interface Db {
   /** The tenant all statements run for; undefined for the operator, who sees all. */
   readonly tenant: string | undefined;
   /** Runs statements in one round trip. Outside `transaction` they are one transaction: all take effect or none. */
-  batch<const S extends readonly Statement<any>[]>(statements: S): Promise<Results<S>>;
+  batch<const S extends readonly Statement<unknown>[]>(statements: S): Promise<Results<S>>;
   rows<Row>(statement: Statement<Row>): Promise<Row[]>;
   one<Row>(statement: Statement<Row>): Promise<Row | undefined>;
   /** Number of rows a statement changed. Under a distributed database only trust it with `returning`. */
-  run(statement: Statement<any>): Promise<number>;
+  run(statement: Statement<unknown>): Promise<number>;
   /** Several batches in one transaction. Inside it use only the Db that is handed in. */
   transaction<T>(work: (tx: Db) => Promise<T>): Promise<T>;
 }
@@ -50,7 +51,7 @@ export const operatorDb = (pool: pg.Pool): Db => createDb(pool, undefined);
 
 function createDb(pool: pg.Pool, tenant: string | undefined): Db {
   const enter = tenant === undefined ? [] : [sql`select enter(${tenant})`];
-  const send = async (client: pg.PoolClient, statements: readonly Statement<any>[]) => {
+  const send = async (client: pg.PoolClient, statements: readonly Statement<unknown>[]) => {
     const results = await sendBatch(client, [...enter, ...statements]);
     return enter.length ? results.slice(1) : results;
   };
@@ -71,7 +72,10 @@ function createDb(pool: pg.Pool, tenant: string | undefined): Db {
         } catch (error) {
           if (!(error as { connectionUnusable?: boolean }).connectionUnusable) {
             await sendBatch(client, [sql`rollback`]).catch((lost) => {
-              throw Object.assign(error as Error, { connectionUnusable: true, rollbackFailure: String(lost) });
+              throw Object.assign(error as Error, {
+                connectionUnusable: true,
+                rollbackFailure: String(lost),
+              });
             });
           }
           throw error;
@@ -82,11 +86,12 @@ function createDb(pool: pg.Pool, tenant: string | undefined): Db {
 
 function withQueries(
   tenant: string | undefined,
-  send: (statements: readonly Statement<any>[]) => Promise<Result<unknown>[]>,
+  send: (statements: readonly Statement<unknown>[]) => Promise<Result<unknown>[]>,
 ): Omit<Db, 'transaction'> {
   return {
     tenant,
-    batch: (async (statements: readonly Statement<any>[]) => (statements.length ? send(statements) : [])) as Db['batch'],
+    batch: (async (statements: readonly Statement<unknown>[]) =>
+      statements.length ? send(statements) : []) as Db['batch'],
     rows: async <Row>(statement: Statement<Row>) => (await send([statement]))[0]!.rows as Row[],
     one: async <Row>(statement: Statement<Row>) => (await send([statement]))[0]!.rows[0] as Row | undefined,
     run: async (statement) => (await send([statement]))[0]!.count,
@@ -110,4 +115,5 @@ async function withClient<T>(pool: pg.Pool, work: (client: pg.PoolClient) => Pro
 }
 
 const isConnectionError = (error: Error): boolean =>
-  error instanceof pg.DatabaseError || /connection|socket|ECONN|EPIPE|terminated/i.test(`${error.message} ${(error as { code?: string }).code}`);
+  error instanceof pg.DatabaseError ||
+  /connection|socket|ECONN|EPIPE|terminated/i.test(`${error.message} ${(error as { code?: string }).code}`);

@@ -19,7 +19,12 @@ async function readMigrations(): Promise<Migration[]> {
   return Promise.all(
     files.map(async (name) => {
       const text = await readFile(`${directory}${name}`, 'utf8');
-      return { version: Number(name.slice(0, 4)), name, text, checksum: createHash('sha256').update(text).digest('hex') };
+      return {
+        version: Number(name.slice(0, 4)),
+        name,
+        text,
+        checksum: createHash('sha256').update(text).digest('hex'),
+      };
     }),
   );
 }
@@ -33,7 +38,11 @@ const migrationLock = 7_266_510_501;
  * @returns names of the migrations applied now
  * @throws Error when an applied migration differs from its file, or the database is newer than the program
  */
-export async function migrate(database: Database, keys: Keys, options: { manageRole: boolean }): Promise<string[]> {
+export async function migrate(
+  database: Database,
+  keys: Keys,
+  options: { manageRole: boolean },
+): Promise<string[]> {
   const client = await database.operatorPool.connect();
   let failed = true;
   try {
@@ -54,8 +63,11 @@ async function checkServer(client: pg.PoolClient): Promise<void> {
   if (Number(rows[0].server_version_num) < 150_000) {
     throw new Error(`PostgreSQL 15 or newer is needed; this server says ${rows[0].server_version_num}`);
   }
-  const available = await client.query(`select default_version from pg_available_extensions where name = 'vector'`);
-  if (!available.rows.length) throw new Error('the extension "vector" (pgvector) is not installed on this PostgreSQL server');
+  const available = await client.query(
+    `select default_version from pg_available_extensions where name = 'vector'`,
+  );
+  if (!available.rows.length)
+    throw new Error('the extension "vector" (pgvector) is not installed on this PostgreSQL server');
   await client.query('create extension if not exists vector');
 }
 
@@ -71,27 +83,36 @@ async function ensureAppRole(client: pg.PoolClient, database: Database, keys: Ke
       `the role ${database.appRole} can not be made (${(error as Error).message}): give the owner CREATEROLE, or make the role and set DATABASE_APP_URL`,
     );
   }
-  const { rows } = await client.query('select rolsuper or rolbypassrls as bypasses from pg_roles where rolname = $1', [database.appRole]);
-  if (rows[0]?.bypasses) throw new Error(`the role ${database.appRole} must be neither superuser nor BYPASSRLS`);
+  const { rows } = await client.query(
+    'select rolsuper or rolbypassrls as bypasses from pg_roles where rolname = $1',
+    [database.appRole],
+  );
+  if (rows[0]?.bypasses)
+    throw new Error(`the role ${database.appRole} must be neither superuser nor BYPASSRLS`);
 }
 
 async function apply(client: pg.PoolClient, appRole: string): Promise<string[]> {
   await client.query(
     `create table if not exists schema_migrations (version int primary key, name text not null, checksum text not null, applied_at timestamptz not null default now())`,
   );
-  const { rows } = await client.query('select version, name, checksum from schema_migrations order by version');
+  const { rows } = await client.query(
+    'select version, name, checksum from schema_migrations order by version',
+  );
   const done = new Map(rows.map((row) => [row.version as number, row]));
   const migrations = await readMigrations();
   const newest = migrations.at(-1)?.version ?? 0;
   const last = rows.at(-1);
   if (last && last.version > newest) {
-    throw new Error(`the database has migration ${last.name}, which this version does not know: run a newer version`);
+    throw new Error(
+      `the database has migration ${last.name}, which this version does not know: run a newer version`,
+    );
   }
   const applied: string[] = [];
   for (const migration of migrations) {
     const before = done.get(migration.version);
     if (before) {
-      if (before.checksum !== migration.checksum) throw new Error(`${migration.name} was changed after it was applied to this database`);
+      if (before.checksum !== migration.checksum)
+        throw new Error(`${migration.name} was changed after it was applied to this database`);
       continue;
     }
     await client.query('begin');

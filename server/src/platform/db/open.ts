@@ -33,7 +33,11 @@ export function appRoleOf(config: Config): string {
 }
 
 /** Opens PostgreSQL when DATABASE_URL is set, else the embedded database. Does not migrate. */
-export async function openDatabase(config: Config, keys: Keys, onError: (error: Error) => void): Promise<Database> {
+export async function openDatabase(
+  config: Config,
+  keys: Keys,
+  onError: (error: Error) => void,
+): Promise<Database> {
   return config.DATABASE_URL ? openPostgres(config, keys, onError) : openEmbeddedDatabase(config, onError);
 }
 
@@ -41,7 +45,11 @@ async function openEmbeddedDatabase(config: Config, onError: (error: Error) => v
   const embedded: EmbeddedDatabase = await openEmbedded(join(config.dataDir, 'database'));
   let closing = false;
   const operatorPool = embedded.createPool({ max: 4, application_name: 'manushya-operator' });
-  const appPool = embedded.createPool({ role: embeddedAppRole, max: config.DATABASE_POOL_SIZE, application_name: 'manushya' });
+  const appPool = embedded.createPool({
+    role: embeddedAppRole,
+    max: config.DATABASE_POOL_SIZE,
+    application_name: 'manushya',
+  });
   for (const pool of [operatorPool, appPool]) {
     pool.options.types = types as pg.CustomTypesConfig;
     pool.on('error', (error) => {
@@ -73,8 +81,18 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
     appUrl.username = encodeURIComponent(appRole);
     appUrl.password = encodeURIComponent(keys.databaseRole);
   }
-  const operatorPool = new pg.Pool({ ...common, connectionString: config.DATABASE_URL, max: 4, application_name: 'manushya-operator' });
-  const appPool = new pg.Pool({ ...common, connectionString: appUrl.href, max: config.DATABASE_POOL_SIZE, application_name: 'manushya' });
+  const operatorPool = new pg.Pool({
+    ...common,
+    connectionString: config.DATABASE_URL,
+    max: 4,
+    application_name: 'manushya-operator',
+  });
+  const appPool = new pg.Pool({
+    ...common,
+    connectionString: appUrl.href,
+    max: config.DATABASE_POOL_SIZE,
+    application_name: 'manushya',
+  });
   for (const pool of [operatorPool, appPool]) pool.on('error', onError);
   return {
     ...databaseOf('postgresql', operatorPool, appPool, appRole),

@@ -38,7 +38,11 @@ export function sql<Row = Record<string, unknown>>(
 }
 
 const isStatement = (value: unknown): value is Statement =>
-  typeof value === 'object' && value !== null && 'text' in value && 'values' in value && Array.isArray(value.values);
+  typeof value === 'object' &&
+  value !== null &&
+  'text' in value &&
+  'values' in value &&
+  Array.isArray(value.values);
 
 function compose<Row>(strings: TemplateStringsArray, parts: unknown[]): Statement<Row> {
   const values: unknown[] = [];

@@ -34,7 +34,10 @@ export async function generateTables(operator: Db): Promise<string> {
   const interfaces = [...tables].map(([table, fields]) => {
     const lines = fields.map(({ column, type, nullable }) => {
       const known = typeOf[type];
-      if (!known) throw new Error(`the column ${table}.${column} has the type ${type}, which has no TypeScript type yet`);
+      if (!known)
+        throw new Error(
+          `the column ${table}.${column} has the type ${type}, which has no TypeScript type yet`,
+        );
       return `    ${column}: ${known}${nullable ? ' | null' : ''};`;
     });
     return `  ${table}: {\n${lines.join('\n')}\n  };`;

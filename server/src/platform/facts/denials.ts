@@ -1,6 +1,7 @@
 import type { App, Ctx, Permission, Target } from '../context.ts';
-import { fact } from './record.ts';
 import type { Statement } from '../db/sql.ts';
+import { perApp } from '../per-app.ts';
+import { fact } from './record.ts';
 
 // Refusals do not change state, so they need no transaction of their own: they are gathered and written in batches,
 // off the request path. The buffer is bounded; a flood of refusals is counted rather than kept one by one.
@@ -10,13 +11,7 @@ interface Waiting {
   size: number;
   dropped: number;
 }
-const buffers = new WeakMap<App, Waiting>();
-
-const bufferOf = (app: App): Waiting => {
-  let buffer = buffers.get(app);
-  if (!buffer) buffers.set(app, (buffer = { byTenant: new Map(), size: 0, dropped: 0 }));
-  return buffer;
-};
+const bufferOf = perApp((): Waiting => ({ byTenant: new Map(), size: 0, dropped: 0 }));
 
 /** Remembers that a request was refused, to be written as a fact soon. */
 export function recordDenial(
@@ -36,7 +31,13 @@ export function recordDenial(
     resource_type: resource,
     ...(target?.id === undefined ? {} : { resource_id: target.id }),
     outcome: 'failure',
-    data: { permission, policy_id: decision.policy_id, reason: decision.reason, method: ctx.request?.method, path: ctx.request?.path },
+    data: {
+      permission,
+      policy_id: decision.policy_id,
+      reason: decision.reason,
+      method: ctx.request?.method,
+      path: ctx.request?.path,
+    },
   });
   const waiting = buffer.byTenant.get(ctx.tenant);
   if (waiting) waiting.push(statement);

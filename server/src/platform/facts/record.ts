@@ -1,5 +1,5 @@
 import type { Ctx } from '../context.ts';
-import { sql, type Statement } from '../db/sql.ts';
+import { type Statement, sql } from '../db/sql.ts';
 import { uuidv7 } from '../ids.ts';
 
 /** What happened. `before`, `after` and `data` hold identifiers and properties: never secrets, message text or document text. */
@@ -27,7 +27,8 @@ export function fact(ctx: Ctx, input: FactInput): Statement {
       ${ctx.requestId}, ${request?.ip}, ${request?.user_agent?.slice(0, 400)}, ${new Date()})`;
 }
 
-const secretName = /(^|_)(authorization|password|passwd|secret|token|api_key|refresh|private_key|text|content|message|query)$/i;
+const secretName =
+  /(^|_)(authorization|password|passwd|secret|token|api_key|refresh|private_key|text|content|message|query)$/i;
 
 /** Replaces values whose field name says they are secret or somebody's words. `content_type` and `tokens_used` stay. */
 export function redacted(value: Record<string, unknown> | undefined): Record<string, unknown> | undefined {

@@ -40,7 +40,10 @@ export async function idempotently(
   const key = request.headers['idempotency-key'];
   if (key === undefined || key === '') return work();
   if (typeof key !== 'string' || !/^[\x21-\x7e][\x20-\x7e]{0,127}$/.test(key) || key.trim() === '') {
-    throw badRequest('IDEMPOTENCY_KEY_INVALID', 'Idempotency-Key must be 1 to 128 printable ASCII characters.');
+    throw badRequest(
+      'IDEMPOTENCY_KEY_INVALID',
+      'Idempotency-Key must be 1 to 128 printable ASCII characters.',
+    );
   }
   const path = request.url.split('?', 1)[0]!;
   const scope = [ctx.actor.credential, request.method, path, key] as const;
@@ -66,7 +69,9 @@ export async function idempotently(
       .run(sql`
         delete from idempotency_keys where tenant_id = ${ctx.tenant} and credential = ${scope[0]} and method = ${scope[1]}
           and path = ${scope[2]} and key = ${key} and claim = ${claim} and status is null`)
-      .catch((lost) => ctx.log.warn({ err: lost }, 'an idempotency key stays claimed until its claim runs out'));
+      .catch((lost) =>
+        ctx.log.warn({ err: lost }, 'an idempotency key stays claimed until its claim runs out'),
+      );
     throw error;
   } finally {
     ctx.db = db;
@@ -78,10 +83,18 @@ type Scope = readonly [credential: string, method: string, path: string, key: st
 const boundTo = (ctx: Ctx, scope: Scope) => [ctx.tenant, ...scope].join('\n');
 
 const inProgress = () =>
-  conflict('IDEMPOTENCY_IN_PROGRESS', 'A request with this Idempotency-Key is being worked on. Repeat it in a moment.');
+  conflict(
+    'IDEMPOTENCY_IN_PROGRESS',
+    'A request with this Idempotency-Key is being worked on. Repeat it in a moment.',
+  );
 
 /** Takes the key, or tells what it already stands for. A claim whose holder died, and a key past its time, are taken over. */
-async function claimKey(ctx: Ctx, [credential, method, path, key]: Scope, hash: Buffer, claim: string): Promise<Answer | undefined> {
+async function claimKey(
+  ctx: Ctx,
+  [credential, method, path, key]: Scope,
+  hash: Buffer,
+  claim: string,
+): Promise<Answer | undefined> {
   const now = new Date();
   const until = new Date(now.getTime() + claimMs);
   const expires = new Date(now.getTime() + keepMs);
@@ -103,11 +116,18 @@ async function claimKey(ctx: Ctx, [credential, method, path, key]: Scope, hash: 
   // Not visible yet: its claim commits right now.
   if (!stored) throw inProgress();
   if (!sameBytes(stored.request_hash, hash)) {
-    throw conflict('IDEMPOTENCY_KEY_CONFLICT', 'This Idempotency-Key was used with another payload. Use a new key for a new request.');
+    throw conflict(
+      'IDEMPOTENCY_KEY_CONFLICT',
+      'This Idempotency-Key was used with another payload. Use a new key for a new request.',
+    );
   }
   if (stored.status === null || !stored.response) throw inProgress();
   const body = JSON.parse(
-    decrypt(ctx.app.keys.encryption, stored.response, boundTo(ctx, [credential, method, path, key])).toString(),
+    decrypt(
+      ctx.app.keys.encryption,
+      stored.response,
+      boundTo(ctx, [credential, method, path, key]),
+    ).toString(),
   );
   return new Answer(stored.status, body, { ...stored.headers, 'idempotency-replayed': 'true' });
 }

@@ -34,18 +34,21 @@ function inspect(root: unknown, closely: boolean): void {
       continue;
     }
     if (typeof value !== 'object' || value === null) continue;
-    if (depth >= maxDepth) throw invalid([{ path: path.slice(0, 200), message: `is nested deeper than ${maxDepth} levels` }]);
+    if (depth >= maxDepth)
+      throw invalid([{ path: path.slice(0, 200), message: `is nested deeper than ${maxDepth} levels` }]);
     if (Array.isArray(value)) {
       for (let i = 0; i < value.length; i++) {
         const item = value[i];
-        if (closely || typeof item === 'object') stack.push({ value: item, path: closely ? `${path}/${i}` : path, depth: depth + 1 });
+        if (closely || typeof item === 'object')
+          stack.push({ value: item, path: closely ? `${path}/${i}` : path, depth: depth + 1 });
       }
       continue;
     }
     for (const name in value) {
       const item = (value as Record<string, unknown>)[name];
       if (closely) {
-        if (name === '__proto__') throw invalid([{ path, message: 'has a field with a name that is not allowed' }]);
+        if (name === '__proto__')
+          throw invalid([{ path, message: 'has a field with a name that is not allowed' }]);
         checkText(name, path);
         stack.push({ value: item, path: `${path}/${name}`, depth: depth + 1 });
       } else if (typeof item === 'object') {

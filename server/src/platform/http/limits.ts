@@ -48,7 +48,12 @@ export function limit(
   ];
   const hourly = operation === undefined ? undefined : operationLimits[operation];
   if (hourly !== undefined) {
-    buckets.push({ key: `o:${ctx.tenant}:${operation}`, rate: (hourly * factor) / 3600, burst: hourly * factor, cost: 1 });
+    buckets.push({
+      key: `o:${ctx.tenant}:${operation}`,
+      rate: (hourly * factor) / 3600,
+      burst: hourly * factor,
+      cost: 1,
+    });
   }
   let taken: Promise<Taken> | Taken;
   try {
@@ -63,19 +68,32 @@ export function limit(
   );
 }
 
-const scaled = ({ rate, burst }: Rate, factor: number): Rate => ({ rate: rate * factor, burst: burst * factor });
+const scaled = ({ rate, burst }: Rate, factor: number): Rate => ({
+  rate: rate * factor,
+  burst: burst * factor,
+});
 
 function lost(ctx: Ctx, reply: FastifyReply, error: unknown): void {
   if (!(error instanceof SharedUnavailable)) throw error;
   if (ctx.app.config.RL_FAIL_MODE === 'closed') {
-    throw unavailable('RATE_LIMIT_UNAVAILABLE', 'Limits can not be checked right now. Repeat the request.', 1);
+    throw unavailable(
+      'RATE_LIMIT_UNAVAILABLE',
+      'Limits can not be checked right now. Repeat the request.',
+      1,
+    );
   }
   reply.header('x-ratelimit-status', 'degraded');
 }
 
 const scopes = ['api_key', 'tenant', 'operation'];
 
-function answer(ctx: Ctx, reply: FastifyReply, routeClass: RouteClass, buckets: Bucket[], taken: Taken): void {
+function answer(
+  ctx: Ctx,
+  reply: FastifyReply,
+  routeClass: RouteClass,
+  buckets: Bucket[],
+  taken: Taken,
+): void {
   const shown = taken.allowed ? tightest(buckets, taken.remaining) : taken.scope;
   const bucket = buckets[shown]!;
   const left = Math.max(0, Math.floor(taken.remaining[shown]!));
@@ -83,7 +101,10 @@ function answer(ctx: Ctx, reply: FastifyReply, routeClass: RouteClass, buckets: 
   reply.raw.setHeader('x-ratelimit-limit', bucket.burst);
   reply.raw.setHeader('x-ratelimit-remaining', left);
   reply.raw.setHeader('x-ratelimit-reset', Math.floor(Date.now() / 1000) + resetS);
-  reply.raw.setHeader('ratelimit-policy', `"${routeClass}";q=${bucket.burst};w=${Math.ceil(bucket.burst / bucket.rate)}`);
+  reply.raw.setHeader(
+    'ratelimit-policy',
+    `"${routeClass}";q=${bucket.burst};w=${Math.ceil(bucket.burst / bucket.rate)}`,
+  );
   reply.raw.setHeader('ratelimit', `"${routeClass}";r=${left};t=${resetS}`);
   if (taken.allowed) return;
   const scope = scopes[taken.scope]!;

@@ -7,7 +7,11 @@ import { operationIdOf, type Route } from './route.ts';
 
 /** Shape of every error answer. */
 export const ErrorBody = T.Object({
-  error: T.Object({ code: T.String(), message: T.String(), details: T.Optional(T.Record(T.String(), T.Unknown())) }),
+  error: T.Object({
+    code: T.String(),
+    message: T.String(),
+    details: T.Optional(T.Record(T.String(), T.Unknown())),
+  }),
   meta: T.Object({ request_id: T.String(), api_version: T.String() }),
 });
 
@@ -32,7 +36,8 @@ export async function registerOpenApi(app: App, server: FastifyInstance): Promis
       info: {
         title: 'Manushya',
         version: app.config.version,
-        description: 'Identity, memory and knowledge for AI agents and the people behind them, under one set of rules.',
+        description:
+          'Identity, memory and knowledge for AI agents and the people behind them, under one set of rules.',
         license: { name: 'MIT' },
       },
       servers: [{ url: '/' }],
@@ -65,15 +70,26 @@ export function openApiDocument(server: FastifyInstance): object {
     paths: Record<string, Record<string, Operation>>;
     components: { schemas?: Record<string, unknown> };
   };
-  document.components.schemas = { ...document.components.schemas, Error: JSON.parse(JSON.stringify(ErrorBody)) };
-  const error = { description: 'Refused', content: { 'application/json': { schema: { $ref: '#/components/schemas/Error' } } } };
+  document.components.schemas = {
+    ...document.components.schemas,
+    Error: JSON.parse(JSON.stringify(ErrorBody)),
+  };
+  const error = {
+    description: 'Refused',
+    content: { 'application/json': { schema: { $ref: '#/components/schemas/Error' } } },
+  };
   for (const operations of Object.values(document.paths)) {
     for (const [method, operation] of Object.entries(operations)) {
       operation.responses = { ...operation.responses, '4XX': error, '5XX': error };
       if (method !== 'get') {
         operation.parameters = [
           ...(operation.parameters ?? []),
-          { name: 'Idempotency-Key', in: 'header', required: false, schema: { type: 'string', maxLength: 128 } } as never,
+          {
+            name: 'Idempotency-Key',
+            in: 'header',
+            required: false,
+            schema: { type: 'string', maxLength: 128 },
+          } as never,
         ];
       }
     }

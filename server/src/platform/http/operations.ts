@@ -1,6 +1,6 @@
-import { sql } from '../db/sql.ts';
 import { Type as T } from 'typebox';
 import type { App } from '../context.ts';
+import { sql } from '../db/sql.ts';
 import { Answer, route } from './route.ts';
 
 const withTimeout = <V>(work: Promise<V>, ms: number, fallback: V): Promise<V> => {
@@ -13,7 +13,14 @@ const withTimeout = <V>(work: Promise<V>, ms: number, fallback: V): Promise<V> =
 
 async function health(app: App) {
   const [database, shared] = await Promise.all([
-    withTimeout(app.database.operator.one(sql`select 1`).then(() => true, () => false), 2_000, false),
+    withTimeout(
+      app.database.operator.one(sql`select 1`).then(
+        () => true,
+        () => false,
+      ),
+      2_000,
+      false,
+    ),
     withTimeout(app.shared.reachable(), 2_000, false),
   ]);
   return { database, redis: shared, status: database && shared ? ('ok' as const) : ('degraded' as const) };
@@ -28,7 +35,13 @@ export const operationRoutes = [
     summary: 'Whether the database and Redis answer',
     tag: 'operations',
     public: true,
-    response: { 200: T.Object({ database: T.Boolean(), redis: T.Boolean(), status: T.Union([T.Literal('ok'), T.Literal('degraded')]) }) },
+    response: {
+      200: T.Object({
+        database: T.Boolean(),
+        redis: T.Boolean(),
+        status: T.Union([T.Literal('ok'), T.Literal('degraded')]),
+      }),
+    },
     handler: async ({ app }) => health(app),
   }),
   route({
@@ -55,7 +68,9 @@ export const operationRoutes = [
     response: { 200: T.String() },
     handler: async ({ app }) => {
       app.metrics.poolWaiting.set(app.database.waiting());
-      return new Answer(200, await app.metrics.registry.metrics(), { 'content-type': app.metrics.registry.contentType });
+      return new Answer(200, await app.metrics.registry.metrics(), {
+        'content-type': app.metrics.registry.contentType,
+      });
     },
   }),
   route({
@@ -66,7 +81,13 @@ export const operationRoutes = [
     tag: 'operations',
     public: true,
     response: {
-      200: T.Object({ message: T.String(), version: T.String(), docs: T.String(), health: T.String(), metrics: T.String() }),
+      200: T.Object({
+        message: T.String(),
+        version: T.String(),
+        docs: T.String(),
+        health: T.String(),
+        metrics: T.String(),
+      }),
     },
     handler: async ({ app }) => ({
       message: 'Welcome to Manushya',

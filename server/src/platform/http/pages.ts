@@ -12,11 +12,16 @@ export type Position = (string | number)[];
 export const pageQuery = (initial: number, maximum: number) => ({
   limit: T.Optional(T.Integer({ minimum: 1, maximum, default: initial })),
   cursor: T.Optional(T.String({ maxLength: 1_000 })),
-  skip: T.Optional(T.Integer({ minimum: 0, maximum: 100_000, description: 'Rows to leave out; prefer cursor' })),
+  skip: T.Optional(
+    T.Integer({ minimum: 0, maximum: 100_000, description: 'Rows to leave out; prefer cursor' }),
+  ),
 });
 
 const mac = (ctx: Ctx, scope: string, payload: string) =>
-  hmac(ctx.app.keys.cursor, `${ctx.tenant}\n${ctx.actor.identity_id ?? ''}\n${scope}\n${payload}`).subarray(0, 16);
+  hmac(ctx.app.keys.cursor, `${ctx.tenant}\n${ctx.actor.identity_id ?? ''}\n${scope}\n${payload}`).subarray(
+    0,
+    16,
+  );
 
 const scopeOf = (list: string, filters: object) => `${list}\n${canonicalJson(filters)}`;
 
@@ -27,11 +32,21 @@ export function cursorOf(ctx: Ctx, list: string, filters: object, position: Posi
 }
 
 /** @throws ApiError 400 INVALID_CURSOR on any change to it, or when it belongs to another list */
-export function positionOf(ctx: Ctx, list: string, filters: object, cursor: string | undefined): Position | undefined {
+export function positionOf(
+  ctx: Ctx,
+  list: string,
+  filters: object,
+  cursor: string | undefined,
+): Position | undefined {
   if (cursor === undefined) return undefined;
   const [payload, signature, ...rest] = cursor.split('.');
   const given = Buffer.from(signature ?? '', 'base64url');
-  if (!payload || rest.length || !sameBytes(given, mac(ctx, scopeOf(list, filters), payload)) || given.toString('base64url') !== signature) {
+  if (
+    !payload ||
+    rest.length ||
+    !sameBytes(given, mac(ctx, scopeOf(list, filters), payload)) ||
+    given.toString('base64url') !== signature
+  ) {
     throw badRequest('INVALID_CURSOR', 'The cursor is not one this list gave out. Start again without it.');
   }
   return JSON.parse(Buffer.from(payload, 'base64url').toString());

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Type as T, type TSchema } from 'typebox';
-import type { App, Ctx, Authenticated } from '../context.ts';
+import type { App, Authenticated, Ctx } from '../context.ts';
 import { ApiError, badRequest, unauthorized } from '../errors.ts';
 import { authorize } from '../permission.ts';
 import { idempotently } from './idempotency.ts';
@@ -31,19 +31,31 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
   const options = {
     method: route.method,
     bodyLimit: route.bodyLimit ?? app.config.BODY_LIMIT_BYTES,
-    config: { measure: measureOf(app, route), ...(route.routeClass === 'run' ? { admission: 'own' as const } : {}) },
+    config: {
+      measure: measureOf(app, route),
+      ...(route.routeClass === 'run' ? { admission: 'own' as const } : {}),
+    },
     onRequest: (request: FastifyRequest, reply: FastifyReply) => admit(app, route, request, reply),
     // Extended by the body: naming a tenant is refused whatever else the body says.
     preValidation: (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void) => {
       if (isEmptyObject(request.body) && route.bodyOptional) request.body = {};
-      done(namesTenant(request) ? badRequest('TENANT_ID_NOT_ALLOWED', 'The tenant comes from the credential. Leave tenant_id out.') : undefined);
+      done(
+        namesTenant(request)
+          ? badRequest('TENANT_ID_NOT_ALLOWED', 'The tenant comes from the credential. Leave tenant_id out.')
+          : undefined,
+      );
     },
     handler: (request: FastifyRequest, reply: FastifyReply) => handle(app, route, request, reply),
   };
   server.route({ ...options, url: route.path, schema: schemaOf(route, false) });
   if (route.legacy && app.config.LEGACY_ROUTES_ENABLED) {
     const url = route.path.replace(/^\/v1/, '');
-    server.route({ ...options, url, schema: { ...schemaOf(route, true), hide: true }, preParsing: legacyHeaders(app) });
+    server.route({
+      ...options,
+      url,
+      schema: { ...schemaOf(route, true), hide: true },
+      preParsing: legacyHeaders(app),
+    });
   }
 }
 
@@ -53,13 +65,16 @@ function schemaOf(route: Route, bare: boolean): Record<string, unknown> {
   const response: Record<string, unknown> = {};
   for (const [status, body] of Object.entries(route.response)) {
     if (body === null) response[status] = { type: 'null', description: 'Done' };
-    else if (route.produces) response[status] = { description: 'Done', content: { [route.produces]: { schema: body } } };
+    else if (route.produces)
+      response[status] = { description: 'Done', content: { [route.produces]: { schema: body } } };
     else response[status] = route.envelope && !bare ? T.Object({ data: body as TSchema, meta: Meta }) : body;
   }
   return {
     ...describe(route),
     ...(route.params ? { params: route.params } : {}),
-    ...(route.query ? { querystring: route.query } : { querystring: T.Object({}, { additionalProperties: true }) }),
+    ...(route.query
+      ? { querystring: route.query }
+      : { querystring: T.Object({}, { additionalProperties: true }) }),
     ...(route.body && !route.consumes ? { body: route.body } : {}),
     response,
   };
@@ -81,7 +96,14 @@ async function authenticate(app: App, route: Route, request: FastifyRequest): Pr
   const credential = credentialOf(request);
   const anonymous: Authenticated = {
     tenant: '',
-    actor: { type: 'anonymous', identity_id: undefined, external_id: undefined, role: 'anonymous', claims: {}, credential: `ip:${request.ip}` },
+    actor: {
+      type: 'anonymous',
+      identity_id: undefined,
+      external_id: undefined,
+      role: 'anonymous',
+      claims: {},
+      credential: `ip:${request.ip}`,
+    },
   };
   if (credential !== undefined) {
     const identified = credential && (await app.features.authenticate(app, credential));
@@ -114,7 +136,14 @@ function developmentActor({ headers }: FastifyRequest): Authenticated | undefine
   const id = '00000000-0000-7000-8000-000000000000';
   return {
     tenant,
-    actor: { type: 'identity', identity_id: id, external_id: 'development', role, claims: {}, credential: 'development' },
+    actor: {
+      type: 'identity',
+      identity_id: id,
+      external_id: 'development',
+      role,
+      claims: {},
+      credential: 'development',
+    },
   };
 }
 
@@ -122,7 +151,12 @@ const namesTenant = ({ body, query }: FastifyRequest): boolean =>
   (typeof body === 'object' && body !== null && !Array.isArray(body) && Object.hasOwn(body, 'tenant_id')) ||
   (typeof query === 'object' && query !== null && 'tenant_id' in query);
 
-async function handle(app: App, route: Route, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+async function handle(
+  app: App,
+  route: Route,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<unknown> {
   const ctx = request.ctx!;
   const input = { params: request.params, query: request.query, body: request.body, raw: request };
   const work = async () => asAnswer(route, await route.handler(ctx, input as never));
@@ -139,7 +173,9 @@ async function handle(app: App, route: Route, request: FastifyRequest, reply: Fa
   if (answer.body === undefined || answer.status === 204) return reply.send();
   if (route.produces) return reply.serializer((text: string) => text).send(answer.body);
   const bare = !route.envelope || !request.url.startsWith('/v1');
-  return reply.send(bare ? answer.body : { data: answer.body, meta: { request_id: request.id, api_version: 'v1' } });
+  return reply.send(
+    bare ? answer.body : { data: answer.body, meta: { request_id: request.id, api_version: 'v1' } },
+  );
 }
 
 function asAnswer(route: Route, result: unknown): Answer | Stream {
@@ -148,7 +184,8 @@ function asAnswer(route: Route, result: unknown): Answer | Stream {
 }
 
 const legacyHeaders =
-  (app: App) => (request: FastifyRequest, reply: FastifyReply, _payload: unknown, done: (error?: Error | null) => void) => {
+  (app: App) =>
+  (request: FastifyRequest, reply: FastifyReply, _payload: unknown, done: (error?: Error | null) => void) => {
     const sunset = new Date(`${app.config.LEGACY_ROUTES_SUNSET}T00:00:00Z`);
     reply.header('deprecation', 'true');
     reply.header('sunset', sunset.toUTCString());
@@ -165,7 +202,11 @@ function measureOf(app: App, route: Route): (status: number, seconds: number) =>
   return (status, seconds) => {
     let counter = byStatus.get(status);
     if (!counter) {
-      counter = app.metrics.requests.labels({ method: route.method, route: route.path, status: String(status) });
+      counter = app.metrics.requests.labels({
+        method: route.method,
+        route: route.path,
+        status: String(status),
+      });
       byStatus.set(status, counter);
     }
     counter.inc();
@@ -177,6 +218,8 @@ function measureOf(app: App, route: Route): (status: number, seconds: number) =>
 export function allowedMethods(routes: Route[], url: string): string[] {
   const path = pathOf(url).replace(/\/+$/, '') || '/';
   const fits = ({ path: pattern }: Route) =>
-    new RegExp(`^${(pattern.replace(/\/+$/, '') || '/').replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/:[a-z_]+/g, '[^/]+')}$`).test(path);
+    new RegExp(
+      `^${(pattern.replace(/\/+$/, '') || '/').replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/:[a-z_]+/g, '[^/]+')}$`,
+    ).test(path);
   return [...new Set(routes.filter(fits).map(({ method }) => method))];
 }

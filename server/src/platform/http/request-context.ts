@@ -15,7 +15,14 @@ export class RequestContext implements Ctx {
   private controller: AbortController | undefined;
   private ownLog: Log | undefined;
 
-  constructor(app: App, tenant: string, actor: Actor, request: FastifyRequest, reply: FastifyReply, routeClass: RouteClass) {
+  constructor(
+    app: App,
+    tenant: string,
+    actor: Actor,
+    request: FastifyRequest,
+    reply: FastifyReply,
+    routeClass: RouteClass,
+  ) {
     this.app = app;
     this.tenant = tenant;
     this.actor = actor;

@@ -1,14 +1,20 @@
 import multipart from '@fastify/multipart';
-import { fastify, type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import {
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  fastify,
+} from 'fastify';
 import type { TSchema } from 'typebox';
-import { uuidv7 } from '../ids.ts';
 import type { App } from '../context.ts';
 import { ApiError, badRequest, notFound, toApiError, unavailable } from '../errors.ts';
+import { uuidv7 } from '../ids.ts';
 import { parseJson, tooLarge } from './json.ts';
+import { registerOpenApi } from './openapi.ts';
 import { allowedMethods, registerRoute } from './register.ts';
 import type { Route } from './route.ts';
 import { validator } from './validate.ts';
-import { registerOpenApi } from './openapi.ts';
 
 const safeId = /^[\w.:/+=@-]{1,128}$/;
 
@@ -39,7 +45,15 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
     }
   });
   await server.register(multipart, {
-    limits: { fileSize: config.UPLOAD_LIMIT_BYTES, files: 1, fields: 20, fieldSize: 65_536, fieldNameSize: 100, parts: 25, headerPairs: 100 },
+    limits: {
+      fileSize: config.UPLOAD_LIMIT_BYTES,
+      files: 1,
+      fields: 20,
+      fieldSize: 65_536,
+      fieldNameSize: 100,
+      parts: 25,
+      headerPairs: 100,
+    },
   });
   server.setValidatorCompiler(({ schema, httpPart }) => {
     const check = validator(schema as TSchema, httpPart ?? 'body');
@@ -74,9 +88,16 @@ function hooks(app: App, server: FastifyInstance): void {
     cors(app, request, reply);
     inFlight += 1;
     if (inFlight > app.config.MAX_IN_FLIGHT && request.routeOptions.config.admission !== 'own') {
-      return done(unavailable('SERVICE_BUSY', 'The server has more requests than it can work on. Repeat the request.', 1));
+      return done(
+        unavailable(
+          'SERVICE_BUSY',
+          'The server has more requests than it can work on. Repeat the request.',
+          1,
+        ),
+      );
     }
-    if (request.url.includes('%00')) return done(badRequest('INVALID_URL', 'The address contains a NUL character.'));
+    if (request.url.includes('%00'))
+      return done(badRequest('INVALID_URL', 'The address contains a NUL character.'));
     done();
   });
   server.addHook('onResponse', (request, reply, done) => {
@@ -85,14 +106,17 @@ function hooks(app: App, server: FastifyInstance): void {
     const { measure } = request.routeOptions.config;
     if (measure) measure(reply.statusCode, reply.elapsedTime / 1000);
     if (app.log.isLevelEnabled('debug')) {
-      app.log.debug({
-        request_id: request.id,
-        tenant_id: request.ctx?.tenant || undefined,
-        method: request.method,
-        route: request.routeOptions.url,
-        status: reply.statusCode,
-        ms: Math.round(reply.elapsedTime * 10) / 10,
-      }, 'request');
+      app.log.debug(
+        {
+          request_id: request.id,
+          tenant_id: request.ctx?.tenant || undefined,
+          method: request.method,
+          route: request.routeOptions.url,
+          status: reply.statusCode,
+          ms: Math.round(reply.elapsedTime * 10) / 10,
+        },
+        'request',
+      );
     }
     done();
   });
@@ -107,10 +131,16 @@ function cors({ config }: App, request: FastifyRequest, reply: FastifyReply): vo
   if (!config.CORS_ORIGINS.includes(origin) && !config.CORS_ORIGINS.includes('*')) return;
   reply.raw.setHeader('access-control-allow-origin', origin);
   reply.raw.setHeader('vary', 'origin');
-  reply.raw.setHeader('access-control-expose-headers', 'x-request-id, x-next-cursor, link, retry-after, idempotency-replayed');
+  reply.raw.setHeader(
+    'access-control-expose-headers',
+    'x-request-id, x-next-cursor, link, retry-after, idempotency-replayed',
+  );
   if (request.method !== 'OPTIONS') return;
   reply.raw.setHeader('access-control-allow-methods', 'GET, POST, PUT, PATCH, DELETE');
-  reply.raw.setHeader('access-control-allow-headers', 'authorization, content-type, x-api-key, x-request-id, idempotency-key, last-event-id');
+  reply.raw.setHeader(
+    'access-control-allow-headers',
+    'authorization, content-type, x-api-key, x-request-id, idempotency-key, last-event-id',
+  );
   reply.raw.setHeader('access-control-max-age', '600');
 }
 
@@ -140,7 +170,10 @@ function sendError(app: App, error: FastifyError, request: FastifyRequest, reply
   const shown = translate(app, error);
   if (shown.status >= 500) {
     const level = shown.status === 500 ? 'error' : 'warn';
-    app.log[level]({ err: error, request_id: request.id, route: request.routeOptions?.url, method: request.method }, shown.code);
+    app.log[level](
+      { err: error, request_id: request.id, route: request.routeOptions?.url, method: request.method },
+      shown.code,
+    );
   }
   reply
     .code(shown.status)
@@ -148,7 +181,11 @@ function sendError(app: App, error: FastifyError, request: FastifyRequest, reply
     .type('application/json; charset=utf-8')
     .serializer((body: unknown) => JSON.stringify(body))
     .send({
-      error: { code: shown.code, message: shown.message, ...(shown.details ? { details: shown.details } : {}) },
+      error: {
+        code: shown.code,
+        message: shown.message,
+        ...(shown.details ? { details: shown.details } : {}),
+      },
       meta: { request_id: request.id, api_version: 'v1' },
     });
 }

@@ -21,7 +21,8 @@ export function validator(schema: TSchema, part: string): (value: unknown) => un
     let value = given;
     if (part !== 'body') {
       for (const [name, item] of Object.entries((given ?? {}) as object)) {
-        for (const text of Array.isArray(item) ? item : [item]) if (typeof text === 'string') checkText(text, `/${name}`);
+        for (const text of Array.isArray(item) ? item : [item])
+          if (typeof text === 'string') checkText(text, `/${name}`);
       }
       value = Value.Convert(schema, given);
     }
@@ -35,9 +36,11 @@ function problems(errors: SchemaError[]): FieldProblem[] {
   const found = new Map<string, string>();
   for (const { keyword, instancePath, message, params } of errors) {
     if (keyword === 'additionalProperties') {
-      for (const name of params?.additionalProperties ?? []) found.set(`${instancePath}/${name}`.slice(0, 300), 'is not a known field');
+      for (const name of params?.additionalProperties ?? [])
+        found.set(`${instancePath}/${name}`.slice(0, 300), 'is not a known field');
     } else if (keyword === 'required') {
-      for (const name of params?.requiredProperties ?? []) found.set(`${instancePath}/${name}`, 'is required');
+      for (const name of params?.requiredProperties ?? [])
+        found.set(`${instancePath}/${name}`, 'is required');
     } else if (keyword === 'unevaluatedProperties' || keyword === 'boolean') {
       continue;
     } else if (keyword === 'anyOf' || keyword === 'const' || keyword === 'enum') {

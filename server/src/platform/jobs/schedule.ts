@@ -15,7 +15,9 @@ export function startSchedules(app: App, schedules: Schedule[]): { stop: () => P
   const crons = schedules.map(
     ({ name, pattern, run }) =>
       new Cron(pattern, { protect: true, timezone: 'UTC' }, async () => {
-        const work = run(app).catch((error) => app.log.warn({ err: error, schedule: name }, 'scheduled work failed and will be tried again'));
+        const work = run(app).catch((error) =>
+          app.log.warn({ err: error, schedule: name }, 'scheduled work failed and will be tried again'),
+        );
         active.add(work);
         await work;
         active.delete(work);

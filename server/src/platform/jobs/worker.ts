@@ -35,7 +35,11 @@ export interface JobQueue {
 }
 
 /** Opens the queue (pg-boss, schema `pgboss`) over the operator's connections. */
-export async function openJobs(app: App, definitions: JobDefinition[], options: { supervise: boolean }): Promise<JobQueue> {
+export async function openJobs(
+  app: App,
+  definitions: JobDefinition[],
+  options: { supervise: boolean },
+): Promise<JobQueue> {
   const boss = new PgBoss({
     db: { executeSql: (text, values) => app.database.operatorPool.query(text, values as unknown[]) },
     backend: app.database.engine === 'embedded' ? 'pglite' : 'postgres',
@@ -57,7 +61,9 @@ export async function openJobs(app: App, definitions: JobDefinition[], options: 
     if (wanted.length === 0) return;
     await boss.insert(
       definition.name,
-      wanted.map((data) => (definition.per === 'tenant' ? { data, singletonKey: data.tenant_id } : { id: data.fact_id, data })),
+      wanted.map((data) =>
+        definition.per === 'tenant' ? { data, singletonKey: data.tenant_id } : { id: data.fact_id, data },
+      ),
     );
     wake(definition.name);
   };
@@ -65,7 +71,10 @@ export async function openJobs(app: App, definitions: JobDefinition[], options: 
   return {
     sink: async (facts) => {
       for (const definition of definitions) {
-        await insert(definition, facts.filter(({ type }) => definition.follows.includes(type)).map(payloadOf));
+        await insert(
+          definition,
+          facts.filter(({ type }) => definition.follows.includes(type)).map(payloadOf),
+        );
       }
     },
     enqueue: async (name, payloads) => {

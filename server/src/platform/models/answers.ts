@@ -7,10 +7,16 @@ import type { createGuardedFetch } from '../fetch.ts';
 export interface AnswerModel {
   name: string;
   /** @throws Error when the model fails; nothing more is yielded then. Honours `signal` at once. */
-  stream(prompt: { system: string; messages: { role: 'user' | 'assistant'; content: string }[] }, signal: AbortSignal): AsyncIterable<string>;
+  stream(
+    prompt: { system: string; messages: { role: 'user' | 'assistant'; content: string }[] },
+    signal: AbortSignal,
+  ): AsyncIterable<string>;
 }
 
-export function openAiCompatibleAnswers(config: Config, fetch: ReturnType<typeof createGuardedFetch>['fetch']): AnswerModel {
+export function openAiCompatibleAnswers(
+  config: Config,
+  fetch: ReturnType<typeof createGuardedFetch>['fetch'],
+): AnswerModel {
   const apiKey = config.LLM_API_KEY ?? config.OPENAI_API_KEY;
   const provider = createOpenAICompatible({
     name: 'openai-compatible',
@@ -38,7 +44,8 @@ export function openAiCompatibleAnswers(config: Config, fetch: ReturnType<typeof
           clearTimeout(timer);
           timer = setTimeout(() => silence.abort(new Error('the model is silent')), config.LLM_TIMEOUT_MS);
           if (part.type === 'text-delta') yield part.text;
-          else if (part.type === 'error') throw part.error instanceof Error ? part.error : new Error(String(part.error));
+          else if (part.type === 'error')
+            throw part.error instanceof Error ? part.error : new Error(String(part.error));
           else if (part.type === 'abort') throw signal.aborted ? signal.reason : silence.signal.reason;
         }
       } finally {

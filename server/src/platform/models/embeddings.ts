@@ -22,7 +22,10 @@ export function openAiCompatibleEmbeddings(
 ): EmbeddingModel {
   const base = (config.EMBEDDING_BASE_URL ?? 'https://api.openai.com/v1').replace(/\/$/, '');
   const key = config.EMBEDDING_API_KEY ?? config.OPENAI_API_KEY;
-  const policy: IPolicy = outsideCalls({ timeoutMs: config.EXT_CALL_TIMEOUT_MS, retries: config.EXT_RETRY_MAX_ATTEMPTS });
+  const policy: IPolicy = outsideCalls({
+    timeoutMs: config.EXT_CALL_TIMEOUT_MS,
+    retries: config.EXT_RETRY_MAX_ATTEMPTS,
+  });
   const { EMBEDDING_MODEL: model, EMBEDDING_DIMENSIONS: dimensions } = config;
   const call = async (texts: string[], signal: AbortSignal): Promise<Float32Array[]> => {
     const response = await fetch(`${base}/embeddings`, {
@@ -34,7 +37,9 @@ export function openAiCompatibleEmbeddings(
     if (!response.ok) {
       await response.body?.cancel();
       const message = `the embeddings server answered ${response.status}`;
-      throw response.status < 500 && response.status !== 429 && response.status !== 408 ? new Permanent(message) : new Error(message);
+      throw response.status < 500 && response.status !== 429 && response.status !== 408
+        ? new Permanent(message)
+        : new Error(message);
     }
     return vectorsOf(await response.json(), texts.length, dimensions);
   };
@@ -50,11 +55,14 @@ export function openAiCompatibleEmbeddings(
 /** @throws Permanent when the server answers with another number or size of vectors than was asked for */
 function vectorsOf(answer: unknown, count: number, dimensions: number): Float32Array[] {
   const data = (answer as { data?: { index?: number; embedding?: number[] }[] } | null)?.data;
-  if (!Array.isArray(data) || data.length !== count) throw new Permanent(`the embeddings server did not answer with ${count} vectors`);
+  if (!Array.isArray(data) || data.length !== count)
+    throw new Permanent(`the embeddings server did not answer with ${count} vectors`);
   const vectors = new Array<Float32Array>(count);
   data.forEach(({ index, embedding }, position) => {
     if (!Array.isArray(embedding) || embedding.length !== dimensions) {
-      throw new Permanent(`the embeddings server answered with vectors of ${embedding?.length} dimensions; EMBEDDING_DIMENSIONS says ${dimensions}`);
+      throw new Permanent(
+        `the embeddings server answered with vectors of ${embedding?.length} dimensions; EMBEDDING_DIMENSIONS says ${dimensions}`,
+      );
     }
     vectors[index ?? position] = unit(Float32Array.from(embedding));
   });
@@ -65,7 +73,8 @@ function vectorsOf(answer: unknown, count: number, dimensions: number): Float32A
 function unit(vector: Float32Array): Float32Array {
   let squares = 0;
   for (const value of vector) squares += value * value;
-  if (!(squares > 0) || !Number.isFinite(squares)) throw new Permanent('the embeddings server answered with an unusable vector');
+  if (!(squares > 0) || !Number.isFinite(squares))
+    throw new Permanent('the embeddings server answered with an unusable vector');
   const scale = 1 / Math.sqrt(squares);
   return vector.map((value) => value * scale);
 }

@@ -1,7 +1,7 @@
 import type { Config } from '../config.ts';
 import { createGuardedFetch } from '../fetch.ts';
-import { type EmbeddingModel, openAiCompatibleEmbeddings } from './embeddings.ts';
 import { type AnswerModel, openAiCompatibleAnswers } from './answers.ts';
+import { type EmbeddingModel, openAiCompatibleEmbeddings } from './embeddings.ts';
 
 /** The outside models of a process; undefined where none is configured and the built-in way is used. */
 export interface Models {
@@ -17,7 +17,10 @@ export function openModels(config: Config): Models {
     Math.max(config.EXT_CALL_TIMEOUT_MS, config.LLM_TIMEOUT_MS),
   );
   return {
-    embeddings: config.embeddingProvider === 'openai-compatible' ? openAiCompatibleEmbeddings(config, fetch) : undefined,
+    embeddings:
+      config.embeddingProvider === 'openai-compatible'
+        ? openAiCompatibleEmbeddings(config, fetch)
+        : undefined,
     answers: config.LLM_PROVIDER === 'openai-compatible' ? openAiCompatibleAnswers(config, fetch) : undefined,
     close,
   };

@@ -26,5 +26,8 @@ export function parseKeyText(text: string): KeyText | undefined {
   if (!parts) return undefined;
   const [, tenant, hex, sum] = parts as unknown as [string, string, string, string];
   if (!sameBytes(Buffer.from(checksum(text.slice(0, -8))), Buffer.from(sum))) return undefined;
-  return { tenant, id: `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}` };
+  return {
+    tenant,
+    id: `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`,
+  };
 }

@@ -1,8 +1,9 @@
+import { createCache } from '#platform/cache.ts';
 import type { App, Authenticated, Ctx } from '#platform/context.ts';
-import { type Cache, createCache } from '#platform/cache.ts';
 import { hmac, sameBytes } from '#platform/crypto.ts';
 import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
+import { perApp } from '#platform/per-app.ts';
 import { activeIdentity } from '../identity/service.ts';
 import { makeKeyText, parseKeyText } from './secret.ts';
 import { type ApiKeyRow, findApiKey, findKeyTenant, insertApiKey, revokeApiKeyRow } from './store.ts';
@@ -18,7 +19,8 @@ export interface KeyInput {
 export function prepareApiKey(ctx: Ctx, input: KeyInput, now: Date) {
   const id = uuidv7();
   const text = makeKeyText(ctx.tenant, id);
-  const expires = input.expires_in_days === undefined ? null : new Date(now.getTime() + input.expires_in_days * 86_400_000);
+  const expires =
+    input.expires_in_days === undefined ? null : new Date(now.getTime() + input.expires_in_days * 86_400_000);
   return {
     id,
     text,
@@ -37,7 +39,12 @@ export function prepareApiKey(ctx: Ctx, input: KeyInput, now: Date) {
         type: 'api_key.created',
         resource_type: 'api_key',
         resource_id: id,
-        after: { name: input.name, identity_id: input.identity_id, scopes: input.scopes ?? [], expires_at: expires?.toISOString() ?? null },
+        after: {
+          name: input.name,
+          identity_id: input.identity_id,
+          scopes: input.scopes ?? [],
+          expires_at: expires?.toISOString() ?? null,
+        },
       }),
     ],
   };
@@ -58,16 +65,17 @@ export async function revokeApiKey(ctx: Ctx, id: string): Promise<boolean> {
 export const tenantOfKey = async (app: App, id: string): Promise<string | undefined> =>
   (await findKeyTenant(app.database.operator, id))?.tenant_id;
 
-const caches = new WeakMap<App, Cache<ApiKeyRow | undefined>>();
+const cacheOf = perApp((app) => createCache<ApiKeyRow | undefined>(app.shared, 'api_key', 50_000));
 
 /** The actor behind an API key: key and identity must both hold now. A key acts as its identity, narrowed by its scopes. */
 export async function authenticateKey(app: App, text: string): Promise<Authenticated | undefined> {
   const parts = parseKeyText(text);
   if (!parts) return undefined;
-  let cache = caches.get(app);
-  if (!cache) caches.set(app, (cache = createCache(app.shared, 'api_key', 50_000)));
+  const cache = cacheOf(app);
   const name = `${parts.tenant}/${parts.id}`;
-  const key = cache.peek(name) ?? (await cache.get(name, () => findApiKey(app.database.tenant(parts.tenant), parts.id)));
+  const key =
+    cache.peek(name) ??
+    (await cache.get(name, () => findApiKey(app.database.tenant(parts.tenant), parts.id)));
   if (!key?.is_active || !sameBytes(hmac(app.keys.credential, text), key.secret_hash)) return undefined;
   if (key.expires_at !== null && Date.parse(key.expires_at) <= Date.now()) return undefined;
   const identity = await activeIdentity(app, parts.tenant, key.identity_id);

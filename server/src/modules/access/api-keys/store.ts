@@ -1,5 +1,5 @@
 import type { Db } from '#platform/db/database.ts';
-import { sql, type Statement } from '#platform/db/sql.ts';
+import { type Statement, sql } from '#platform/db/sql.ts';
 
 export interface ApiKeyRow {
   id: string;
@@ -33,10 +33,14 @@ export const insertApiKey = (key: NewApiKey): Statement => sql`
     ${JSON.stringify(key.scopes)}, ${key.expires_at}, ${key.now}, ${key.now})`;
 
 /** Answers the id when the key was active until now. */
-export const revokeApiKeyRow = (tenant: string, id: string, now: Date): Statement<{ id: string }> => sql<{ id: string }>`
+export const revokeApiKeyRow = (tenant: string, id: string, now: Date): Statement<{ id: string }> => sql<{
+  id: string;
+}>`
   update api_keys set is_active = false, revoked_at = ${now}, updated_at = ${now}
   where tenant_id = ${tenant} and id = ${id} and is_active returning id`;
 
 /** Which tenant has a key; for the operator, who is given an id alone. */
 export const findKeyTenant = (operator: Db, id: string): Promise<{ tenant_id: string } | undefined> =>
-  operator.one(sql<{ tenant_id: string }>`select tenant_id from api_keys where id = ${id} and tenant_id is not null`);
+  operator.one(
+    sql<{ tenant_id: string }>`select tenant_id from api_keys where id = ${id} and tenant_id is not null`,
+  );

@@ -1,7 +1,7 @@
 import { Type as T } from 'typebox';
+import { notFound } from '#platform/errors.ts';
 import { page, pageQuery, positionOf } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
-import { notFound } from '#platform/errors.ts';
 import { Identity, IdentityParams } from './schema.ts';
 import { getIdentity } from './service.ts';
 import { findIdentity, listIdentities } from './store.ts';

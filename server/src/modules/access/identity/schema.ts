@@ -3,7 +3,10 @@ import { type Static, Type as T } from 'typebox';
 export const rolePattern = '^[a-z][a-z0-9_-]{0,99}$';
 const Claims = T.Record(T.String({ maxLength: 200 }), T.Unknown(), { maxProperties: 100 });
 const ExternalId = T.String({ minLength: 1, maxLength: 255 });
-const Role = T.String({ pattern: rolePattern, description: 'admin, editor, reader, agent, user, or a role of your own' });
+const Role = T.String({
+  pattern: rolePattern,
+  description: 'admin, editor, reader, agent, user, or a role of your own',
+});
 
 export const Identity = T.Object({
   id: T.String(),

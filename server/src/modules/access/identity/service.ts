@@ -1,23 +1,24 @@
+import { createCache } from '#platform/cache.ts';
 import type { App, Ctx } from '#platform/context.ts';
-import { type Cache, createCache } from '#platform/cache.ts';
 import { notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
-import { authorize } from '#platform/permission.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
+import { perApp } from '#platform/per-app.ts';
+import { authorize } from '#platform/permission.ts';
 import type { Identity, IdentityCreate } from './schema.ts';
 import { findByExternalId, findIdentity, insertIdentity } from './store.ts';
 
 export { Identity, IdentityCreate, IdentityCreated } from './schema.ts';
 export { insertIdentity } from './store.ts';
 
-const caches = new WeakMap<App, Cache<Identity | undefined>>();
+const cacheOf = perApp((app) => createCache<Identity | undefined>(app.shared, 'identity', 50_000));
 
 /** The identity behind a credential, or undefined when there is none or it is not active. May be as old as the shared cache allows. */
 export async function activeIdentity(app: App, tenant: string, id: string): Promise<Identity | undefined> {
-  let cache = caches.get(app);
-  if (!cache) caches.set(app, (cache = createCache(app.shared, 'identity', 50_000)));
+  const cache = cacheOf(app);
   const key = `${tenant}/${id}`;
-  const identity = cache.peek(key) ?? (await cache.get(key, () => findIdentity(app.database.tenant(tenant), id)));
+  const identity =
+    cache.peek(key) ?? (await cache.get(key, () => findIdentity(app.database.tenant(tenant), id)));
   return identity?.is_active ? identity : undefined;
 }
 
@@ -53,7 +54,12 @@ export async function ensureIdentity(ctx: Ctx, externalId: string, role: string)
   const identity = newIdentity(ctx.tenant, { external_id: externalId, role }, new Date());
   await ctx.db.batch([
     insertIdentity(identity),
-    fact(ctx, { type: 'identity.created', resource_type: 'identity', resource_id: identity.id, after: { role, external_id: externalId } }),
+    fact(ctx, {
+      type: 'identity.created',
+      resource_type: 'identity',
+      resource_id: identity.id,
+      after: { role, external_id: externalId },
+    }),
   ]);
   return identity;
 }

@@ -1,5 +1,5 @@
 import type { Db } from '#platform/db/database.ts';
-import { sql, type Statement } from '#platform/db/sql.ts';
+import { type Statement, sql } from '#platform/db/sql.ts';
 import type { Identity } from './schema.ts';
 
 const columns = sql`id, external_id, role, name, description, claims, is_active, created_at, updated_at, tenant_id`;
@@ -35,4 +35,6 @@ export const listIdentities = (
     order by created_at desc, id desc limit ${limit + 1} offset ${skip}`);
 
 export const findByExternalId = (db: Db, externalId: string): Promise<Identity | undefined> =>
-  db.one(sql<Identity>`select ${columns} from identities where tenant_id = ${db.tenant} and external_id = ${externalId}`);
+  db.one(
+    sql<Identity>`select ${columns} from identities where tenant_id = ${db.tenant} and external_id = ${externalId}`,
+  );

@@ -1,5 +1,6 @@
-import { type Cache, createCache } from '#platform/cache.ts';
+import { createCache } from '#platform/cache.ts';
 import type { App, Ctx, Permission, PermissionDecision, Target } from '#platform/context.ts';
+import { perApp } from '#platform/per-app.ts';
 import { BUILTIN } from './builtin.ts';
 import { type PolicyContext, policyContext, withTarget } from './context.ts';
 import { decide, narrow } from './decide.ts';
@@ -8,11 +9,10 @@ import { listActivePolicies } from './store.ts';
 
 export { outranks, rolesAtMost } from './builtin.ts';
 
-const caches = new WeakMap<App, Cache<PolicySet>>();
+const cacheOf = perApp((app) => createCache<PolicySet>(app.shared, 'policy', 10_000));
 
 async function policiesOf(ctx: Ctx): Promise<PolicySet> {
-  let cache = caches.get(ctx.app);
-  if (!cache) caches.set(ctx.app, (cache = createCache(ctx.app.shared, 'policy', 10_000)));
+  const cache = cacheOf(ctx.app);
   return cache.peek(ctx.tenant) ?? cache.get(ctx.tenant, () => loadPolicies(ctx));
 }
 
@@ -34,7 +34,11 @@ function questionOf(ctx: Ctx, permission: Permission): PolicyContext {
     action,
     resource,
     tenant_id: ctx.tenant,
-    identity: { id: actor.identity_id ?? actor.credential, external_id: actor.external_id ?? null, claims: actor.claims },
+    identity: {
+      id: actor.identity_id ?? actor.credential,
+      external_id: actor.external_id ?? null,
+      claims: actor.claims,
+    },
     target: null,
     request: request
       ? {

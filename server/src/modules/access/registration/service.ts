@@ -1,5 +1,5 @@
 import type { Ctx } from '#platform/context.ts';
-import { type Db } from '#platform/db/database.ts';
+import type { Db } from '#platform/db/database.ts';
 import { ApiError, conflict, forbidden, unauthorized, unavailable } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { authorize } from '#platform/permission.ts';
@@ -14,18 +14,21 @@ import { newTenantId, tenantInsert } from '../tenants/service.ts';
  * @throws ApiError 401 when registration is closed, 403 for a role above the caller's, 409 IDENTITY_EXISTS, 429
  */
 export async function registerIdentity(ctx: Ctx, input: IdentityCreate) {
-  if (input.role === 'system') throw forbidden('AUTH_FORBIDDEN', 'The role system is made on the command line only.');
+  if (input.role === 'system')
+    throw forbidden('AUTH_FORBIDDEN', 'The role system is made on the command line only.');
   return ctx.tenant ? joinTenant(ctx, input) : signUp(ctx, input);
 }
 
 async function joinTenant(ctx: Ctx, input: IdentityCreate) {
   await authorize(ctx, 'identity:create');
-  if (outranks(input.role, ctx.actor.role)) throw forbidden('AUTH_FORBIDDEN', 'You may not give a role above your own.');
+  if (outranks(input.role, ctx.actor.role))
+    throw forbidden('AUTH_FORBIDDEN', 'You may not give a role above your own.');
   return store(ctx, ctx.db, newIdentity(ctx.tenant, input, new Date()));
 }
 
 async function signUp(ctx: Ctx, input: IdentityCreate) {
-  if (!ctx.app.config.openRegistration) throw unauthorized('Registration is closed. Ask an administrator for an identity.');
+  if (!ctx.app.config.openRegistration)
+    throw unauthorized('Registration is closed. Ask an administrator for an identity.');
   await limitSignUps(ctx);
   const tenant = newTenantId();
   const now = new Date();
@@ -47,7 +50,12 @@ async function store(ctx: Ctx, db: Db, identity: Identity, before: Parameters<Db
     if (!row) throw conflict('IDENTITY_EXISTS', 'An identity with this external_id exists in your tenant.');
     await tx.batch([
       session.statement,
-      fact(ctx, { type: 'identity.created', resource_type: 'identity', resource_id: identity.id, after: { role, external_id, is_active } }),
+      fact(ctx, {
+        type: 'identity.created',
+        resource_type: 'identity',
+        resource_id: identity.id,
+        after: { role, external_id, is_active },
+      }),
     ]);
     return row;
   });
@@ -59,12 +67,24 @@ async function limitSignUps(ctx: Ctx): Promise<void> {
   const perHour = ctx.app.config.SIGN_UPS_PER_HOUR;
   if (!ctx.app.config.RATE_LIMIT_ENABLED) return;
   const taken = await Promise.resolve(
-    ctx.app.shared.take([{ key: `signup:${ctx.request?.ip}`, rate: perHour / 3600, burst: perHour, cost: 1 }]),
+    ctx.app.shared.take([
+      { key: `signup:${ctx.request?.ip}`, rate: perHour / 3600, burst: perHour, cost: 1 },
+    ]),
   ).catch(() => {
-    throw unavailable('RATE_LIMIT_UNAVAILABLE', 'Limits can not be checked right now. Repeat the request.', 2);
+    throw unavailable(
+      'RATE_LIMIT_UNAVAILABLE',
+      'Limits can not be checked right now. Repeat the request.',
+      2,
+    );
   });
   if (taken.allowed) return;
-  throw new ApiError(429, 'RATE_LIMITED', 'Too many sign-ups from your address. Wait as long as Retry-After says.', { scope: 'address' }, {
-    'retry-after': String(Math.ceil(taken.retryAfterMs / 1000)),
-  });
+  throw new ApiError(
+    429,
+    'RATE_LIMITED',
+    'Too many sign-ups from your address. Wait as long as Retry-After says.',
+    { scope: 'address' },
+    {
+      'retry-after': String(Math.ceil(taken.retryAfterMs / 1000)),
+    },
+  );
 }

@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
+import { createCache } from '#platform/cache.ts';
 import type { App, Authenticated, Ctx } from '#platform/context.ts';
-import { type Cache, createCache } from '#platform/cache.ts';
 import { hmac } from '#platform/crypto.ts';
 import type { Statement } from '#platform/db/sql.ts';
 import { uuidv7 } from '#platform/ids.ts';
+import { perApp } from '#platform/per-app.ts';
 import { activeIdentity, type Identity } from '../identity/service.ts';
 import { findSession, insertSession, type SessionState } from './store.ts';
 import { signAccessToken, verifyAccessToken } from './tokens.ts';
@@ -30,25 +31,39 @@ export async function startSession(ctx: Ctx, identity: Identity, now: Date): Pro
     expires_at: new Date(now.getTime() + app.config.SESSION_TTL_DAYS * 86_400_000),
     now,
   });
-  const accessToken = await signAccessToken(app, { tenant: identity.tenant_id, identity: identity.id, session: id });
+  const accessToken = await signAccessToken(app, {
+    tenant: identity.tenant_id,
+    identity: identity.id,
+    session: id,
+  });
   return {
     statement,
-    tokens: { access_token: accessToken, refresh_token: refreshToken, token_type: 'bearer', expires_in: app.config.ACCESS_TOKEN_TTL_S },
+    tokens: {
+      access_token: accessToken,
+      refresh_token: refreshToken,
+      token_type: 'bearer',
+      expires_in: app.config.ACCESS_TOKEN_TTL_S,
+    },
   };
 }
 
-const caches = new WeakMap<App, Cache<SessionState | undefined>>();
+const cacheOf = perApp((app) => createCache<SessionState | undefined>(app.shared, 'session', 50_000));
 
 /** The actor behind an access token: the token, its session and its identity must all hold now. */
 export async function authenticateToken(app: App, token: string): Promise<Authenticated | undefined> {
   const claims = await verifyAccessToken(app, token);
   if (!claims) return undefined;
-  let cache = caches.get(app);
-  if (!cache) caches.set(app, (cache = createCache(app.shared, 'session', 50_000)));
+  const cache = cacheOf(app);
   const key = `${claims.tenant}/${claims.session}`;
   const session =
-    cache.peek(key) ?? (await cache.get(key, () => findSession(app.database.tenant(claims.tenant), claims.session)));
-  if (!session?.is_active || session.identity_id !== claims.identity || Date.parse(session.expires_at) <= Date.now()) return undefined;
+    cache.peek(key) ??
+    (await cache.get(key, () => findSession(app.database.tenant(claims.tenant), claims.session)));
+  if (
+    !session?.is_active ||
+    session.identity_id !== claims.identity ||
+    Date.parse(session.expires_at) <= Date.now()
+  )
+    return undefined;
   const identity = await activeIdentity(app, claims.tenant, claims.identity);
   if (!identity) return undefined;
   return {

@@ -1,5 +1,5 @@
 import type { Db } from '#platform/db/database.ts';
-import { sql, type Statement } from '#platform/db/sql.ts';
+import { type Statement, sql } from '#platform/db/sql.ts';
 
 export interface SigningKey {
   kid: string;
@@ -12,7 +12,12 @@ export const listSigningKeys = (operator: Db): Promise<SigningKey[]> =>
   operator.rows(sql<SigningKey>`
     select kid, public_jwk, private_jwk from signing_keys where retired_at is null order by created_at desc, kid`);
 
-export const insertSigningKey = (kid: string, publicJwk: Record<string, unknown>, privateJwk: Buffer, now: Date): Statement => sql`
+export const insertSigningKey = (
+  kid: string,
+  publicJwk: Record<string, unknown>,
+  privateJwk: Buffer,
+  now: Date,
+): Statement => sql`
   insert into signing_keys (kid, algorithm, public_jwk, private_jwk, created_at)
   values (${kid}, 'EdDSA', ${publicJwk}, ${privateJwk}, ${now})`;
 

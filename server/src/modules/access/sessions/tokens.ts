@@ -1,7 +1,18 @@
-import { calculateJwkThumbprint, type CryptoKey, exportJWK, generateKeyPair, importJWK, type JWK, type JWTPayload, jwtVerify, SignJWT } from 'jose';
+import {
+  type CryptoKey,
+  calculateJwkThumbprint,
+  exportJWK,
+  generateKeyPair,
+  importJWK,
+  type JWK,
+  type JWTPayload,
+  jwtVerify,
+  SignJWT,
+} from 'jose';
 import type { App } from '#platform/context.ts';
 import { decrypt, encrypt } from '#platform/crypto.ts';
 import { isSlug, isUuid, uuidv7 } from '#platform/ids.ts';
+import { perApp } from '#platform/per-app.ts';
 import { insertSigningKey, listSigningKeys } from './store.ts';
 
 /** What an access token says, once verified. */
@@ -22,7 +33,7 @@ interface KeyRing {
 
 const audience = 'manushya';
 const rings = new WeakMap<App, Promise<KeyRing>>();
-const verified = new WeakMap<App, Map<string, AccessClaims>>();
+const verifiedOf = perApp(() => new Map<string, AccessClaims>());
 const mostVerified = 20_000;
 
 const ringOf = (app: App): Promise<KeyRing> => {
@@ -43,9 +54,12 @@ async function loadRing(app: App): Promise<KeyRing> {
     rows = await listSigningKeys(app.database.operator);
   }
   const verifying = new Map<string, CryptoKey>();
-  for (const { kid, public_jwk } of rows) verifying.set(kid, (await importJWK(public_jwk as JWK, 'EdDSA')) as CryptoKey);
+  for (const { kid, public_jwk } of rows)
+    verifying.set(kid, (await importJWK(public_jwk as JWK, 'EdDSA')) as CryptoKey);
   const newest = rows[0]!;
-  const jwk = JSON.parse(decrypt(app.keys.encryption, newest.private_jwk, `signing key ${newest.kid}`).toString());
+  const jwk = JSON.parse(
+    decrypt(app.keys.encryption, newest.private_jwk, `signing key ${newest.kid}`).toString(),
+  );
   return {
     current: { kid: newest.kid, key: (await importJWK(jwk, 'EdDSA')) as CryptoKey },
     verifying,
@@ -58,8 +72,14 @@ async function makeKey(app: App): Promise<void> {
   const pair = await generateKeyPair('EdDSA', { crv: 'Ed25519', extractable: true });
   const publicJwk = await exportJWK(pair.publicKey);
   const kid = await calculateJwkThumbprint(publicJwk);
-  const privateJwk = encrypt(app.keys.encryption, JSON.stringify(await exportJWK(pair.privateKey)), `signing key ${kid}`);
-  await app.database.operator.run(insertSigningKey(kid, publicJwk as Record<string, unknown>, privateJwk, new Date()));
+  const privateJwk = encrypt(
+    app.keys.encryption,
+    JSON.stringify(await exportJWK(pair.privateKey)),
+    `signing key ${kid}`,
+  );
+  await app.database.operator.run(
+    insertSigningKey(kid, publicJwk as Record<string, unknown>, privateJwk, new Date()),
+  );
 }
 
 /** The public keys, as a JWK Set (RFC 7517). */
@@ -68,7 +88,10 @@ export async function publishedKeys(app: App): Promise<{ keys: JWK[] }> {
 }
 
 /** Signs an access token: EdDSA with `kid`, `typ: at+jwt` (RFC 9068), fifteen minutes unless configured. */
-export async function signAccessToken(app: App, claims: { tenant: string; identity: string; session: string }): Promise<string> {
+export async function signAccessToken(
+  app: App,
+  claims: { tenant: string; identity: string; session: string },
+): Promise<string> {
   const { current } = await ringOf(app);
   return new SignJWT({ tid: claims.tenant, sid: claims.session })
     .setProtectedHeader({ alg: 'EdDSA', kid: current.kid, typ: 'at+jwt' })
@@ -88,8 +111,7 @@ export async function signAccessToken(app: App, claims: { tenant: string; identi
  * @returns undefined for anything that is not a valid access token of ours
  */
 export async function verifyAccessToken(app: App, token: string): Promise<AccessClaims | undefined> {
-  let known = verified.get(app);
-  if (!known) verified.set(app, (known = new Map()));
+  const known = verifiedOf(app);
   const before = known.get(token);
   if (before) {
     if (before.expires * 1000 > Date.now()) return before;
@@ -121,14 +143,30 @@ async function verify(app: App, token: string): Promise<AccessClaims | undefined
         if (!key) throw new Error('unknown kid');
         return key;
       },
-      { algorithms: ['EdDSA'], issuer: app.config.publicUrl, audience, typ: 'at+jwt', requiredClaims: ['sub', 'exp', 'iat', 'jti'], clockTolerance: 5 },
+      {
+        algorithms: ['EdDSA'],
+        issuer: app.config.publicUrl,
+        audience,
+        typ: 'at+jwt',
+        requiredClaims: ['sub', 'exp', 'iat', 'jti'],
+        clockTolerance: 5,
+      },
     ));
   } catch (error) {
     // Whatever is wrong with a token, the caller learns only that it is not valid; a database that is away is another matter.
-    if ((error as { code?: string }).code?.startsWith('ERR_J') || /kid/.test((error as Error).message)) return undefined;
+    if ((error as { code?: string }).code?.startsWith('ERR_J') || /kid/.test((error as Error).message))
+      return undefined;
     throw error;
   }
   const { tid, sid, sub, exp } = payload;
-  if (typeof tid !== 'string' || !isSlug(tid) || typeof sid !== 'string' || !isUuid(sid) || !sub || !isUuid(sub)) return undefined;
+  if (
+    typeof tid !== 'string' ||
+    !isSlug(tid) ||
+    typeof sid !== 'string' ||
+    !isUuid(sid) ||
+    !sub ||
+    !isUuid(sub)
+  )
+    return undefined;
   return { tenant: tid, identity: sub, session: sid, expires: exp! };
 }

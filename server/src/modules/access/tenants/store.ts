@@ -1,6 +1,6 @@
 import type { Plan } from '#platform/config.ts';
 import type { Db } from '#platform/db/database.ts';
-import { sql, type Statement } from '#platform/db/sql.ts';
+import { type Statement, sql } from '#platform/db/sql.ts';
 
 export interface Tenant {
   tenant_id: string;
@@ -16,7 +16,11 @@ export const insertTenant = (tenantId: string, name: string, now: Date): Stateme
     on conflict (tenant_id) do nothing returning tenant_id`;
 
 export const findTenant = (db: Db, tenantId: string): Promise<Tenant | undefined> =>
-  db.one(sql<Tenant>`select tenant_id, name, plan, is_active, created_at from tenants where tenant_id = ${tenantId}`);
+  db.one(
+    sql<Tenant>`select tenant_id, name, plan, is_active, created_at from tenants where tenant_id = ${tenantId}`,
+  );
 
 export const listAllTenants = (operator: Db): Promise<Tenant[]> =>
-  operator.rows(sql<Tenant>`select tenant_id, name, plan, is_active, created_at from tenants order by tenant_id`);
+  operator.rows(
+    sql<Tenant>`select tenant_id, name, plan, is_active, created_at from tenants order by tenant_id`,
+  );

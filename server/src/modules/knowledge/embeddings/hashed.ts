@@ -1,3 +1,4 @@
+import { newBoundedCache } from '../retrieval/bounded-cache.ts';
 import { hashText, mix32 } from '../retrieval/sparse.ts';
 import { ENGLISH_DROPPED } from '../retrieval/stopwords.ts';
 import { type Word, wordsOf } from '../retrieval/words.ts';
@@ -22,8 +23,7 @@ interface Features {
   gramWeight: number;
 }
 
-let recent = new Map<string, Features>();
-let older = new Map<string, Features>();
+const known = newBoundedCache<string, Features>(CACHE_WORDS);
 
 /**
  * Vector of unit length from the words of a text and their character 3- to 5-grams, each spread over eight signed
@@ -58,14 +58,11 @@ function addWord(vector: Float32Array, features: Features, weight: number): void
 }
 
 function featuresOf(word: Word): Features {
-  let features = recent.get(word.bare);
-  if (features) return features;
-  features = older.get(word.bare) ?? analyze(word);
-  if (recent.size >= CACHE_WORDS) {
-    older = recent;
-    recent = new Map();
+  let features = known.get(word.bare);
+  if (features === undefined) {
+    features = analyze(word);
+    if (word.bare.length <= MAX_LETTERS) known.set(word.bare, features);
   }
-  if (word.bare.length <= MAX_LETTERS) recent.set(word.bare, features);
   return features;
 }
 

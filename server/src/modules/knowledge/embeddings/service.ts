@@ -38,7 +38,10 @@ export async function embedTexts(ctx: Ctx, texts: string[]): Promise<Embedded> {
     } catch (error) {
       if (ctx.signal.aborted) throw error;
       ctx.app.metrics.embeddings.inc({ model: remote.name, outcome: 'failed' }, texts.length);
-      ctx.log.warn({ err: error, model: remote.name }, 'the embedding model can not be used; the built-in one stands in');
+      ctx.log.warn(
+        { err: error, model: remote.name },
+        'the embedding model can not be used; the built-in one stands in',
+      );
     }
   }
   ctx.app.metrics.embeddings.inc({ model: hashedModel.name, outcome: 'done' }, texts.length);
@@ -46,7 +49,10 @@ export async function embedTexts(ctx: Ctx, texts: string[]): Promise<Embedded> {
 }
 
 /** A query's vector under each model that texts may have been embedded with: the configured one, when it answers, and the built-in one. */
-export async function embedQuery(ctx: Ctx, text: string): Promise<{ model: EmbeddingModel; vector: Float32Array }[]> {
+export async function embedQuery(
+  ctx: Ctx,
+  text: string,
+): Promise<{ model: EmbeddingModel; vector: Float32Array }[]> {
   const remote = ctx.app.models.embeddings;
   const found: { model: EmbeddingModel; vector: Float32Array }[] = [];
   if (remote) {

@@ -7,7 +7,15 @@ import type { JobDefinition } from '#platform/jobs/worker.ts';
 import { embedTexts } from '../embeddings/service.ts';
 import { analyzeDocument, countTexts, encodeVector } from '../retrieval/service.ts';
 import { memoryScope, takeOut } from './service.ts';
-import { insertVectors, listTenantsExpiring, listTenantsWaiting, listWaiting, lockExpired, removeMemories, takeFromQueue } from './store.ts';
+import {
+  insertVectors,
+  listTenantsExpiring,
+  listTenantsWaiting,
+  listWaiting,
+  lockExpired,
+  removeMemories,
+  takeFromQueue,
+} from './store.ts';
 
 const batch = 1_000;
 
@@ -18,15 +26,31 @@ async function embedWaiting(ctx: Ctx): Promise<void> {
     const waiting = await listWaiting(ctx.db, batch);
     if (waiting.length === 0) return;
     // Outside the transaction: the model may be far away.
-    const { model, vectors } = await embedTexts(ctx, waiting.map(({ text }) => text));
+    const { model, vectors } = await embedTexts(
+      ctx,
+      waiting.map(({ text }) => text),
+    );
     await ctx.db.transaction(async (tx) => {
       const taken = new Set((await takeFromQueue(tx, waiting)).map(({ memory_id }) => memory_id));
       // The others were changed, deleted, or done by another worker meanwhile.
-      const kept = waiting.map((memory, i) => ({ ...memory, vector: vectors[i]! })).filter(({ id }) => taken.has(id));
+      const kept = waiting
+        .map((memory, i) => ({ ...memory, vector: vectors[i]! }))
+        .filter(({ id }) => taken.has(id));
       if (kept.length === 0) return;
       await tx.batch([
-        insertVectors(ctx.tenant, model, kept.map(({ id }) => id), kept.map(({ vector }) => encodeVector(vector)), ctx.app.vectorTypes),
-        ...countTexts(ctx.tenant, memoryScope, kept.map(({ text }) => analyzeDocument(text)), 1),
+        insertVectors(
+          ctx.tenant,
+          model,
+          kept.map(({ id }) => id),
+          kept.map(({ vector }) => encodeVector(vector)),
+          ctx.app.vectorTypes,
+        ),
+        ...countTexts(
+          ctx.tenant,
+          memoryScope,
+          kept.map(({ text }) => analyzeDocument(text)),
+          1,
+        ),
       ]);
     });
     if (waiting.length < batch) return;
@@ -48,7 +72,10 @@ export const memoryJobs: JobDefinition[] = [
 /** Queues the embedding of tenants whose memories have waited long: a worker may have died with the job in hand. */
 async function nudgeWaiting(app: App): Promise<void> {
   const tenants = await listTenantsWaiting(app.database.operator, new Date(Date.now() - 10_000));
-  await app.enqueue('memory.embed', tenants.map(({ tenant_id }) => ({ tenant_id, fact_id: uuidv7(), resource_id: null, data: {} })));
+  await app.enqueue(
+    'memory.embed',
+    tenants.map(({ tenant_id }) => ({ tenant_id, fact_id: uuidv7(), resource_id: null, data: {} })),
+  );
 }
 
 /** Puts away memories past their time. Readers do not see them anyway from the very millisecond. */
@@ -65,7 +92,11 @@ async function removeExpired(app: App): Promise<void> {
         await takeOut(tx, tenant_id, expired);
         await tx.batch([
           removeMemories(tenant_id, ids, false, now),
-          fact(ctx, { type: 'memory.expired', resource_type: 'memory', data: { memory_ids: ids, deleted_count: ids.length } }),
+          fact(ctx, {
+            type: 'memory.expired',
+            resource_type: 'memory',
+            data: { memory_ids: ids, deleted_count: ids.length },
+          }),
         ]);
         return expired.length;
       });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { call, eventually, newMember, newTenant, testServer, useTestServer } from '#test/harness.ts';
 import { sql } from '#platform/db/sql.ts';
+import { call, eventually, newMember, newTenant, testServer, useTestServer } from '#test/harness.ts';
 import { analyzeDocument } from '../retrieval/service.ts';
 
 useTestServer();
@@ -11,33 +11,52 @@ const note = (text: string, more: object = {}) => ({ text, type: 'note', ...more
 describe('remembering', () => {
   it('answers 201 with the resource, findable by its words before it has a vector', async () => {
     const [ann, bob] = [await newTenant('user'), await newTenant('user')];
-    const made = await ann.call('POST', '/v1/memory/', note('Client meeting notes: Discussed retirement planning', { metadata: { client_id: 'CS001' } }));
+    const made = await ann.call(
+      'POST',
+      '/v1/memory/',
+      note('Client meeting notes: Discussed retirement planning', { metadata: { client_id: 'CS001' } }),
+    );
     assert.equal(made.status, 201);
     assert.deepEqual(made.body.metadata, { client_id: 'CS001' });
     assert.deepEqual(made.body.meta_data, made.body.metadata);
     assert.equal(made.body.embedding_status, 'pending');
-    const found = await ann.call('POST', '/v1/memory/search', { query: 'retirement planning', similarity_threshold: 0.7 });
+    const found = await ann.call('POST', '/v1/memory/search', {
+      query: 'retirement planning',
+      similarity_threshold: 0.7,
+    });
     assert.equal(found.body[0].id, made.body.id);
     assert.ok(found.body[0].score >= 0.7);
-    assert.deepEqual((await bob.call('POST', '/v1/memory/search', { query: 'retirement planning' })).body, []);
+    assert.deepEqual(
+      (await bob.call('POST', '/v1/memory/search', { query: 'retirement planning' })).body,
+      [],
+    );
   });
 
   it('gives every memory a vector and counts its words exactly once', async () => {
     const ann = await newTenant('user');
-    for (const text of ['the quick fox', 'the lazy dog', 'a fox and a dog']) await ann.call('POST', '/v1/memory/', note(text));
-    await eventually('vectors', async () => (await ann.call('GET', '/v1/memory/')).body.every((m: any) => m.embedding_status === 'ready'));
+    for (const text of ['the quick fox', 'the lazy dog', 'a fox and a dog'])
+      await ann.call('POST', '/v1/memory/', note(text));
+    await eventually('vectors', async () =>
+      (await ann.call('GET', '/v1/memory/')).body.every((m: any) => m.embedding_status === 'ready'),
+    );
     await assertCounted(ann.tenant, ['the quick fox', 'the lazy dog', 'a fox and a dog']);
   });
 
   it('keeps statistics true through changes and deletions', async () => {
     const ann = await newTenant('user');
     const ids: string[] = [];
-    for (const text of ['one apple', 'two pears', 'three plums']) ids.push((await ann.call('POST', '/v1/memory/', note(text))).body.id);
-    await eventually('vectors', async () => (await ann.call('GET', '/v1/memory/')).body.every((m: any) => m.embedding_status === 'ready'));
+    for (const text of ['one apple', 'two pears', 'three plums'])
+      ids.push((await ann.call('POST', '/v1/memory/', note(text))).body.id);
+    await eventually('vectors', async () =>
+      (await ann.call('GET', '/v1/memory/')).body.every((m: any) => m.embedding_status === 'ready'),
+    );
     await ann.call('PUT', `/v1/memory/${ids[0]}`, { text: 'one cherry' });
     await ann.call('DELETE', `/v1/memory/${ids[1]}`);
     await ann.call('DELETE', `/v1/memory/${ids[2]}?hard_delete=true`);
-    await eventually('the new vector', async () => (await ann.call('GET', `/v1/memory/${ids[0]}`)).body.embedding_status === 'ready');
+    await eventually(
+      'the new vector',
+      async () => (await ann.call('GET', `/v1/memory/${ids[0]}`)).body.embedding_status === 'ready',
+    );
     await assertCounted(ann.tenant, ['one cherry']);
   });
 
@@ -69,7 +88,10 @@ describe('remembering', () => {
     for (const [body, path] of cases) {
       const reply = await ann.call('POST', '/v1/memory/', body);
       assert.equal(reply.status, 422, JSON.stringify(body).slice(0, 80));
-      assert.ok(reply.body.error.details.errors.some((problem: any) => problem.path === path), `${path} in ${reply.text}`);
+      assert.ok(
+        reply.body.error.details.errors.some((problem: any) => problem.path === path),
+        `${path} in ${reply.text}`,
+      );
     }
   });
 });
@@ -83,8 +105,15 @@ describe('seeing', () => {
     assert.equal((await admin.call('GET', `/v1/memory/${id}`)).status, 200);
     const never = '01a1fa8c-bfba-7536-8166-c082a1a99cd1';
     for (const other of [ben, stranger]) {
-      for (const [method, path, body] of [['GET', ''], ['PUT', '', { type: 'x' }], ['DELETE', '']] as const) {
-        const [theirs, none] = [await other.call(method, `/v1/memory/${id}${path}`, body), await other.call(method, `/v1/memory/${never}${path}`, body)];
+      for (const [method, path, body] of [
+        ['GET', ''],
+        ['PUT', '', { type: 'x' }],
+        ['DELETE', ''],
+      ] as const) {
+        const [theirs, none] = [
+          await other.call(method, `/v1/memory/${id}${path}`, body),
+          await other.call(method, `/v1/memory/${never}${path}`, body),
+        ];
         assert.equal(theirs.status, 404);
         assert.deepEqual(theirs.body.error, none.body.error);
       }
@@ -104,9 +133,18 @@ describe('seeing', () => {
       cursor = reply.headers['x-next-cursor'] as string | undefined;
       if (cursor) assert.match(String(reply.headers.link), /rel="next"/);
       if (cursor) {
-        assert.equal((await bob.call('GET', `/v1/memory/?limit=2&cursor=${cursor}`)).body.error.code, 'INVALID_CURSOR');
-        assert.equal((await ann.call('GET', `/v1/memory/?limit=2&cursor=${cursor}x`)).body.error.code, 'INVALID_CURSOR');
-        assert.equal((await ann.call('GET', `/v1/memory/?memory_type=a&cursor=${cursor}`)).body.error.code, 'INVALID_CURSOR');
+        assert.equal(
+          (await bob.call('GET', `/v1/memory/?limit=2&cursor=${cursor}`)).body.error.code,
+          'INVALID_CURSOR',
+        );
+        assert.equal(
+          (await ann.call('GET', `/v1/memory/?limit=2&cursor=${cursor}x`)).body.error.code,
+          'INVALID_CURSOR',
+        );
+        assert.equal(
+          (await ann.call('GET', `/v1/memory/?memory_type=a&cursor=${cursor}`)).body.error.code,
+          'INVALID_CURSOR',
+        );
       }
     } while (cursor);
     assert.deepEqual(seen, ['thing 4', 'thing 3', 'thing 2', 'thing 1', 'thing 0']);
@@ -115,7 +153,13 @@ describe('seeing', () => {
   it('forgets an expired memory the moment it expires', async () => {
     const ann = await newTenant('user');
     const expires = Date.now() + 400;
-    const { id } = (await ann.call('POST', '/v1/memory/', note('short lived', { expires_at: new Date(expires).toISOString() }))).body;
+    const { id } = (
+      await ann.call(
+        'POST',
+        '/v1/memory/',
+        note('short lived', { expires_at: new Date(expires).toISOString() }),
+      )
+    ).body;
     assert.equal((await ann.call('GET', `/v1/memory/${id}`)).status, 200);
     await new Promise((resolve) => setTimeout(resolve, expires - Date.now() + 5));
     assert.equal((await ann.call('GET', `/v1/memory/${id}`)).status, 404);
@@ -128,9 +172,16 @@ describe('searching', () => {
   it('filters by type, metadata, identity and time', async () => {
     const admin = await newTenant('admin');
     const ann = await newMember(admin, 'agent');
-    await ann.call('POST', '/v1/memory/', { text: 'invoice for garden chairs', type: 'invoice', metadata: { year: 2025, tags: ['home'] } });
+    await ann.call('POST', '/v1/memory/', {
+      text: 'invoice for garden chairs',
+      type: 'invoice',
+      metadata: { year: 2025, tags: ['home'] },
+    });
     await admin.call('POST', '/v1/memory/', { text: 'letter about garden chairs', type: 'letter' });
-    const find = async (body: object) => (await admin.call('POST', '/v1/memory/search', { query: 'garden chairs', ...body })).body.map((m: any) => m.type).sort();
+    const find = async (body: object) =>
+      (await admin.call('POST', '/v1/memory/search', { query: 'garden chairs', ...body })).body
+        .map((m: any) => m.type)
+        .sort();
     assert.deepEqual(await find({}), ['invoice', 'letter']);
     assert.deepEqual(await find({ type: 'letter' }), ['letter']);
     assert.deepEqual(await find({ memory_types: ['invoice', 'letter'] }), ['invoice', 'letter']);
@@ -145,13 +196,22 @@ describe('searching', () => {
     const ann = await newTenant('user');
     await ann.call('POST', '/v1/memory/', note('The user prefers dark mode interfaces'));
     await ann.call('POST', '/v1/memory/', note('The weather was cloudy on Tuesday'));
-    await eventually('vectors', async () => (await ann.call('GET', '/v1/memory/')).body.every((m: any) => m.embedding_status === 'ready'));
+    await eventually('vectors', async () =>
+      (await ann.call('GET', '/v1/memory/')).body.every((m: any) => m.embedding_status === 'ready'),
+    );
     for (const mode of ['hybrid', 'text', 'vector']) {
-      const reply = await ann.call('POST', '/v1/memory/search', { query: 'user interface preferences', mode, explain: true });
+      const reply = await ann.call('POST', '/v1/memory/search', {
+        query: 'user interface preferences',
+        mode,
+        explain: true,
+      });
       assert.match(reply.body[0].text, /dark mode/, mode);
       assert.ok(reply.body[0].parts);
     }
-    const sure = await ann.call('POST', '/v1/memory/search', { query: 'user interface preferences', similarity_threshold: 0.6 });
+    const sure = await ann.call('POST', '/v1/memory/search', {
+      query: 'user interface preferences',
+      similarity_threshold: 0.6,
+    });
     assert.equal(sure.body.length, 1);
   });
 
@@ -167,16 +227,34 @@ describe('searching', () => {
 describe('many at once', () => {
   it('stores the valid ones and tells the others', async () => {
     const ann = await newTenant('user');
-    const memories = [note('first'), { text: 'no type' }, note('third'), note(''), 'text', note('sixth', { metadata: { a: 'quote " and \\ slash, {brace}' } })];
+    const memories = [
+      note('first'),
+      { text: 'no type' },
+      note('third'),
+      note(''),
+      'text',
+      note('sixth', { metadata: { a: 'quote " and \\ slash, {brace}' } }),
+    ];
     const reply = await ann.call('POST', '/v1/memory/bulk', { memories });
     assert.equal(reply.status, 201);
-    assert.deepEqual(reply.body.created.map((made: any) => made.index), [0, 2, 5]);
-    assert.deepEqual(reply.body.failed.map((lost: any) => lost.index), [1, 3, 4]);
-    assert.ok(reply.body.failed.every((lost: any) => lost.error.code === 'VALIDATION_ERROR' && lost.error.message));
+    assert.deepEqual(
+      reply.body.created.map((made: any) => made.index),
+      [0, 2, 5],
+    );
+    assert.deepEqual(
+      reply.body.failed.map((lost: any) => lost.index),
+      [1, 3, 4],
+    );
+    assert.ok(
+      reply.body.failed.every((lost: any) => lost.error.code === 'VALIDATION_ERROR' && lost.error.message),
+    );
     const sixth = await ann.call('GET', `/v1/memory/${reply.body.created[2].id}`);
     assert.deepEqual(sixth.body.metadata, { a: 'quote " and \\ slash, {brace}' });
     assert.equal((await ann.call('POST', '/v1/memory/bulk', { memories: [] })).status, 422);
-    assert.equal((await ann.call('POST', '/v1/memory/bulk', { memories: Array(1_001).fill(note('x')) })).status, 422);
+    assert.equal(
+      (await ann.call('POST', '/v1/memory/bulk', { memories: Array(1_001).fill(note('x')) })).status,
+      422,
+    );
   });
 
   it('deletes many, also those of others only for admins', async () => {
@@ -185,10 +263,19 @@ describe('many at once', () => {
     const mine = (await ann.call('POST', '/v1/memory/', note('mine'))).body.id;
     const boss = (await admin.call('POST', '/v1/memory/', note('of the admin'))).body.id;
     const theirs = (await stranger.call('POST', '/v1/memory/', note('elsewhere'))).body.id;
-    const reply = await ann.call('POST', '/v1/memory/bulk-delete', { memory_ids: [mine, boss, theirs, 'nonsense'] });
+    const reply = await ann.call('POST', '/v1/memory/bulk-delete', {
+      memory_ids: [mine, boss, theirs, 'nonsense'],
+    });
     assert.equal(reply.body.deleted_count, 1);
-    assert.deepEqual(reply.body.failed_memories.map((lost: any) => lost.memory_id), [boss, theirs, 'nonsense']);
-    assert.equal((await admin.call('POST', '/v1/memory/bulk-delete', { memory_ids: [boss], hard_delete: true })).body.deleted_count, 1);
+    assert.deepEqual(
+      reply.body.failed_memories.map((lost: any) => lost.memory_id),
+      [boss, theirs, 'nonsense'],
+    );
+    assert.equal(
+      (await admin.call('POST', '/v1/memory/bulk-delete', { memory_ids: [boss], hard_delete: true })).body
+        .deleted_count,
+      1,
+    );
     assert.equal((await stranger.call('GET', `/v1/memory/${theirs}`)).status, 200);
   });
 });
@@ -201,20 +288,32 @@ describe('once only', () => {
     const again = await ann.call('POST', '/v1/memory/', note('only once'), key);
     assert.deepEqual(again.body, first.body);
     assert.equal(again.headers['idempotency-replayed'], 'true');
-    assert.equal((await ann.call('POST', '/v1/memory/', note('something else'), key)).body.error.code, 'IDEMPOTENCY_KEY_CONFLICT');
-    assert.equal((await bob.call('POST', '/v1/memory/', note('only once'), key)).headers['idempotency-replayed'], undefined);
+    assert.equal(
+      (await ann.call('POST', '/v1/memory/', note('something else'), key)).body.error.code,
+      'IDEMPOTENCY_KEY_CONFLICT',
+    );
+    assert.equal(
+      (await bob.call('POST', '/v1/memory/', note('only once'), key)).headers['idempotency-replayed'],
+      undefined,
+    );
     assert.equal((await ann.call('GET', '/v1/memory/')).body.length, 1);
   });
 
   it('makes one row of a thousand concurrent twins', async () => {
     const ann = await newTenant('user');
     const replies = await Promise.all(
-      Array.from({ length: 1_000 }, () => ann.call('POST', '/v1/memory/', note('twins'), { 'idempotency-key': 'twins' })),
+      Array.from({ length: 1_000 }, () =>
+        ann.call('POST', '/v1/memory/', note('twins'), { 'idempotency-key': 'twins' }),
+      ),
     );
     const made = replies.filter(({ status }) => status === 201);
     assert.ok(made.length >= 1);
     for (const { body } of made) assert.deepEqual(body, made[0]!.body);
-    for (const { status, body } of replies) assert.ok(status === 201 || body.error.code === 'IDEMPOTENCY_IN_PROGRESS' || body.error.code === 'SERVICE_BUSY', `${status}`);
+    for (const { status, body } of replies)
+      assert.ok(
+        status === 201 || body.error.code === 'IDEMPOTENCY_IN_PROGRESS' || body.error.code === 'SERVICE_BUSY',
+        `${status}`,
+      );
     assert.equal((await ann.call('GET', '/v1/memory/')).body.length, 1);
   });
 
@@ -224,7 +323,16 @@ describe('once only', () => {
     const never = '01a1fa8c-bfba-7536-8166-c082a1a99cd1';
     assert.equal((await ann.call('PUT', `/v1/memory/${never}`, { type: 'x' }, key)).status, 404);
     assert.equal((await ann.call('PUT', `/v1/memory/${never}`, { type: 'y' }, key)).status, 404);
-    assert.equal((await call('POST', '/v1/memory/', { token: ann.token, body: note('x'), headers: { 'idempotency-key': 'x'.repeat(129) } })).body.error.code, 'IDEMPOTENCY_KEY_INVALID');
+    assert.equal(
+      (
+        await call('POST', '/v1/memory/', {
+          token: ann.token,
+          body: note('x'),
+          headers: { 'idempotency-key': 'x'.repeat(129) },
+        })
+      ).body.error.code,
+      'IDEMPOTENCY_KEY_INVALID',
+    );
   });
 });
 
@@ -235,15 +343,24 @@ async function assertCounted(tenant: string, texts: string[]): Promise<void> {
   const expected = new Map<string, number>();
   for (const text of texts) {
     const { words, trigrams } = analyzeDocument(text);
-    for (const dimension of words.dimensions) expected.set(`w${dimension}`, (expected.get(`w${dimension}`) ?? 0) + 1);
-    for (const dimension of trigrams.dimensions) expected.set(`g${dimension}`, (expected.get(`g${dimension}`) ?? 0) + 1);
+    for (const dimension of words.dimensions)
+      expected.set(`w${dimension}`, (expected.get(`w${dimension}`) ?? 0) + 1);
+    for (const dimension of trigrams.dimensions)
+      expected.set(`g${dimension}`, (expected.get(`g${dimension}`) ?? 0) + 1);
   }
   const rows = await db.rows<{ term: string; texts: number }>(
     sql`select field || dimension as term, texts from term_counts where tenant_id = ${tenant} and scope = 'memory' and texts <> 0`,
   );
-  assert.deepEqual(new Map(rows.map(({ term, texts }) => [term, texts]).sort() as [string, number][]), new Map([...expected].sort()));
-  const total = await db.one<{ texts: number }>(sql`select texts from text_counts where tenant_id = ${tenant} and scope = 'memory'`);
+  assert.deepEqual(
+    new Map(rows.map(({ term, texts }) => [term, texts]).sort() as [string, number][]),
+    new Map([...expected].sort()),
+  );
+  const total = await db.one<{ texts: number }>(
+    sql`select texts from text_counts where tenant_id = ${tenant} and scope = 'memory'`,
+  );
   assert.equal(total?.texts, texts.length);
-  const vectors = await db.one<{ count: number }>(sql`select count(*) as count from memory_vectors where tenant_id = ${tenant}`);
+  const vectors = await db.one<{ count: number }>(
+    sql`select count(*) as count from memory_vectors where tenant_id = ${tenant}`,
+  );
   assert.equal(vectors?.count, texts.length);
 }

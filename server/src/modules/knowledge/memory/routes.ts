@@ -12,7 +12,15 @@ import {
   MemoryUpdate,
 } from './schema.ts';
 import { searchMemories } from './search.ts';
-import { changeMemory, createMemories, createMemory, deleteMemories, deleteMemory, getMemory, listVisible } from './service.ts';
+import {
+  changeMemory,
+  createMemories,
+  createMemory,
+  deleteMemories,
+  deleteMemory,
+  getMemory,
+  listVisible,
+} from './service.ts';
 
 const tag = 'memory';
 const params = T.Object({ memory_id: T.String() });
@@ -66,11 +74,19 @@ export const memoryRoutes = [
     body: MemoryBulkDelete,
     response: { 200: MemoryBulkDeleted },
     handler: async (ctx, { body }) => {
-      const { deleted, missing } = await deleteMemories(ctx, body.memory_ids, body.hard_delete ?? false, body.reason);
+      const { deleted, missing } = await deleteMemories(
+        ctx,
+        body.memory_ids,
+        body.hard_delete ?? false,
+        body.reason,
+      );
       return {
         deleted_count: deleted.length,
         failed_count: missing.length,
-        failed_memories: missing.map((id) => ({ memory_id: id, error: 'Memory not found or not accessible' })),
+        failed_memories: missing.map((id) => ({
+          memory_id: id,
+          error: 'Memory not found or not accessible',
+        })),
         message: `Bulk delete completed: ${deleted.length} deleted, ${missing.length} failed`,
       };
     },
@@ -95,7 +111,13 @@ export const memoryRoutes = [
       const { limit = 100, skip = 0, cursor, memory_type, session_id } = query;
       const filter = { memory_type, session_id };
       const after = positionOf(ctx, 'memories', filter, cursor) as [string, string] | undefined;
-      const rows = await listVisible(ctx, { types: memory_type === undefined ? undefined : [memory_type], session_id }, after, skip, limit);
+      const rows = await listVisible(
+        ctx,
+        { types: memory_type === undefined ? undefined : [memory_type], session_id },
+        after,
+        skip,
+        limit,
+      );
       return page(ctx, 'memories', filter, rows, limit, (row) => [row.created_at, row.id]);
     },
   }),
@@ -130,8 +152,12 @@ export const memoryRoutes = [
     tag,
     permission: 'memory:delete',
     params,
-    query: T.Object({ hard_delete: T.Optional(T.Boolean()), hard: T.Optional(T.Boolean()) }, { additionalProperties: false }),
+    query: T.Object(
+      { hard_delete: T.Optional(T.Boolean()), hard: T.Optional(T.Boolean()) },
+      { additionalProperties: false },
+    ),
     response: { 204: null },
-    handler: async (ctx, { params, query }) => deleteMemory(ctx, params.memory_id, query.hard_delete ?? query.hard ?? false),
+    handler: async (ctx, { params, query }) =>
+      deleteMemory(ctx, params.memory_id, query.hard_delete ?? query.hard ?? false),
   }),
 ];

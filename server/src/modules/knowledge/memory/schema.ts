@@ -1,12 +1,19 @@
 import { type Static, Type as T } from 'typebox';
 
 const Metadata = T.Record(T.String({ maxLength: 200 }), T.Unknown(), { maxProperties: 200 });
-const SpeakerRole = T.Union([T.Literal('user'), T.Literal('assistant'), T.Literal('system'), T.Literal('tool')]);
+const SpeakerRole = T.Union([
+  T.Literal('user'),
+  T.Literal('assistant'),
+  T.Literal('system'),
+  T.Literal('tool'),
+]);
 /** RFC 3339. */
 export const Timestamp = T.String({ format: 'date-time', maxLength: 40 });
 
 const placing = {
-  session_id: T.Optional(T.String({ minLength: 1, maxLength: 200, description: 'Conversation it belongs to' })),
+  session_id: T.Optional(
+    T.String({ minLength: 1, maxLength: 200, description: 'Conversation it belongs to' }),
+  ),
   role: T.Optional(SpeakerRole),
   occurred_at: T.Optional(Timestamp),
 };
@@ -48,7 +55,9 @@ export const Memory = T.Object({
   text: T.String(),
   type: T.String(),
   metadata: T.Record(T.String(), T.Unknown()),
-  meta_data: T.Record(T.String(), T.Unknown(), { description: 'The same as metadata, under the name early clients read' }),
+  meta_data: T.Record(T.String(), T.Unknown(), {
+    description: 'The same as metadata, under the name early clients read',
+  }),
   session_id: T.Union([T.String(), T.Null()]),
   role: T.Union([T.String(), T.Null()]),
   occurred_at: T.Union([T.String(), T.Null()]),
@@ -60,7 +69,9 @@ export const Memory = T.Object({
   created_at: T.String(),
   updated_at: T.String(),
   tenant_id: T.String(),
-  parts: T.Optional(T.Record(T.String(), T.Unknown(), { description: 'What made the score; with explain: true' })),
+  parts: T.Optional(
+    T.Record(T.String(), T.Unknown(), { description: 'What made the score; with explain: true' }),
+  ),
 });
 export type Memory = Static<typeof Memory>;
 
@@ -90,7 +101,9 @@ export const MemoryBulkCreate = T.Object(
 
 export const MemoryBulkCreated = T.Object({
   created: T.Array(T.Object({ index: T.Integer(), id: T.String() })),
-  failed: T.Array(T.Object({ index: T.Integer(), error: T.Object({ code: T.String(), message: T.String() }) })),
+  failed: T.Array(
+    T.Object({ index: T.Integer(), error: T.Object({ code: T.String(), message: T.String() }) }),
+  ),
 });
 
 export const MemoryBulkDelete = T.Object(

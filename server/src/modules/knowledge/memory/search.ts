@@ -2,10 +2,19 @@ import type { Ctx } from '#platform/context.ts';
 import { isUuid } from '#platform/ids.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { embedQuery } from '../embeddings/service.ts';
-import { calibrate, type Candidate, encodeVector, fuse, prepareQuery, type PreparedQuery, type Ranked, rerank } from '../retrieval/service.ts';
+import {
+  type Candidate,
+  calibrate,
+  encodeVector,
+  fuse,
+  type PreparedQuery,
+  prepareQuery,
+  type Ranked,
+  rerank,
+} from '../retrieval/service.ts';
 import type { Memory, MemorySearch } from './schema.ts';
 import { memoryScope, targetOf } from './service.ts';
-import { findCandidates, findNearest, findTexts, type FoundMemory, type SearchFilter } from './store.ts';
+import { type FoundMemory, findCandidates, findNearest, findTexts, type SearchFilter } from './store.ts';
 
 interface Row extends Candidate {
   memory: Memory;
@@ -25,7 +34,11 @@ export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Mem
   const mine = view.rows === 'own' || view.rows === 'none';
   const owner = mine ? ctx.actor.identity_id : input.identity_id;
   const names = input.memory_types ?? (input.type === undefined ? undefined : [input.type]);
-  if ((mine && input.identity_id !== undefined && input.identity_id !== owner) || (owner !== undefined && !isUuid(owner))) return [];
+  if (
+    (mine && input.identity_id !== undefined && input.identity_id !== owner) ||
+    (owner !== undefined && !isUuid(owner))
+  )
+    return [];
   const filter: SearchFilter = {
     owner,
     types: names,
@@ -35,10 +48,14 @@ export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Mem
     created_to: input.created_to,
   };
   const found = await ranked(ctx, input, filter);
-  const seen = view.rows === 'each' ? found.filter(({ row }) => view.sees(targetOf(row.candidate.memory))) : found;
+  const seen =
+    view.rows === 'each' ? found.filter(({ row }) => view.sees(targetOf(row.candidate.memory))) : found;
   const threshold = input.similarity_threshold ?? 0;
   const shown = seen.filter(({ score }) => score > 0 && score >= threshold).slice(0, input.limit ?? 10);
-  await readRest(ctx, shown.map(({ row }) => row.candidate.memory));
+  await readRest(
+    ctx,
+    shown.map(({ row }) => row.candidate.memory),
+  );
   stop();
   return shown.map(({ row, score }) => ({
     ...row.candidate.memory,
@@ -51,16 +68,29 @@ export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Mem
 async function readRest(ctx: Ctx, shown: Memory[]): Promise<void> {
   const unread = shown.filter(({ text }) => text === '');
   if (unread.length === 0) return;
-  const texts = new Map((await findTexts(ctx.db, unread.map(({ id }) => id))).map(({ id, text }) => [id, text]));
+  const texts = new Map(
+    (
+      await findTexts(
+        ctx.db,
+        unread.map(({ id }) => id),
+      )
+    ).map(({ id, text }) => [id, text]),
+  );
   for (const memory of unread) memory.text = texts.get(memory.id) ?? '';
 }
 
-async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Promise<{ row: Ranked<Row>; score: number }[]> {
+async function ranked(
+  ctx: Ctx,
+  input: MemorySearch,
+  filter: SearchFilter,
+): Promise<{ row: Ranked<Row>; score: number }[]> {
   const mode = input.mode ?? 'hybrid';
   if (mode === 'vector') return byVectors(ctx, input.query, filter);
   const now = new Date();
   const prepared = await prepareQuery(ctx.db, memoryScope, input.query);
-  const rows = new Map((await findCandidates(ctx.db, prepared, filter, now)).map((memory) => [memory.id, rowOf(memory)]));
+  const rows = new Map(
+    (await findCandidates(ctx.db, prepared, filter, now)).map((memory) => [memory.id, rowOf(memory)]),
+  );
   const cosines = new Map<string, number>();
   // The built-in vectors repeat what the words say: only a model that knows meaning takes part in the ranking.
   const model = mode === 'hybrid' ? ctx.app.models.embeddings : undefined;
@@ -79,7 +109,14 @@ async function addNearest(
   rows: Map<string, Row>,
   cosines: Map<string, number>,
 ): Promise<void> {
-  for (const { cosine, ...memory } of await findNearest(ctx.db, model, encodeVector(vector), filter, nearest, new Date())) {
+  for (const { cosine, ...memory } of await findNearest(
+    ctx.db,
+    model,
+    encodeVector(vector),
+    filter,
+    nearest,
+    new Date(),
+  )) {
     cosines.set(memory.id, cosine);
     if (!rows.has(memory.id)) rows.set(memory.id, { ...turnOf(memory), memory });
   }
@@ -93,13 +130,25 @@ function score(prepared: PreparedQuery, rows: Row[], cosines: Map<string, number
 }
 
 /** Nearest vectors alone, of every model that texts were embedded with, each compared with its own kind. */
-async function byVectors(ctx: Ctx, query: string, filter: SearchFilter): Promise<{ row: Ranked<Row>; score: number }[]> {
+async function byVectors(
+  ctx: Ctx,
+  query: string,
+  filter: SearchFilter,
+): Promise<{ row: Ranked<Row>; score: number }[]> {
   const best = new Map<string, { row: Ranked<Row>; score: number }>();
   for (const { model, vector } of await embedQuery(ctx, query)) {
-    for (const { cosine, ...memory } of await findNearest(ctx.db, model.name, encodeVector(vector), filter, nearest, new Date())) {
+    for (const { cosine, ...memory } of await findNearest(
+      ctx.db,
+      model.name,
+      encodeVector(vector),
+      filter,
+      nearest,
+      new Date(),
+    )) {
       const score = Math.max(0, Math.min(1, cosine));
       const parts = { words: 0, trigrams: 0, pairs: 0, neighbours: 0, role: 0, matched: [], cosine };
-      if ((best.get(memory.id)?.score ?? -1) < score) best.set(memory.id, { row: { candidate: { ...turnOf(memory), memory }, score, parts }, score });
+      if ((best.get(memory.id)?.score ?? -1) < score)
+        best.set(memory.id, { row: { candidate: { ...turnOf(memory), memory }, score, parts }, score });
     }
   }
   return [...best.values()].sort((a, b) => b.score - a.score);

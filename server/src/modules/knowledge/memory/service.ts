@@ -28,7 +28,9 @@ import {
 /** Scope of the statistics that memory search uses. */
 export const memoryScope = 'memory';
 
-export const targetOf = (memory: Pick<DeletableMemory, 'id' | 'identity_id' | 'type' | 'metadata'>): Target => ({
+export const targetOf = (
+  memory: Pick<DeletableMemory, 'id' | 'identity_id' | 'type' | 'metadata'>,
+): Target => ({
   id: memory.id,
   owner: memory.identity_id,
   type: memory.type,
@@ -43,19 +45,29 @@ export function weightsOf(text: string) {
 
 const dayMs = 86_400_000;
 
-function expiryOf(input: Pick<MemoryCreate, 'ttl_days' | 'expires_at'>, created: Date): { ttl_days: number | null; expires_at: string | null } {
+function expiryOf(
+  input: Pick<MemoryCreate, 'ttl_days' | 'expires_at'>,
+  created: Date,
+): { ttl_days: number | null; expires_at: string | null } {
   if (input.ttl_days != null && input.expires_at != null) {
     throw invalid([{ path: '/expires_at', message: 'can not be given together with ttl_days' }]);
   }
   if (input.ttl_days != null) {
-    return { ttl_days: input.ttl_days, expires_at: new Date(created.getTime() + input.ttl_days * dayMs).toISOString() };
+    return {
+      ttl_days: input.ttl_days,
+      expires_at: new Date(created.getTime() + input.ttl_days * dayMs).toISOString(),
+    };
   }
-  return { ttl_days: null, expires_at: input.expires_at == null ? null : new Date(input.expires_at).toISOString() };
+  return {
+    ttl_days: null,
+    expires_at: input.expires_at == null ? null : new Date(input.expires_at).toISOString(),
+  };
 }
 
 function checkText(ctx: Ctx, text: string): void {
   const maximum = ctx.app.config.MAX_MEMORY_SIZE;
-  if (text.length > maximum) throw invalid([{ path: '/text', message: `must not be longer than ${maximum} characters` }]);
+  if (text.length > maximum)
+    throw invalid([{ path: '/text', message: `must not be longer than ${maximum} characters` }]);
   if (!/\S/.test(text)) throw invalid([{ path: '/text', message: 'must not be blank' }]);
 }
 
@@ -139,7 +151,8 @@ function rowOrProblem(ctx: Ctx, input: unknown, now: Date): MemoryRow | string {
   try {
     return newRow(ctx, input, now);
   } catch (error) {
-    const [problem] = (error as { details?: { errors?: { path: string; message: string }[] } }).details?.errors ?? [];
+    const [problem] =
+      (error as { details?: { errors?: { path: string; message: string }[] } }).details?.errors ?? [];
     if (!problem) throw error;
     return `${problem.path} ${problem.message}`;
   }
@@ -170,7 +183,8 @@ export async function listVisible(
     const rows = await listMemories(ctx.db, { ...filter, owner: undefined }, from, 0, 500, new Date());
     shown.push(...rows.slice(0, 500).filter((row) => view.sees(targetOf(row))));
     const last = rows[499];
-    if (shown.length > skip + limit || rows.length <= 500 || !last) return shown.slice(skip, skip + limit + 1);
+    if (shown.length > skip + limit || rows.length <= 500 || !last)
+      return shown.slice(skip, skip + limit + 1);
     from = [last.created_at, last.id];
   }
 }
@@ -206,7 +220,12 @@ export async function changeMemory(ctx: Ctx, id: string, input: MemoryUpdate): P
         type: 'memory.updated',
         resource_type: 'memory',
         resource_id: id,
-        before: { type: before.type, version: before.version, length: before.text.length, expires_at: before.expires_at },
+        before: {
+          type: before.type,
+          version: before.version,
+          length: before.text.length,
+          expires_at: before.expires_at,
+        },
         after: { type: row.type, version: row.version, length: text.length, expires_at: row.expires_at },
       }),
     ]);
@@ -230,11 +249,18 @@ export async function deleteMemory(ctx: Ctx, id: string, hard: boolean): Promise
 }
 
 /** @returns the ids that were not there for the caller */
-export async function deleteMemories(ctx: Ctx, ids: string[], hard: boolean, reason?: string): Promise<{ deleted: string[]; missing: string[] }> {
+export async function deleteMemories(
+  ctx: Ctx,
+  ids: string[],
+  hard: boolean,
+  reason?: string,
+): Promise<{ deleted: string[]; missing: string[] }> {
   const view = await viewOf(ctx, 'memory:delete');
   return ctx.db.transaction(async (tx) => {
     const now = new Date();
-    const found = (await lockMemories(tx, ids.filter(isUuid), now)).filter((memory) => view.sees(targetOf(memory)));
+    const found = (await lockMemories(tx, ids.filter(isUuid), now)).filter((memory) =>
+      view.sees(targetOf(memory)),
+    );
     const deleted = found.map(({ id }) => id);
     const missing = ids.filter((id) => !deleted.includes(id.toLowerCase()));
     if (deleted.length === 0) return { deleted, missing };

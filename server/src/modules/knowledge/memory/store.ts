@@ -1,7 +1,7 @@
 import type { VectorTypes } from '#platform/db/binary.ts';
 import { binaryArray } from '#platform/db/binary.ts';
 import type { Db } from '#platform/db/database.ts';
-import { sql, type Statement } from '#platform/db/sql.ts';
+import { type Statement, sql } from '#platform/db/sql.ts';
 import type { PreparedQuery } from '../retrieval/service.ts';
 import type { Memory } from './schema.ts';
 
@@ -30,7 +30,13 @@ export const insertMemory = (row: MemoryRow): Statement[] => [
 ];
 
 /** Many rows of one identity in one statement. */
-export function insertMemories(tenant: string, identity: string, now: string, rows: MemoryRow[], types: VectorTypes): Statement[] {
+export function insertMemories(
+  tenant: string,
+  identity: string,
+  now: string,
+  rows: MemoryRow[],
+  types: VectorTypes,
+): Statement[] {
   const column = <K extends keyof MemoryRow>(name: K) => rows.map((row) => row[name]);
   const ids = column('id');
   return [
@@ -100,7 +106,11 @@ export const updateMemory = (row: MemoryRow): Statement => sql`
   where tenant_id = ${row.tenant_id} and id = ${row.id}`;
 
 /** Puts a memory into the queue; answers the id when it was not there, which means it was counted before. */
-export const enqueueMemory = (tenant: string, id: string, now: string): Statement<{ memory_id: string }> => sql<{ memory_id: string }>`
+export const enqueueMemory = (
+  tenant: string,
+  id: string,
+  now: string,
+): Statement<{ memory_id: string }> => sql<{ memory_id: string }>`
   insert into memory_queue (tenant_id, memory_id, created_at) values (${tenant}, ${id}, ${now})
   on conflict (tenant_id, memory_id) do nothing returning memory_id`;
 
@@ -108,7 +118,9 @@ export const deleteVectors = (tenant: string, ids: string[]): Statement =>
   sql`delete from memory_vectors where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[])`;
 
 /** Answers which of these were still waiting, so not counted yet. */
-export const dequeueMemories = (tenant: string, ids: string[]): Statement<{ memory_id: string }> => sql<{ memory_id: string }>`
+export const dequeueMemories = (tenant: string, ids: string[]): Statement<{ memory_id: string }> => sql<{
+  memory_id: string;
+}>`
   delete from memory_queue where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[]) returning memory_id`;
 
 export interface DeletableMemory {
@@ -152,7 +164,12 @@ const readWhole = 64;
  * Candidates of a text search: the best by words, and by likeness of spelling when the query needs it. Only the most
  * promising carry their text; of the others only the numbers are needed.
  */
-export const findCandidates = (db: Db, prepared: PreparedQuery, filter: SearchFilter, now: Date): Promise<FoundMemory[]> =>
+export const findCandidates = (
+  db: Db,
+  prepared: PreparedQuery,
+  filter: SearchFilter,
+  now: Date,
+): Promise<FoundMemory[]> =>
   db.rows(sql<FoundMemory>`
     with visible as not materialized (
       select m.id, m.words, m.trigrams from memories m
@@ -195,7 +212,14 @@ export interface NearMemory extends Memory {
 }
 
 /** The nearest vectors of one model, scanned exactly within the tenant: recall is 1. */
-export const findNearest = (db: Db, model: string, vector: Buffer, filter: SearchFilter, limit: number, now: Date): Promise<NearMemory[]> =>
+export const findNearest = (
+  db: Db,
+  model: string,
+  vector: Buffer,
+  filter: SearchFilter,
+  limit: number,
+  now: Date,
+): Promise<NearMemory[]> =>
   db.rows(sql<NearMemory>`
     select ${shown}, 1 - (v.embedding <=> ${vector}::vector) as cosine
     from memory_vectors v join memories m on m.tenant_id = v.tenant_id and m.id = v.memory_id
@@ -232,7 +256,13 @@ export const takeFromQueue = (tx: Db, rows: WaitingMemory[]): Promise<{ memory_i
     )
     delete from memory_queue q using unchanged where q.tenant_id = ${tx.tenant} and q.memory_id = unchanged.id returning q.memory_id`);
 
-export const insertVectors = (tenant: string, model: string, ids: string[], vectors: Buffer[], types: VectorTypes): Statement => sql`
+export const insertVectors = (
+  tenant: string,
+  model: string,
+  ids: string[],
+  vectors: Buffer[],
+  types: VectorTypes,
+): Statement => sql`
   insert into memory_vectors (tenant_id, memory_id, model, embedding)
   select ${tenant}, r.id, ${model}, r.embedding
   from unnest(${ids}::uuid[], ${binaryArray(types.vector, vectors)}::vector[]) as r (id, embedding)

@@ -217,7 +217,8 @@ export function buildQueryVectors(query: AnalyzedQuery, stats: CollectionStats):
   for (const [dimension, count] of query.trigrams) {
     trigrams.set(dimension, count * idf(stats.df('trigrams', dimension), stats.documents));
   }
-  const sum = (weights: Map<number, number>) => weights.values().reduce((total, weight) => total + weight, 0);
+  const sum = (weights: Map<number, number>) =>
+    [...weights.values()].reduce((total, weight) => total + weight, 0);
   return {
     words: sparseFrom(words),
     trigrams: sparseFrom(trigrams),

@@ -89,7 +89,9 @@ export function similarity(a: Word, b: Word): number {
   if (DIGIT.test(a.bare) || DIGIT.test(b.bare)) return 0;
   const left = new Set(a.trigrams);
   const right = new Set(b.trigrams);
-  const dice = (2 * left.intersection(right).size) / (left.size + right.size);
+  let shared = 0;
+  for (const trigram of left) if (right.has(trigram)) shared++;
+  const dice = (2 * shared) / (left.size + right.size);
   return dice < FUZZY_FLOOR ? 0 : Math.min(1, 0.8 * dice + 0.1);
 }
 

@@ -1,14 +1,20 @@
 import type { Db } from '#platform/db/database.ts';
-import { analyzeQuery, buildQueryVectors, type AnalyzedQuery, type CollectionStats, type QueryVectors } from './analyze.ts';
+import type { Statement } from '#platform/db/sql.ts';
+import {
+  type AnalyzedQuery,
+  analyzeQuery,
+  buildQueryVectors,
+  type CollectionStats,
+  type QueryVectors,
+} from './analyze.ts';
 import { encodeSparse, type SparseVector } from './sparse.ts';
 import { addTermCounts, addTextCount, findTermCounts } from './store.ts';
-import type { Statement } from '#platform/db/sql.ts';
 
-export { analyzeDocument, type AnalyzedQuery, type CollectionStats } from './analyze.ts';
-export { encodeSparse, encodeVector, SPARSE_DIMENSIONS, type SparseVector } from './sparse.ts';
-export { type Candidate, type Ranked, rerank } from './rank.ts';
+export { type AnalyzedQuery, analyzeDocument, type CollectionStats } from './analyze.ts';
 export { calibrate } from './calibrate.ts';
 export { fuse } from './fuse.ts';
+export { type Candidate, type Ranked, rerank } from './rank.ts';
+export { encodeSparse, encodeVector, SPARSE_DIMENSIONS, type SparseVector } from './sparse.ts';
 
 /** A query made ready for one scope of one tenant: its terms, the statistics they need, and the vectors SQL compares with. */
 export interface PreparedQuery {
@@ -32,7 +38,8 @@ export async function prepareQuery(db: Db, scope: string, text: string): Promise
   const counts = await findTermCounts(db, scope, words, trigrams);
   const stats: CollectionStats = {
     documents: Math.max(counts.texts, 1),
-    df: (space, dimension) => Math.max(0, (space === 'words' ? counts.words : counts.trigrams).get(dimension) ?? 0),
+    df: (space, dimension) =>
+      Math.max(0, (space === 'words' ? counts.words : counts.trigrams).get(dimension) ?? 0),
   };
   const vectors = buildQueryVectors(query, stats);
   return {
@@ -60,11 +67,18 @@ export function countTexts(tenant: string, scope: string, texts: CountedText[], 
   const statement = (field: 'w' | 'g', vectorOf: (text: CountedText) => SparseVector) => {
     const counts = new Map<number, number>();
     for (const text of texts) {
-      for (const dimension of vectorOf(text).dimensions) counts.set(dimension, (counts.get(dimension) ?? 0) + sign);
+      for (const dimension of vectorOf(text).dimensions)
+        counts.set(dimension, (counts.get(dimension) ?? 0) + sign);
     }
     // Always in the same order, so that two transactions that count at once can not wait for each other in a circle.
     const dimensions = [...counts.keys()].sort((a, b) => a - b);
-    return addTermCounts(tenant, scope, field, dimensions, dimensions.map((dimension) => counts.get(dimension)!));
+    return addTermCounts(
+      tenant,
+      scope,
+      field,
+      dimensions,
+      dimensions.map((dimension) => counts.get(dimension)!),
+    );
   };
   return [
     statement('w', ({ words }) => words),

@@ -1,7 +1,13 @@
 import type { Db } from '#platform/db/database.ts';
-import { sql, type Statement } from '#platform/db/sql.ts';
+import { type Statement, sql } from '#platform/db/sql.ts';
 
-export const addTermCounts = (tenant: string, scope: string, field: 'w' | 'g', dimensions: number[], texts: number[]): Statement => sql`
+export const addTermCounts = (
+  tenant: string,
+  scope: string,
+  field: 'w' | 'g',
+  dimensions: number[],
+  texts: number[],
+): Statement => sql`
   insert into term_counts as known (tenant_id, scope, field, dimension, texts)
   select ${tenant}, ${scope}, ${field}, added.dimension, added.texts
   from unnest(${dimensions}::int[], ${texts}::int[]) as added (dimension, texts)
@@ -18,7 +24,12 @@ export interface TermCounts {
 }
 
 /** How many texts of a scope hold each of the dimensions, and how many there are. */
-export async function findTermCounts(db: Db, scope: string, words: number[], trigrams: number[]): Promise<TermCounts> {
+export async function findTermCounts(
+  db: Db,
+  scope: string,
+  words: number[],
+  trigrams: number[],
+): Promise<TermCounts> {
   const [total, w, g] = await db.batch([
     sql<{ texts: number }>`select texts from text_counts where tenant_id = ${db.tenant} and scope = ${scope}`,
     sql<{ dimension: number; texts: number }>`
@@ -28,6 +39,7 @@ export async function findTermCounts(db: Db, scope: string, words: number[], tri
       select dimension, texts from term_counts
       where tenant_id = ${db.tenant} and scope = ${scope} and field = 'g' and dimension = any(${trigrams}::int[])`,
   ]);
-  const map = (rows: { dimension: number; texts: number }[]) => new Map(rows.map(({ dimension, texts }) => [dimension, texts]));
+  const map = (rows: { dimension: number; texts: number }[]) =>
+    new Map(rows.map(({ dimension, texts }) => [dimension, texts]));
   return { texts: total.rows[0]?.texts ?? 0, words: map(w.rows), trigrams: map(g.rows) };
 }

@@ -1,4 +1,5 @@
 import snowball from 'snowball-stemmers';
+import { newBoundedCache } from './bounded-cache.ts';
 import { dimensionOf, mix32, SPARSE_DIMENSIONS } from './sparse.ts';
 
 /**
@@ -42,9 +43,9 @@ const STEMMERS: [script: RegExp, stemmer: { stem(word: string): string }][] = [
 const isAsciiWord = new Uint8Array(128);
 for (const char of 'abcdefghijklmnopqrstuvwxyz0123456789') isAsciiWord[char.charCodeAt(0)] = 1;
 
-/** Two generations bound the cache: what was not used since the last turnover falls out. */
-let recent = new Map<string, Word[]>();
-let older = new Map<string, Word[]>();
+const spacedWords = newBoundedCache<string, Word[]>(CACHE_WORDS);
+const grams = newBoundedCache<string, Word>(CACHE_WORDS);
+const characters = newBoundedCache<string, Word>(CACHE_WORDS);
 
 /**
  * The words of a text in order: NFKC, lower case, split at everything but letters, marks and numbers, folded, stemmed;
@@ -76,45 +77,38 @@ function appendAscii(words: Word[], text: string): void {
 }
 
 function append(words: Word[], raw: string): void {
-  let found = recent.get(raw);
-  if (found === undefined) found = remember(raw);
-  if (found.length === 1) words.push(found[0]!);
+  const found = spacedWords.get(raw);
+  if (found === undefined) appendUnknown(words, raw);
+  else if (found.length === 1) words.push(found[0]!);
   else for (const word of found) words.push(word);
 }
 
-function remember(raw: string): Word[] {
-  if (raw.length > MAX_CACHED_LETTERS) return analyzeRaw(raw);
-  // A slice of a text keeps the whole text alive in V8; the copy does not.
-  const key = Buffer.from(raw, 'utf16le').toString('utf16le');
-  const words = older.get(raw) ?? analyzeRaw(key);
-  if (recent.size >= CACHE_WORDS) {
-    older = recent;
-    recent = new Map();
+function appendUnknown(words: Word[], raw: string): void {
+  if (SPACELESS.test(raw)) {
+    for (const [run] of raw.matchAll(SPACELESS_RUN)) {
+      if (SPACELESS.test(run)) appendGrams(words, run);
+      else append(words, run);
+    }
+    return;
   }
-  recent.set(key, words);
-  return words;
+  const key = ownCopy(raw);
+  const found = analyzeSpaced(key);
+  if (raw.length <= MAX_CACHED_LETTERS) spacedWords.set(key, found);
+  words.push(...found);
 }
 
-function analyzeRaw(raw: string): Word[] {
-  if (!SPACELESS.test(raw)) {
-    return analyzeSpaced(raw);
-  }
-  const words: Word[] = [];
-  for (const [run] of raw.matchAll(SPACELESS_RUN)) {
-    if (SPACELESS.test(run)) appendGrams(words, run);
-    else words.push(...analyzeSpaced(run));
-  }
-  return words;
-}
+/** A slice of a text keeps the whole text alive in V8; the copy does not. */
+const ownCopy = (text: string): string => Buffer.from(text, 'utf16le').toString('utf16le');
 
-/** One change between letters and digits separates two words (b12, 10mg); longer mixtures are codes and stay whole. */
-const LETTERS_AND_DIGITS = /^(?:([a-z]+)(\d+)|(\d+)([a-z]+))$/;
+/** Letters and digits change places at most twice (b12, 10mg, il1β): words of their own. More often: a code, kept whole. */
+const LETTERS_AND_DIGITS = /^(?:\p{L}+\p{N}+\p{L}*|\p{N}+\p{L}+\p{N}*)$/u;
+const SAME_KIND = /\p{L}+|\p{N}+/gu;
 
 function analyzeSpaced(raw: string): Word[] {
   const bare = fold(raw);
   if (bare === '') return [];
-  const parts = LETTERS_AND_DIGITS.exec(bare);
-  return parts ? [makeWord(parts[1] ?? parts[3]!), makeWord(parts[2] ?? parts[4]!)] : [makeWord(bare)];
+  if (!LETTERS_AND_DIGITS.test(bare)) return [makeWord(bare)];
+  return Array.from(bare.matchAll(SAME_KIND), ([part]) => makeWord(part));
 }
 
 function makeWord(bare: string): Word {
@@ -124,23 +118,30 @@ function makeWord(bare: string): Word {
 
 const NO_TRIGRAMS = new Uint32Array(0);
 
-function makeGram(text: string, kind: 'gram' | 'character'): Word {
-  return { bare: text, stem: text, dimension: dimensionOf(text), trigrams: NO_TRIGRAMS, kind };
+function gramOf(text: string, kind: 'gram' | 'character'): Word {
+  const cache = kind === 'gram' ? grams : characters;
+  let gram = cache.get(text);
+  if (gram === undefined) {
+    const own = ownCopy(text);
+    gram = { bare: own, stem: own, dimension: dimensionOf(own), trigrams: NO_TRIGRAMS, kind };
+    cache.set(own, gram);
+  }
+  return gram;
 }
 
 /** Bigrams of the run; a Han character without a Han neighbour is a word of its own (猫が好き: 猫, 好). */
 function appendGrams(words: Word[], run: string): void {
-  const characters = Array.from(run);
-  if (characters.length === 1) {
-    words.push(makeGram(run, 'gram'));
+  const letters = Array.from(run);
+  if (letters.length === 1) {
+    words.push(gramOf(run, 'gram'));
     return;
   }
   let previousHan = false;
-  let han = HAN.test(characters[0]!);
-  for (let i = 0; i < characters.length; i++) {
-    const nextHan = i + 1 < characters.length && HAN.test(characters[i + 1]!);
-    if (han) words.push(makeGram(characters[i]!, previousHan || nextHan ? 'character' : 'gram'));
-    if (i + 1 < characters.length) words.push(makeGram(characters[i]! + characters[i + 1]!, 'gram'));
+  let han = HAN.test(letters[0]!);
+  for (let i = 0; i < letters.length; i++) {
+    const nextHan = i + 1 < letters.length && HAN.test(letters[i + 1]!);
+    if (han) words.push(gramOf(letters[i]!, previousHan || nextHan ? 'character' : 'gram'));
+    if (i + 1 < letters.length) words.push(gramOf(letters[i]! + letters[i + 1]!, 'gram'));
     previousHan = han;
     han = nextHan;
   }
