@@ -4,11 +4,12 @@
  *
  *   node bench/retrieval/in-memory.ts [data directory]     or MANUSHYA_BENCH_DATA
  *
- * The directory holds `scifact/` (BEIR: scifact.corpus.jsonl, scifact.topics.tsv, scifact.qrels) and `beam/<n>/`
+ * DETAILS=1 adds the BEAM question types, SIZES=0,200 sets the chunk sizes (0: whole). The directory holds `scifact/` (BEIR: scifact.corpus.jsonl, scifact.topics.tsv, scifact.qrels) and `beam/<n>/`
  * (chat.json, probing_questions.json).
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { hashedEmbedding } from '../../server/src/modules/knowledge/embeddings/hashed.ts';
 import {
   type AnalyzedQuery,
   analyzeDocument,
@@ -274,6 +275,29 @@ function reportBeam(name: string, result: ReturnType<typeof beam>, details: bool
   );
 }
 
+/** CPU microseconds for a text of 20 words, after warming up. */
+function reportSpeed(directory: string): void {
+  const texts: string[] = [];
+  for (const line of readLines(join(directory, 'scifact.corpus.jsonl'))) {
+    const words = (JSON.parse(line) as { text: string }).text.split(/\s+/);
+    for (let i = 0; i + 20 <= words.length && texts.length < 40_000; i += 20) {
+      texts.push(words.slice(i, i + 20).join(' '));
+    }
+  }
+  const measure = (name: string, work: (text: string) => void) => {
+    texts.slice(0, 5_000).forEach(work);
+    const before = process.cpuUsage();
+    texts.forEach(work);
+    const { user, system } = process.cpuUsage(before);
+    console.log(
+      `${name.padEnd(28)} ${((user + system) / texts.length).toFixed(1)} us CPU a text of 20 words`,
+    );
+  };
+  measure('analyzeDocument', (text) => analyzeDocument(text));
+  measure('analyzeDocument, words only', (text) => analyzeDocument(text, { trigrams: false }));
+  measure('hashedEmbedding', hashedEmbedding);
+}
+
 if (import.meta.main) {
   const directory = process.argv[2] ?? process.env.MANUSHYA_BENCH_DATA;
   if (!directory) throw new Error('give the data directory as an argument or in MANUSHYA_BENCH_DATA');
@@ -286,4 +310,5 @@ if (import.meta.main) {
   }
   reportBeam('BEAM', beam(join(directory, 'beam'), false), details);
   reportBeam('BEAM, user messages only', beam(join(directory, 'beam'), true), details);
+  reportSpeed(join(directory, 'scifact'));
 }

@@ -6,6 +6,9 @@ import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionRoutes } from '#modules/access/sessions/routes.ts';
 import { authenticateToken } from '#modules/access/sessions/service.ts';
 import { planOf } from '#modules/access/tenants/service.ts';
+import { corpusRoutes } from '#modules/knowledge/corpora/routes.ts';
+import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jobs.ts';
+import { documentRoutes } from '#modules/knowledge/documents/routes.ts';
 import { memoryJobs, memorySchedules } from '#modules/knowledge/memory/jobs.ts';
 import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
 import type { Config } from '#platform/config.ts';
@@ -16,6 +19,7 @@ import { migrate } from '#platform/db/migrate.ts';
 import { openDatabase } from '#platform/db/open.ts';
 import { flushDenials } from '#platform/facts/denials.ts';
 import { createRelay } from '#platform/facts/relay.ts';
+import { pruneIdempotencyKeys } from '#platform/http/idempotency.ts';
 import { operationRoutes } from '#platform/http/operations.ts';
 import type { Route } from '#platform/http/route.ts';
 import { buildServer } from '#platform/http/server.ts';
@@ -32,16 +36,21 @@ export const routes: Route[] = [
   ...identityRoutes,
   ...sessionRoutes,
   ...memoryRoutes,
+  ...corpusRoutes,
+  ...documentRoutes,
   ...operationRoutes,
 ];
 
 /** Every kind of background work, and which facts it follows from. */
-export const jobs: JobDefinition[] = [...memoryJobs];
+export const jobsOf = (config: Config): JobDefinition[] => [...memoryJobs, ...documentJobs(config)];
 
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [
   ...memorySchedules,
+  ...documentSchedules,
   { name: 'access.flush', pattern: '* * * * * *', run: flushDenials },
+  { name: 'idempotency.prune', pattern: '0 7 * * * *', run: pruneIdempotencyKeys },
+  { name: 'database.vacuum', pattern: '0 */10 * * * *', run: (app) => app.database.vacuum() },
 ];
 
 /** What the platform asks features for. */
@@ -112,7 +121,7 @@ export async function start(
   try {
     let queue: JobQueue | undefined;
     if (parts.work) {
-      queue = await openJobs(app, jobs, { supervise: true });
+      queue = await openJobs(app, jobsOf(config), { supervise: true });
       const relay = createRelay(app, queue.sink);
       const clock = startSchedules(app, schedules);
       app.nudgeRelay = relay.nudge;

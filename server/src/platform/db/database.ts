@@ -30,6 +30,7 @@ type Results<S extends readonly Statement<unknown>[]> = { [I in keyof S]: Rows<S
 export interface Db {
   /** The tenant all statements run for; undefined for the operator, who sees all. */
   readonly tenant: string | undefined;
+  readonly inTransaction: boolean;
   /** Runs statements in one round trip. Outside `transaction` they are one transaction: all take effect or none. */
   batch<const S extends readonly Statement<unknown>[]>(statements: S): Promise<Results<S>>;
   rows<Row>(statement: Statement<Row>): Promise<Row[]>;
@@ -55,14 +56,16 @@ function createDb(pool: pg.Pool, tenant: string | undefined): Db {
     const results = await sendBatch(client, [...enter, ...statements]);
     return enter.length ? results.slice(1) : results;
   };
-  const db = withQueries(tenant, (statements) => withClient(pool, (client) => send(client, statements)));
+  const db = withQueries(tenant, false, (statements) =>
+    withClient(pool, (client) => send(client, statements)),
+  );
   return {
     ...db,
     transaction: (work) =>
       withClient(pool, async (client) => {
         await sendBatch(client, [sql`begin`, ...enter]);
         const tx: Db = {
-          ...withQueries(tenant, (statements) => sendBatch(client, [...statements])),
+          ...withQueries(tenant, true, (statements) => sendBatch(client, [...statements])),
           transaction: (inner) => inner(tx),
         };
         try {
@@ -86,10 +89,12 @@ function createDb(pool: pg.Pool, tenant: string | undefined): Db {
 
 function withQueries(
   tenant: string | undefined,
+  inTransaction: boolean,
   send: (statements: readonly Statement<unknown>[]) => Promise<Result<unknown>[]>,
 ): Omit<Db, 'transaction'> {
   return {
     tenant,
+    inTransaction,
     batch: (async (statements: readonly Statement<unknown>[]) =>
       statements.length ? send(statements) : []) as Db['batch'],
     rows: async <Row>(statement: Statement<Row>) => (await send([statement]))[0]!.rows as Row[],

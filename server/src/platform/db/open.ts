@@ -96,10 +96,8 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
   for (const pool of [operatorPool, appPool]) pool.on('error', onError);
   return {
     ...databaseOf('postgresql', operatorPool, appPool, appRole),
-    // autovacuum does the rest; fresh statistics after bulk loads help the planner at once.
-    vacuum: async () => {
-      await operatorPool.query('analyze');
-    },
+    // autovacuum does it
+    vacuum: async () => {},
     close: async () => {
       await Promise.all([operatorPool.end(), appPool.end()]);
     },

@@ -15,16 +15,72 @@ export interface FactInput {
   data?: Record<string, unknown>;
 }
 
+/** A fact as it is stored, except for its tenant. */
+export interface FactRow {
+  id: string;
+  type: string;
+  actor_type: string;
+  actor_id: string;
+  resource_type: string;
+  resource_id: string | undefined;
+  outcome: string;
+  before: Record<string, unknown> | undefined;
+  after: Record<string, unknown> | undefined;
+  data: Record<string, unknown>;
+  request_id: string;
+  ip: string | undefined;
+  user_agent: string | undefined;
+  created_at: string;
+}
+
+/** What a fact of this request says; to be stored with `insertFacts` where many go together. */
+export function factRow({ actor, request, requestId }: Ctx, input: FactInput): FactRow {
+  return {
+    id: input.id ?? uuidv7(),
+    type: input.type,
+    actor_type: actor.type,
+    actor_id: actor.identity_id ?? actor.credential,
+    resource_type: input.resource_type,
+    resource_id: input.resource_id,
+    outcome: input.outcome ?? 'success',
+    before: redacted(input.before),
+    after: redacted(input.after),
+    data: redacted(input.data) ?? {},
+    request_id: requestId,
+    ip: request?.ip,
+    user_agent: request?.user_agent?.slice(0, 400),
+    created_at: new Date().toISOString(),
+  };
+}
+
 /** The statement that writes a fact; it belongs in the batch or transaction of the change itself. */
 export function fact(ctx: Ctx, input: FactInput): Statement {
-  const { actor, request } = ctx;
+  const row = factRow(ctx, input);
   return sql`
-    insert into facts (tenant_id, id, type, actor_type, actor_id, on_behalf_of, resource_type, resource_id, outcome,
+    insert into facts (tenant_id, id, type, actor_type, actor_id, resource_type, resource_id, outcome,
       before, after, data, request_id, ip, user_agent, created_at)
-    values (${ctx.tenant}, ${input.id ?? uuidv7()}, ${input.type}, ${actor.type}, ${actor.identity_id ?? actor.credential}, ${null},
-      ${input.resource_type}, ${input.resource_id}, ${input.outcome ?? 'success'},
-      ${redacted(input.before)}, ${redacted(input.after)}, ${redacted(input.data) ?? '{}'},
-      ${ctx.requestId}, ${request?.ip}, ${request?.user_agent?.slice(0, 400)}, ${new Date()})`;
+    values (${ctx.tenant}, ${row.id}, ${row.type}, ${row.actor_type}, ${row.actor_id}, ${row.resource_type},
+      ${row.resource_id}, ${row.outcome}, ${row.before}, ${row.after}, ${row.data}, ${row.request_id}, ${row.ip},
+      ${row.user_agent}, ${row.created_at})`;
+}
+
+/** The statement that writes the facts of several requests of one tenant. */
+export function insertFacts(tenant: string, rows: FactRow[]): Statement {
+  const column = <K extends keyof FactRow>(name: K) => rows.map((row) => row[name]);
+  const json = (name: 'before' | 'after' | 'data') =>
+    rows.map((row) => (row[name] === undefined ? null : JSON.stringify(row[name])));
+  return sql`
+    insert into facts (tenant_id, id, type, actor_type, actor_id, resource_type, resource_id, outcome,
+      before, after, data, request_id, ip, user_agent, created_at)
+    select ${tenant}, r.id, r.type, r.actor_type, r.actor_id, r.resource_type, r.resource_id, r.outcome,
+      r.before::jsonb, r.after::jsonb, r.data::jsonb, r.request_id, r.ip, r.user_agent, r.created_at
+    from unnest(${column('id')}::uuid[], ${column('type')}::text[], ${column('actor_type')}::text[],
+      ${column('actor_id')}::text[], ${column('resource_type')}::text[], ${column('resource_id')}::text[],
+      ${column('outcome')}::text[], ${json('before')}::text[], ${json('after')}::text[], ${json('data')}::text[],
+      ${column('request_id')}::text[], ${column('ip')}::text[], ${column('user_agent')}::text[],
+      ${column('created_at')}::timestamptz[])
+      as r (id, type, actor_type, actor_id, resource_type, resource_id, outcome, before, after, data, request_id, ip,
+        user_agent, created_at)`;
 }
 
 const secretName =

@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify';
-import type { Ctx } from '../context.ts';
+import type { App, Ctx } from '../context.ts';
 import { decrypt, encrypt, sameBytes, sha256 } from '../crypto.ts';
 import { sql } from '../db/sql.ts';
 import { badRequest, conflict } from '../errors.ts';
@@ -76,6 +76,13 @@ export async function idempotently(
   } finally {
     ctx.db = db;
   }
+}
+
+/** Removes keys past their time. */
+export async function pruneIdempotencyKeys(app: App): Promise<void> {
+  await app.database.operator.run(
+    sql`delete from idempotency_keys where tenant_id is not null and expires_at <= ${new Date()}`,
+  );
 }
 
 type Scope = readonly [credential: string, method: string, path: string, key: string];

@@ -40,7 +40,7 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
     preValidation: (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void) => {
       if (isEmptyObject(request.body) && route.bodyOptional) request.body = {};
       done(
-        namesTenant(request)
+        namesOtherTenant(request)
           ? badRequest('TENANT_ID_NOT_ALLOWED', 'The tenant comes from the credential. Leave tenant_id out.')
           : undefined,
       );
@@ -147,9 +147,18 @@ function developmentActor({ headers }: FastifyRequest): Authenticated | undefine
   };
 }
 
-const namesTenant = ({ body, query }: FastifyRequest): boolean =>
-  (typeof body === 'object' && body !== null && !Array.isArray(body) && Object.hasOwn(body, 'tenant_id')) ||
-  (typeof query === 'object' && query !== null && 'tenant_id' in query);
+/**
+ * The tenant comes from the credential and nothing else: naming another one is refused, naming one's own means nothing.
+ * @returns true when a body or query names a tenant that is not the caller's
+ */
+function namesOtherTenant({ body, query, ctx }: FastifyRequest): boolean {
+  for (const part of [body, query] as (Record<string, unknown> | undefined)[]) {
+    if (typeof part !== 'object' || part === null || !Object.hasOwn(part, 'tenant_id')) continue;
+    if (!ctx?.tenant || part.tenant_id !== ctx.tenant) return true;
+    delete part.tenant_id;
+  }
+  return false;
+}
 
 async function handle(
   app: App,
@@ -165,6 +174,9 @@ async function handle(
   else answer = await idempotently(ctx, request, request.body, work as () => Promise<Answer>);
   if (route.method !== 'GET') app.nudgeRelay();
   if (answer instanceof Stream) {
+    // A stream is written past Fastify, which would drop what was set on its reply: deprecation of aliases, limits.
+    for (const [name, value] of Object.entries(reply.getHeaders()))
+      if (value !== undefined) reply.raw.setHeader(name, value);
     reply.hijack();
     await answer.write(request, reply.raw);
     return reply;

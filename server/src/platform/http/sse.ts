@@ -15,13 +15,32 @@ export const frame = ({ event, id, data }: Frame): string =>
 export interface EventStream {
   /** Resolves when there is room for more. Does nothing once the client is gone. */
   send(event: Frame): Promise<void>;
-  end(): void;
+  /** Ends the answer. What the reader has not taken after `lingerMs` is dropped with its connection. */
+  end(lingerMs?: number): void;
   readonly closed: boolean;
   onClose(listener: () => void): void;
 }
 
+export interface EventStreamOptions {
+  headers?: Record<string, string>;
+  /** A reader that takes nothing for so long is taken for gone. */
+  stallMs?: number;
+}
+
 /** Begins the answer. From here on failures are events, not statuses. */
-export function openEventStream(response: ServerResponse, headers: Record<string, string> = {}): EventStream {
+export function openEventStream(
+  response: ServerResponse,
+  { headers = {}, stallMs = 60_000 }: EventStreamOptions = {},
+): EventStream {
+  const listeners: (() => void)[] = [];
+  // The client may have left while the work was prepared: then `close` has been and will not come again.
+  let closed = response.closed || response.destroyed;
+  response.once('close', () => {
+    closed = true;
+    for (const listener of listeners) listener();
+  });
+  // `close` follows and says the same.
+  response.on('error', () => {});
   response.writeHead(200, {
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-cache, no-transform',
@@ -30,32 +49,18 @@ export function openEventStream(response: ServerResponse, headers: Record<string
     ...headers,
   });
   response.flushHeaders();
-  let closed = false;
-  const listeners: (() => void)[] = [];
-  response.once('close', () => {
-    closed = true;
-    for (const listener of listeners) listener();
-  });
-  response.on('error', () => {
-    closed = true;
-  });
   return {
     send: (event) => {
       if (closed || response.writableEnded) return Promise.resolve();
       if (response.write(frame(event))) return Promise.resolve();
       // The reader is slower than we are: hold back instead of buffering without bound.
-      return new Promise((resolve) => {
-        const go = () => {
-          response.off('drain', go);
-          response.off('close', go);
-          resolve();
-        };
-        response.once('drain', go);
-        response.once('close', go);
-      });
+      return roomIn(response, stallMs);
     },
-    end: () => {
-      if (!response.writableEnded) response.end();
+    end: (lingerMs = stallMs) => {
+      if (closed || response.writableEnded) return;
+      response.end();
+      const linger = setTimeout(() => response.destroy(), lingerMs).unref();
+      response.once('close', () => clearTimeout(linger));
     },
     get closed() {
       return closed;
@@ -65,4 +70,18 @@ export function openEventStream(response: ServerResponse, headers: Record<string
       else listeners.push(listener);
     },
   };
+}
+
+function roomIn(response: ServerResponse, stallMs: number): Promise<void> {
+  return new Promise((resolve) => {
+    const stall = setTimeout(() => response.destroy(), stallMs);
+    const go = () => {
+      clearTimeout(stall);
+      response.off('drain', go);
+      response.off('close', go);
+      resolve();
+    };
+    response.once('drain', go);
+    response.once('close', go);
+  });
 }

@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import type { App, Ctx } from '#platform/context.ts';
 import { systemCtx } from '#platform/context.ts';
 import { fact } from '#platform/facts/record.ts';
@@ -18,9 +19,12 @@ import {
 } from './store.ts';
 
 const batch = 1_000;
+/** What was just written is soon followed by more; a larger batch costs far less a memory. */
+const gatherMs = 150;
 
 /** Embeds and counts what waits in a tenant, a batch at a time, until nothing does. */
 async function embedWaiting(ctx: Ctx): Promise<void> {
+  await setTimeout(gatherMs, undefined, { signal: ctx.signal });
   for (;;) {
     ctx.signal.throwIfAborted();
     const waiting = await listWaiting(ctx.db, batch);

@@ -1,9 +1,11 @@
 import { Compile } from 'typebox/compile';
-import type { Ctx, Target } from '#platform/context.ts';
+import type { App, Ctx, Target } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
+import { createGatherer } from '#platform/db/gather.ts';
 import { invalid, notFound } from '#platform/errors.ts';
-import { fact } from '#platform/facts/record.ts';
+import { type FactRow, fact, factRow, insertFacts } from '#platform/facts/record.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
+import { perApp } from '#platform/per-app.ts';
 import { isPermitted } from '#platform/permission.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { analyzeDocument, countTexts, encodeSparse } from '../retrieval/service.ts';
@@ -13,9 +15,8 @@ import {
   deleteVectors,
   dequeueMemories,
   enqueueMemory,
-  findMemory,
+  findMemories,
   insertMemories,
-  insertMemory,
   listMemories,
   lockMemories,
   lockMemory,
@@ -98,18 +99,47 @@ const resourceOf = ({ words: _w, trigrams: _t, ...row }: MemoryRow): Memory => (
   embedding_status: 'pending',
 });
 
+/** A memory to be stored with the fact of it. */
+interface NewMemory {
+  row: MemoryRow;
+  fact: FactRow;
+}
+
+const storeMemories = (ctx: { app: App }, db: Db, memories: NewMemory[]) =>
+  db.batch([
+    ...insertMemories(
+      db.tenant!,
+      memories.map(({ row }) => row),
+      ctx.app.vectorTypes,
+    ),
+    insertFacts(
+      db.tenant!,
+      memories.map((memory) => memory.fact),
+    ),
+  ]);
+
+// Concurrent creates of a tenant share a transaction: each still has its own row, fact and answer.
+const gatherCreates = perApp((app) =>
+  createGatherer<NewMemory, void>(async (tenant, memories) => {
+    await storeMemories({ app }, app.database.tenant(tenant), memories);
+    return [];
+  }),
+);
+
 /** Stores a memory of the caller's. It can be found by its words at once; its vector follows. */
 export async function createMemory(ctx: Ctx, input: MemoryCreate): Promise<Memory> {
   const row = newRow(ctx, input, new Date());
-  await ctx.db.batch([
-    ...insertMemory(row),
-    fact(ctx, {
+  const memory: NewMemory = {
+    row,
+    fact: factRow(ctx, {
       type: 'memory.created',
       resource_type: 'memory',
       resource_id: row.id,
       after: { type: row.type, length: row.text.length, expires_at: row.expires_at },
     }),
-  ]);
+  };
+  if (ctx.db.inTransaction) await storeMemories(ctx, ctx.db, [memory]);
+  else await gatherCreates(ctx.app)(ctx.tenant, memory);
   return resourceOf(row);
 }
 
@@ -132,7 +162,7 @@ export async function createMemories(ctx: Ctx, inputs: unknown[]) {
   });
   if (rows.length > 0) {
     await ctx.db.batch([
-      ...insertMemories(ctx.tenant, ctx.actor.identity_id!, now.toISOString(), rows, ctx.app.vectorTypes),
+      ...insertMemories(ctx.tenant, rows, ctx.app.vectorTypes),
       fact(ctx, {
         type: 'memory.bulk_created',
         resource_type: 'memory',
@@ -158,9 +188,17 @@ function rowOrProblem(ctx: Ctx, input: unknown, now: Date): MemoryRow | string {
   }
 }
 
+const gatherReads = perApp((app) =>
+  createGatherer<string, Memory | undefined>(async (tenant, ids) => {
+    const found = await findMemories(app.database.tenant(tenant), ids, new Date());
+    const byId = new Map(found.map((memory) => [memory.id, memory]));
+    return ids.map((id) => byId.get(id.toLowerCase()));
+  }, 4),
+);
+
 /** @throws ApiError 404 also for what is deleted, expired, or not the caller's to see */
 export async function getMemory(ctx: Ctx, id: string): Promise<Memory> {
-  const memory = isUuid(id) ? await findMemory(ctx.db, id, new Date()) : undefined;
+  const memory = isUuid(id) ? await gatherReads(ctx.app)(ctx.tenant, id) : undefined;
   if (!memory || !(await isPermitted(ctx, 'memory:read', targetOf(memory)))) throw notFound('Memory');
   return memory;
 }

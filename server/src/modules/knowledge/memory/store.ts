@@ -18,56 +18,38 @@ const shown = sql`
     then 'pending' else 'ready' end as embedding_status,
   m.created_at, m.updated_at, m.tenant_id`;
 
-/** The row and its place in the queue of texts to be counted and embedded. */
-export const insertMemory = (row: MemoryRow): Statement[] => [
-  sql`
-    insert into memories (tenant_id, id, identity_id, text, type, metadata, session_id, role, occurred_at, ttl_days,
-      expires_at, version, created_at, updated_at, words, trigrams)
-    values (${row.tenant_id}, ${row.id}, ${row.identity_id}, ${row.text}, ${row.type}, ${row.metadata}, ${row.session_id},
-      ${row.role}, ${row.occurred_at}, ${row.ttl_days}, ${row.expires_at}, 1, ${row.created_at}, ${row.created_at},
-      ${row.words}, ${row.trigrams})`,
-  sql`insert into memory_queue (tenant_id, memory_id, created_at) values (${row.tenant_id}, ${row.id}, ${row.created_at})`,
-];
-
-/** Many rows of one identity in one statement. */
-export function insertMemories(
-  tenant: string,
-  identity: string,
-  now: string,
-  rows: MemoryRow[],
-  types: VectorTypes,
-): Statement[] {
+/** The rows, and their places in the queue of texts to be counted and embedded. */
+export function insertMemories(tenant: string, rows: MemoryRow[], types: VectorTypes): Statement[] {
   const column = <K extends keyof MemoryRow>(name: K) => rows.map((row) => row[name]);
-  const ids = column('id');
   return [
     sql`
       insert into memories (tenant_id, id, identity_id, text, type, metadata, session_id, role, occurred_at, ttl_days,
         expires_at, version, created_at, updated_at, words, trigrams)
-      select ${tenant}, r.id, ${identity}, r.text, r.type, r.metadata::jsonb, r.session_id, r.role, r.occurred_at, r.ttl_days,
-        r.expires_at, 1, ${now}, ${now}, r.words, r.trigrams
-      from unnest(${ids}::uuid[], ${column('text')}::text[], ${column('type')}::text[],
-        ${rows.map(({ metadata }) => JSON.stringify(metadata))}::text[], ${column('session_id')}::text[], ${column('role')}::text[],
-        ${column('occurred_at')}::timestamptz[], ${column('ttl_days')}::int[], ${column('expires_at')}::timestamptz[],
-        ${binaryArray(types.sparsevec, column('words'))}::sparsevec[], ${binaryArray(types.sparsevec, column('trigrams'))}::sparsevec[])
-        as r (id, text, type, metadata, session_id, role, occurred_at, ttl_days, expires_at, words, trigrams)`,
+      select ${tenant}, r.id, r.identity_id, r.text, r.type, r.metadata::jsonb, r.session_id, r.role, r.occurred_at,
+        r.ttl_days, r.expires_at, 1, r.created_at, r.created_at, r.words, r.trigrams
+      from unnest(${column('id')}::uuid[], ${column('identity_id')}::uuid[], ${column('text')}::text[],
+        ${column('type')}::text[], ${rows.map(({ metadata }) => JSON.stringify(metadata))}::text[],
+        ${column('session_id')}::text[], ${column('role')}::text[], ${column('occurred_at')}::timestamptz[],
+        ${column('ttl_days')}::int[], ${column('expires_at')}::timestamptz[], ${column('created_at')}::timestamptz[],
+        ${binaryArray(types.sparsevec, column('words'))}::sparsevec[],
+        ${binaryArray(types.sparsevec, column('trigrams'))}::sparsevec[])
+        as r (id, identity_id, text, type, metadata, session_id, role, occurred_at, ttl_days, expires_at, created_at,
+          words, trigrams)`,
     sql`
       insert into memory_queue (tenant_id, memory_id, created_at)
-      select ${tenant}, id, ${now} from unnest(${ids}::uuid[]) as r (id)`,
+      select ${tenant}, r.id, r.created_at
+      from unnest(${column('id')}::uuid[], ${column('created_at')}::timestamptz[]) as r (id, created_at)`,
   ];
 }
 
-/** A memory that is neither deleted nor expired at `now`. */
-export const findMemory = (db: Db, id: string, now: Date): Promise<Memory | undefined> =>
-  db.one(sql<Memory>`
-    select m.id, m.identity_id, m.text, m.type, m.metadata, m.metadata as meta_data, m.session_id, m.role, m.occurred_at,
-      null::float8 as score, m.version, m.ttl_days, m.expires_at,
-      case when exists (select 1 from memory_queue q where q.tenant_id = m.tenant_id and q.memory_id = m.id)
-        then 'pending' else 'ready' end as embedding_status,
-      m.created_at, m.updated_at, m.tenant_id
-    from memories m
-    where m.tenant_id = ${db.tenant} and m.id = ${id} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})`);
+/** Those of these memories that are neither deleted nor expired at `now`. */
+export const findMemories = (db: Db, ids: string[], now: Date): Promise<Memory[]> =>
+  db.rows(sql<Memory>`
+    select ${shown} from memories m
+    where m.tenant_id = ${db.tenant} and m.id = any(${ids}::uuid[]) and m.deleted_at is null
+      and (m.expires_at is null or m.expires_at > ${now})`);
 
-/** The same, kept from changing until the transaction ends. */
+/** A memory, kept from changing until the transaction ends. */
 export const lockMemory = (tx: Db, id: string, now: Date): Promise<Memory | undefined> =>
   tx.one(sql<Memory>`
     select ${shown} from memories m

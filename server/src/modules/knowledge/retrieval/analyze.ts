@@ -110,7 +110,8 @@ export interface AnalyzedQuery {
   language: string;
 }
 
-/** A query is cut after this many distinct terms. */
+/** A query is cut after this many characters and distinct terms. */
+const MAX_QUERY_CHARACTERS = 16_384;
 const MAX_QUERY_TERMS = 256;
 
 const BACKGROUND_CONTENT = 0.01;
@@ -119,7 +120,7 @@ const BACKGROUND_FUNCTION = 0.5;
 
 /** Terms of a query. A query of function words only keeps them all; one without words has no terms. */
 export function analyzeQuery(text: string): AnalyzedQuery {
-  const words = wordsOf(text).filter((word) => word.kind !== 'character');
+  const words = wordsOf(text.slice(0, MAX_QUERY_CHARACTERS)).filter((word) => word.kind !== 'character');
   const language = recogniseLanguage(words);
   const dropped = FUNCTION_WORDS[language] ?? ENGLISH_DROPPED;
   const content = words.filter((word) => !dropped.has(word.bare));
@@ -129,7 +130,7 @@ export function analyzeQuery(text: string): AnalyzedQuery {
     trigrams: new Map(),
     termByDimension: new Map(),
     pairs: [],
-    firstPerson: speaksOfItself(text, words, language),
+    firstPerson: speaksOfItself(text.slice(0, MAX_QUERY_CHARACTERS), words, language),
     language,
   };
   const seenPairs = new Set<string>();

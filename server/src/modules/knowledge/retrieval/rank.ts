@@ -58,13 +58,19 @@ const ROLE = 0.15;
 /** Turns further apart than this do not support one another. */
 const NEIGHBOUR_GAP_MS = 30 * 60_000;
 
+/**
+ * Texts of the first so many candidates are read for pairs of words; the rest keeps its inner products (reading is
+ * nearly the whole cost of a search of long texts).
+ */
+const READ_TEXTS = 100;
+
 /** Text beyond this many characters is not read when candidates are re-ranked; the index has seen all of it. */
 export const READ_CHARACTERS = 32_768;
 
 /**
  * Orders candidates by relevance: words, trigrams, neighbouring query words that are neighbours in the text, support
  * from the turns around, and the author's own turns for a query in the first person. Candidates that match nothing
- * stay, with score 0. `vectors` may be passed when they were built for the search already.
+ * stay, with score 0. Beyond the first READ_TEXTS candidates `matched` is empty. `vectors` may be passed when they were built for the search already.
  */
 export function rerank<C extends Candidate>(
   query: AnalyzedQuery,
@@ -74,8 +80,11 @@ export function rerank<C extends Candidate>(
 ): Ranked<C>[] {
   const reader = makeReader(query, stats, vectors);
   const trigramScale = vectors.ZG > 0 ? (TRIGRAMS * vectors.Z) / vectors.ZG : 0;
-  const ranked = candidates.map((candidate): Ranked<C> => {
-    const seen = reader(candidate);
+  const quick = ({ words, trigrams }: C) => (words ?? 0) + trigramScale * (trigrams ?? 0);
+  const ordered = [...candidates].sort((a, b) => quick(b) - quick(a));
+  const ranked = ordered.map((candidate, position): Ranked<C> => {
+    const scored = candidate.words != null && candidate.trigrams != null;
+    const seen = scored && position >= READ_TEXTS ? unread(candidate) : reader(candidate);
     const parts: ScoreParts = {
       words: seen.words,
       trigrams: trigramScale * seen.trigrams,
@@ -106,6 +115,10 @@ export function compareRanked(a: Ranked, b: Ranked): number {
 }
 
 type Reading = Pick<ScoreParts, 'words' | 'trigrams' | 'pairs' | 'matched'>;
+
+function unread({ words, trigrams }: Candidate): Reading {
+  return { words: words ?? 0, trigrams: trigrams ?? 0, pairs: 0, matched: [] };
+}
 
 /** Returns a function that scores one text against the query; what is known of a word is kept between texts. */
 function makeReader(query: AnalyzedQuery, stats: CollectionStats, vectors: QueryVectors) {
