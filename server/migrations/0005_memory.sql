@@ -38,6 +38,7 @@ create table memory_queue (
 );
 select stamp_tenant_table('memory_queue');
 
+-- No foreign key: its check costs more than the row, and whoever removes a memory removes its vectors beside it.
 -- Dense vectors in a narrow table of their own, stored inline: vectors over 450 dimensions would be moved out of line
 -- and make exact scans five to ten times slower.
 create table memory_vectors (
@@ -45,8 +46,7 @@ create table memory_vectors (
   memory_id uuid not null,
   model text not null,
   embedding vector not null,
-  primary key (tenant_id, memory_id, model),
-  foreign key (tenant_id, memory_id) references memories (tenant_id, id) on delete cascade
+  primary key (tenant_id, memory_id, model)
 );
 select stamp_tenant_table('memory_vectors');
 alter table memory_vectors alter column embedding set storage external;

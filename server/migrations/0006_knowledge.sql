@@ -22,9 +22,13 @@ create table documents (
   content bytea not null,
   content_hash bytea not null,
   options jsonb not null default '{}',
+  -- The identity that stored it; policies see it as the owner.
+  created_by uuid,
   status text not null check (status in ('queued', 'processing', 'succeeded', 'failed')),
   -- Grows with each time it is queued; a job works only on the attempt it was made for.
   attempt int not null default 1,
+  -- How often it was queued again because its job had died; a document that kills its worker must not do so for ever.
+  requeues int not null default 0,
   failure_reason text,
   num_chunks int,
   created_at timestamptz not null,
@@ -49,6 +53,8 @@ create table chunks (
   corpus_id text not null,
   position int not null,
   text text not null,
+  -- Title and headings that search reads before the text; words, trigrams and vectors are made of both.
+  above text not null default '',
   heading_path jsonb not null default '[]',
   offset_start int not null,
   offset_end int not null,
@@ -56,7 +62,8 @@ create table chunks (
   trigrams sparsevec not null,
   primary key (tenant_id, id),
   unique (tenant_id, document_id, position),
-  foreign key (tenant_id, document_id) references documents (tenant_id, id) on delete cascade
+  -- No cascade: chunks, vectors and statistics leave together, by name.
+  foreign key (tenant_id, document_id) references documents (tenant_id, id)
 );
 select stamp_tenant_table('chunks');
 alter table chunks alter column words set storage external;
@@ -70,8 +77,9 @@ create table chunk_vectors (
   corpus_id text not null,
   model text not null,
   embedding vector not null,
-  primary key (tenant_id, chunk_id, model),
-  foreign key (tenant_id, chunk_id) references chunks (tenant_id, id) on delete cascade
+  -- No foreign key to chunks: its check keeps the plan it made when chunks was small, a scan, so that 5,000 rows in one
+  -- transaction took ten times as long.
+  primary key (tenant_id, chunk_id, model)
 );
 select stamp_tenant_table('chunk_vectors');
 alter table chunk_vectors alter column embedding set storage external;

@@ -20,13 +20,18 @@ create table runs (
   model text,
   error_code text,
   request_id text,
+  -- Moved on while its process lives; a run left 'running' after it belongs to nobody.
+  lease_until timestamptz not null,
   created_at timestamptz not null,
   completed_at timestamptz,
   primary key (tenant_id, id)
 );
 select stamp_tenant_table('runs');
 create index runs_by_time on runs (tenant_id, created_at desc, id desc);
-create index runs_unfinished on runs (created_at) where status = 'running';
+create index runs_by_identity on runs (tenant_id, identity_id, created_at desc, id desc);
+create index runs_unfinished on runs (lease_until) where status = 'running';
+-- One run at a time in a session.
+create unique index runs_one_at_a_time on runs (tenant_id, identity_id, session_id) where status = 'running';
 
 create table run_messages (
   tenant_id text not null,
@@ -41,6 +46,7 @@ create table run_messages (
   primary key (tenant_id, id)
 );
 select stamp_tenant_table('run_messages');
+create index run_messages_of_run on run_messages (tenant_id, run_id);
 create index run_messages_in_session on run_messages (tenant_id, identity_id, session_id, created_at, id);
 
 -- State of the run graph, for our checkpoint saver.

@@ -11,6 +11,9 @@ import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jo
 import { documentRoutes } from '#modules/knowledge/documents/routes.ts';
 import { memoryJobs, memorySchedules } from '#modules/knowledge/memory/jobs.ts';
 import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
+import { runSchedules } from '#modules/knowledge/runs/jobs.ts';
+import { runRoutes } from '#modules/knowledge/runs/routes.ts';
+import { runsEnded } from '#modules/knowledge/runs/service.ts';
 import type { Config } from '#platform/config.ts';
 import type { App, Features } from '#platform/context.ts';
 import { deriveKeys } from '#platform/crypto.ts';
@@ -38,6 +41,7 @@ export const routes: Route[] = [
   ...memoryRoutes,
   ...corpusRoutes,
   ...documentRoutes,
+  ...runRoutes,
   ...operationRoutes,
 ];
 
@@ -48,6 +52,7 @@ export const jobsOf = (config: Config): JobDefinition[] => [...memoryJobs, ...do
 export const schedules: Schedule[] = [
   ...memorySchedules,
   ...documentSchedules,
+  ...runSchedules,
   { name: 'access.flush', pattern: '* * * * * *', run: flushDenials },
   { name: 'idempotency.prune', pattern: '0 7 * * * *', run: pruneIdempotencyKeys },
   { name: 'database.vacuum', pattern: '0 */10 * * * *', run: (app) => app.database.vacuum() },
@@ -144,6 +149,8 @@ export async function start(
     if (parts.serve) {
       server = await buildServer(app, routes);
       const closable = server;
+      // A run whose client left outlives its connection; it needs the database to the end.
+      stops.push(() => runsEnded(app));
       stops.push(() => closable.close());
       await server.listen({ host: config.HOST, port: config.PORT });
     }

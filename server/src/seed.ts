@@ -1,7 +1,9 @@
 import { prepareApiKey } from '#modules/access/api-keys/service.ts';
 import { ensureIdentity } from '#modules/access/identity/service.ts';
 import { tenantInsert } from '#modules/access/tenants/service.ts';
-import { DEMO_TENANT_ID } from '#modules/knowledge/documents/demo.ts';
+import { createCorpus } from '#modules/knowledge/corpora/service.ts';
+import { DEMO_CORPUS_ID, DEMO_TENANT_ID, demoDocuments } from '#modules/knowledge/documents/demo.ts';
+import { storeText } from '#modules/knowledge/documents/service.ts';
 import type { App } from '#platform/context.ts';
 import { systemCtx } from '#platform/context.ts';
 import { fact } from '#platform/facts/record.ts';
@@ -18,7 +20,11 @@ export async function seedDemo(app: App): Promise<{ key: string } | undefined> {
     const made = await tx.rows(tenantInsert(tenant, 'Demo tenant', new Date()));
     if (made.length === 0) return undefined;
     await tx.run(fact(ctx, { type: 'tenant.created', resource_type: 'tenant', resource_id: tenant }));
-    const admin = await ensureIdentity({ ...ctx, db: tx }, 'demo-admin', 'admin');
+    const inside = { ...ctx, db: tx };
+    const admin = await ensureIdentity(inside, 'demo-admin', 'admin');
+    await createCorpus(inside, { id: DEMO_CORPUS_ID, name: 'Demo corpus' });
+    // Ingested as any document is: by the jobs that follow from these facts.
+    for (const document of demoDocuments) await storeText(inside, { corpus_id: DEMO_CORPUS_ID, ...document });
     const key = prepareApiKey(ctx, { identity_id: admin.id, name: 'demo-admin' }, new Date());
     await tx.batch(key.statements);
     return { key: key.text };

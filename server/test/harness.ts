@@ -4,7 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import pg from 'pg';
+import { prepareApiKey } from '#modules/access/api-keys/service.ts';
 import { type Config, readConfig } from '#platform/config.ts';
+import { systemCtx } from '#platform/context.ts';
+import { uuidv7 } from '#platform/ids.ts';
 import { createLog } from '#platform/log.ts';
 import { type Running, start } from '../src/app.ts';
 
@@ -129,8 +132,16 @@ export interface CallOptions {
 }
 
 /** Calls the shared server without a socket. */
-export async function call(method: string, url: string, options: CallOptions = {}): Promise<Reply> {
-  const { server } = await testServer();
+export const call = async (method: string, url: string, options: CallOptions = {}): Promise<Reply> =>
+  callServer(await testServer(), method, url, options);
+
+/** Calls a server of one's own without a socket. */
+export async function callServer(
+  { server }: Running,
+  method: string,
+  url: string,
+  options: CallOptions = {},
+): Promise<Reply> {
   const reply = await server!.inject({
     method: method as 'GET',
     url,
@@ -172,30 +183,54 @@ export interface Caller {
 let named = 0;
 
 /** Signs up: a new tenant with one identity of the given role. */
-export const newTenant = (role = 'admin'): Promise<Caller> => register(role);
+export const newTenant = (role = 'admin', server?: Running): Promise<Caller> => register(role, server);
 
 /** An identity in the tenant of an admin. */
-export const newMember = (admin: Caller, role: string): Promise<Caller> => register(role, admin.token);
+export const newMember = (admin: Caller, role: string, server?: Running): Promise<Caller> =>
+  register(role, server, admin.token);
 
-async function register(role: string, token?: string): Promise<Caller> {
+async function register(role: string, server?: Running, token?: string): Promise<Caller> {
+  const running = server ?? (await testServer());
   named += 1;
-  const reply = await call('POST', '/v1/identity/', {
+  const reply = await callServer(running, 'POST', '/v1/identity/', {
     body: { external_id: `${role}-${named}`, role },
     ...(token ? { token } : {}),
   });
   if (reply.status !== 200) throw new Error(`registration answered ${reply.status}: ${reply.text}`);
   const { identity, access_token } = reply.body;
-  return {
-    tenant: identity.tenant_id,
-    id: identity.id,
-    token: access_token,
-    call: (method, url, body, headers) =>
-      call(method, url, {
-        token: access_token,
-        ...(body === undefined ? {} : { body }),
-        ...(headers ? { headers } : {}),
-      }),
-  };
+  return callerOf(running, { tenant: identity.tenant_id, id: identity.id, token: access_token });
+}
+
+const callerOf = (running: Running, who: Omit<Caller, 'call'>): Caller => ({
+  ...who,
+  call: (method, url, body, headers) =>
+    callServer(running, method, url, {
+      token: who.token,
+      ...(body === undefined ? {} : { body }),
+      ...(headers ? { headers } : {}),
+    }),
+});
+
+/** An API key that acts as the caller's identity, narrowed by scopes when given. */
+export async function newKey(
+  owner: Caller,
+  options: { scopes?: string[]; expires_in_days?: number; server?: Running } = {},
+): Promise<Caller & { keyId: string }> {
+  const running = options.server ?? (await testServer());
+  const ctx = systemCtx(running.app, owner.tenant, uuidv7());
+  const { scopes, expires_in_days } = options;
+  const key = prepareApiKey(
+    ctx,
+    {
+      identity_id: owner.id,
+      name: `key-${++named}`,
+      ...(scopes === undefined ? {} : { scopes }),
+      ...(expires_in_days === undefined ? {} : { expires_in_days }),
+    },
+    new Date(),
+  );
+  await ctx.db.batch(key.statements);
+  return { ...callerOf(running, { tenant: owner.tenant, id: owner.id, token: key.text }), keyId: key.id };
 }
 
 /** Waits until a question has the answer, or fails saying what it was waiting for. */

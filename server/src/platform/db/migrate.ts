@@ -46,11 +46,18 @@ export async function migrate(
   const client = await database.operatorPool.connect();
   let failed = true;
   try {
-    if (database.engine === 'postgresql') await client.query(`select pg_advisory_lock(${migrationLock})`);
+    if (database.engine === 'postgresql') {
+      // Building an index over a large table, or waiting for another process that does, may take long.
+      await client.query('set statement_timeout = 0');
+      await client.query(`select pg_advisory_lock(${migrationLock})`);
+    }
     await checkServer(client);
     if (options.manageRole) await ensureAppRole(client, database, keys);
     const applied = await apply(client, database.appRole);
-    if (database.engine === 'postgresql') await client.query(`select pg_advisory_unlock(${migrationLock})`);
+    if (database.engine === 'postgresql') {
+      await client.query(`select pg_advisory_unlock(${migrationLock})`);
+      await client.query('reset statement_timeout');
+    }
     failed = false;
     return applied;
   } finally {

@@ -93,7 +93,11 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
     max: config.DATABASE_POOL_SIZE,
     application_name: 'manushya',
   });
-  for (const pool of [operatorPool, appPool]) pool.on('error', onError);
+  for (const pool of [operatorPool, appPool]) {
+    // The pool listens to idle connections only: one that dies in use would end the process.
+    pool.on('connect', (client) => client.on('error', onError));
+    pool.on('error', () => {});
+  }
   return {
     ...databaseOf('postgresql', operatorPool, appPool, appRole),
     // autovacuum does it

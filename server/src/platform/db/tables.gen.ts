@@ -28,6 +28,7 @@ export interface Tables {
     corpus_id: string;
     position: number;
     text: string;
+    above: string;
     heading_path: unknown;
     offset_start: number;
     offset_end: number;
@@ -54,8 +55,10 @@ export interface Tables {
     content: Buffer;
     content_hash: Buffer;
     options: unknown;
+    created_by: string | null;
     status: string;
     attempt: number;
+    requeues: number;
     failure_reason: string | null;
     num_chunks: number | null;
     created_at: string;
@@ -212,6 +215,7 @@ export interface Tables {
     model: string | null;
     error_code: string | null;
     request_id: string | null;
+    lease_until: string;
     created_at: string;
     completed_at: string | null;
   };

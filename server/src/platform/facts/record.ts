@@ -80,7 +80,8 @@ export function insertFacts(tenant: string, rows: FactRow[]): Statement {
       ${column('request_id')}::text[], ${column('ip')}::text[], ${column('user_agent')}::text[],
       ${column('created_at')}::timestamptz[])
       as r (id, type, actor_type, actor_id, resource_type, resource_id, outcome, before, after, data, request_id, ip,
-        user_agent, created_at)`;
+        user_agent, created_at)
+    returning 1`;
 }
 
 const secretName =

@@ -4,7 +4,8 @@ import { ApiError, badRequest, invalid } from '../errors.ts';
 /** Deepest nesting a body may have. */
 export const maxDepth = 32;
 
-const suspicious = /\\u(0000|d[89a-f])|__proto__/i;
+// The last two: numbers that may be beyond what a double holds.
+const suspicious = /\\u(0000|d[89a-f])|__proto__|[:[,\s]-?\d[\d.]*e\+?\d\d|\d{200}/i;
 const loneSurrogate = /[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/;
 
 /**
@@ -33,6 +34,8 @@ function inspect(root: unknown, closely: boolean): void {
       if (closely) checkText(value, path);
       continue;
     }
+    if (typeof value === 'number' && !Number.isFinite(value))
+      throw invalid([{ path, message: 'is a number beyond what can be kept' }]);
     if (typeof value !== 'object' || value === null) continue;
     if (depth >= maxDepth)
       throw invalid([{ path: path.slice(0, 200), message: `is nested deeper than ${maxDepth} levels` }]);

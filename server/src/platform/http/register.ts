@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Type as T, type TSchema } from 'typebox';
 import type { App, Authenticated, Ctx } from '../context.ts';
-import { ApiError, badRequest, unauthorized } from '../errors.ts';
+import { ApiError, badRequest, unauthorized, unsupportedMediaType } from '../errors.ts';
 import { authorize } from '../permission.ts';
 import { idempotently } from './idempotency.ts';
 import { limit } from './limits.ts';
@@ -38,6 +38,8 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
     onRequest: (request: FastifyRequest, reply: FastifyReply) => admit(app, route, request, reply),
     // Extended by the body: naming a tenant is refused whatever else the body says.
     preValidation: (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void) => {
+      // The form parser is registered for all routes; only those that ask for a form take one.
+      if (request.isMultipart() && route.consumes === undefined) return done(unsupportedMediaType());
       if (isEmptyObject(request.body) && route.bodyOptional) request.body = {};
       done(
         namesOtherTenant(request)
@@ -227,11 +229,16 @@ function measureOf(app: App, route: Route): (status: number, seconds: number) =>
 }
 
 /** Methods of the routes whose path fits, for 405. */
-export function allowedMethods(routes: Route[], url: string): string[] {
+export function allowedMethods(app: App, routes: Route[], url: string): string[] {
   const path = pathOf(url).replace(/\/+$/, '') || '/';
-  const fits = ({ path: pattern }: Route) =>
+  const fits = (pattern: string) =>
     new RegExp(
       `^${(pattern.replace(/\/+$/, '') || '/').replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/:[a-z_]+/g, '[^/]+')}$`,
     ).test(path);
-  return [...new Set(routes.filter(fits).map(({ method }) => method))];
+  const known = routes.filter(
+    (route) =>
+      fits(route.path) ||
+      (route.legacy && app.config.LEGACY_ROUTES_ENABLED && fits(route.path.replace(/^\/v1/, ''))),
+  );
+  return [...new Set(known.map(({ method }) => method))];
 }

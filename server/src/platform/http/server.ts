@@ -8,13 +8,14 @@ import {
 } from 'fastify';
 import type { TSchema } from 'typebox';
 import type { App } from '../context.ts';
-import { ApiError, badRequest, notFound, toApiError, unavailable } from '../errors.ts';
+import { ApiError, badRequest, notFound, toApiError, unavailable, unsupportedMediaType } from '../errors.ts';
 import { uuidv7 } from '../ids.ts';
 import { parseJson, tooLarge } from './json.ts';
 import { registerOpenApi } from './openapi.ts';
 import { allowedMethods, registerRoute } from './register.ts';
 import type { Route } from './route.ts';
 import { validator } from './validate.ts';
+import { refuseOnTheWire } from './wire-errors.ts';
 
 const safeId = /^[\w.:/+=@-]{1,128}$/;
 
@@ -33,6 +34,7 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
       return typeof given === 'string' && safeId.test(given) ? given : uuidv7();
     },
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 1_000 },
+    clientErrorHandler: refuseOnTheWire,
     frameworkErrors: (error, request, reply) => sendError(app, error, request, reply as FastifyReply),
   });
   server.removeAllContentTypeParsers();
@@ -71,7 +73,7 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
   await registerOpenApi(app, server);
   for (const route of routes) registerRoute(app, server, route);
   server.setNotFoundHandler((request, reply) => {
-    const allowed = allowedMethods(routes, request.url);
+    const allowed = allowedMethods(app, routes, request.url);
     if (allowed.length === 0) throw notFound('Route');
     reply.header('allow', allowed.join(', '));
     throw new ApiError(405, 'METHOD_NOT_ALLOWED', `This path takes ${allowed.join(', ')}.`);
@@ -82,12 +84,20 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
 
 function hooks(app: App, server: FastifyInstance): void {
   let inFlight = 0;
+  let admitted = 0;
   server.addHook('onRequest', (request, reply, done) => {
     reply.raw.setHeader('x-request-id', request.id);
     reply.raw.setHeader('x-content-type-options', 'nosniff');
     cors(app, request, reply);
+    const counts = request.routeOptions.config.admission === 'own' ? 0 : 1;
     inFlight += 1;
-    if (inFlight > app.config.MAX_IN_FLIGHT && request.routeOptions.config.admission !== 'own') {
+    admitted += counts;
+    // Not onResponse: that never comes for a client that left before the end.
+    reply.raw.once('close', () => {
+      admitted -= counts;
+      app.metrics.inFlight.set(--inFlight);
+    });
+    if (admitted > app.config.MAX_IN_FLIGHT && counts > 0) {
       return done(
         unavailable(
           'SERVICE_BUSY',
@@ -101,8 +111,6 @@ function hooks(app: App, server: FastifyInstance): void {
     done();
   });
   server.addHook('onResponse', (request, reply, done) => {
-    inFlight -= 1;
-    app.metrics.inFlight.set(inFlight);
     const { measure } = request.routeOptions.config;
     if (measure) measure(reply.statusCode, reply.elapsedTime / 1000);
     if (app.log.isLevelEnabled('debug')) {
@@ -120,8 +128,6 @@ function hooks(app: App, server: FastifyInstance): void {
     }
     done();
   });
-  // A request whose client vanished before the answer never reaches onResponse otherwise.
-  server.addHook('onRequestAbort', (_request, done) => done());
   server.options('/*', { schema: { hide: true } }, (_request, reply) => reply.code(204).send());
 }
 
@@ -153,7 +159,7 @@ function translate(app: App, error: FastifyError): ApiError {
       return tooLarge(app.config.UPLOAD_LIMIT_BYTES);
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
     case 'FST_INVALID_MULTIPART_CONTENT_TYPE':
-      return new ApiError(415, 'UNSUPPORTED_MEDIA_TYPE', 'This route does not take that Content-Type.');
+      return unsupportedMediaType();
     case 'FST_ERR_BAD_URL':
       return badRequest('INVALID_URL', 'The address is not validly encoded.');
     case 'FST_ERR_MAX_PARAM_LENGTH':
@@ -175,6 +181,8 @@ function sendError(app: App, error: FastifyError, request: FastifyRequest, reply
       shown.code,
     );
   }
+  // Addresses that can not be decoded are refused before any hook has run.
+  reply.raw.setHeader('x-request-id', request.id);
   reply
     .code(shown.status)
     .headers(shown.headers)

@@ -6,6 +6,7 @@ import { checkText } from './json.ts';
 
 interface SchemaError {
   keyword: string;
+  schemaPath: string;
   instancePath: string;
   message: string;
   params?: { additionalProperties?: string[]; requiredProperties?: string[]; allowedValues?: unknown[] };
@@ -24,20 +25,43 @@ export function validator(schema: TSchema, part: string): (value: unknown) => un
         for (const text of Array.isArray(item) ? item : [item])
           if (typeof text === 'string') checkText(text, `/${name}`);
       }
-      value = Value.Convert(schema, given);
+      value = converted(schema, (given ?? {}) as Record<string, unknown>);
     }
     if (compiled.Check(value)) return value;
     throw invalid(problems(compiled.Errors(value) as unknown as SchemaError[]));
   };
 }
 
+const decimal = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i;
+
+/** Values as the schema has them. The conversion cuts 1.5 to 1 and reads 0x1f; such a text stays one and is refused. */
+function converted(schema: TSchema, given: Record<string, unknown>): Record<string, unknown> {
+  const texts = Object.entries(given);
+  const value = Value.Convert(schema, given) as Record<string, unknown>;
+  for (const [name, text] of texts) {
+    const number = value[name];
+    if (
+      typeof text === 'string' &&
+      typeof number === 'number' &&
+      !(decimal.test(text) && Number(text) === number)
+    )
+      value[name] = text;
+  }
+  return value;
+}
+
+const pointer = (name: string) => name.replaceAll('~', '~0').replaceAll('/', '~1');
+
 /** One entry a field; the branches of a failed union are one entry. */
 function problems(errors: SchemaError[]): FieldProblem[] {
   const found = new Map<string, string>();
-  for (const { keyword, instancePath, message, params } of errors) {
+  for (const { keyword, schemaPath, instancePath, message, params } of errors) {
     if (keyword === 'additionalProperties') {
       for (const name of params?.additionalProperties ?? [])
-        found.set(`${instancePath}/${name}`.slice(0, 300), 'is not a known field');
+        found.set(`${instancePath}/${pointer(name)}`.slice(0, 300), 'is not a known field');
+    } else if (keyword === 'boolean' && schemaPath.endsWith('/additionalProperties')) {
+      // Of very many unknown fields the validator tells these first, and stops.
+      found.set(instancePath.slice(0, 300), 'is not a known field');
     } else if (keyword === 'required') {
       for (const name of params?.requiredProperties ?? [])
         found.set(`${instancePath}/${name}`, 'is required');

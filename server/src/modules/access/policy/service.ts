@@ -16,8 +16,9 @@ async function policiesOf(ctx: Ctx): Promise<PolicySet> {
   return cache.peek(ctx.tenant) ?? cache.get(ctx.tenant, () => loadPolicies(ctx));
 }
 
-async function loadPolicies({ app, tenant }: Ctx): Promise<PolicySet> {
-  const set = compilePolicies(await listActivePolicies(app.database.tenant(tenant)));
+// Through the request's own Db: inside its transaction a second connection could wait for the first for ever.
+async function loadPolicies({ app, tenant, db }: Ctx): Promise<PolicySet> {
+  const set = compilePolicies(await listActivePolicies(db));
   for (const problem of set.problems)
     app.log.warn({ tenant_id: tenant, ...problem }, 'a stored policy does not compile');
   return set;

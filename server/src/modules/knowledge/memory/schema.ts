@@ -7,8 +7,12 @@ const SpeakerRole = T.Union([
   T.Literal('system'),
   T.Literal('tool'),
 ]);
-/** RFC 3339. */
-export const Timestamp = T.String({ format: 'date-time', maxLength: 40 });
+/** RFC 3339, without leap seconds, in years of four digits in UTC too, whatever the offset: the others can not be kept. */
+export const Timestamp = T.String({
+  format: 'date-time',
+  maxLength: 40,
+  pattern: '^(?!000[01]|9999-12-31[Tt ].*-\\d\\d:?\\d\\d$|.*:60)',
+});
 
 const placing = {
   session_id: T.Optional(

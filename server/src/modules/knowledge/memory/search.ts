@@ -1,5 +1,6 @@
 import type { Ctx } from '#platform/context.ts';
 import { isUuid } from '#platform/ids.ts';
+import { storedTimestamp } from '#platform/timestamp.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { embedQuery } from '../embeddings/service.ts';
 import {
@@ -44,8 +45,8 @@ export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Mem
     types: names,
     session_id: input.session_id,
     metadata: input.metadata,
-    created_from: input.created_from,
-    created_to: input.created_to,
+    created_from: input.created_from && storedTimestamp(input.created_from, '/created_from'),
+    created_to: input.created_to && storedTimestamp(input.created_to, '/created_to'),
   };
   const found = await ranked(ctx, input, filter);
   const seen =
@@ -162,6 +163,6 @@ const turnOf = (memory: Memory): Candidate => ({
   at: Date.parse(memory.occurred_at ?? memory.created_at),
 });
 
-function rowOf({ words, trigrams, ...memory }: FoundMemory): Row {
-  return { ...turnOf(memory), words, trigrams, memory };
+function rowOf({ words, trigrams, turn, ...memory }: FoundMemory): Row {
+  return { ...turnOf(memory), words, trigrams, turn, memory };
 }

@@ -7,6 +7,7 @@ import { type FactRow, fact, factRow, insertFacts } from '#platform/facts/record
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { perApp } from '#platform/per-app.ts';
 import { isPermitted } from '#platform/permission.ts';
+import { storedTimestamp } from '#platform/timestamp.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { analyzeDocument, countTexts, encodeSparse } from '../retrieval/service.ts';
 import { type Memory, MemoryCreate, type MemoryUpdate } from './schema.ts';
@@ -61,7 +62,7 @@ function expiryOf(
   }
   return {
     ttl_days: null,
-    expires_at: input.expires_at == null ? null : new Date(input.expires_at).toISOString(),
+    expires_at: input.expires_at == null ? null : storedTimestamp(input.expires_at, '/expires_at'),
   };
 }
 
@@ -82,7 +83,7 @@ function newRow(ctx: Ctx, input: MemoryCreate, now: Date): MemoryRow {
     metadata: input.metadata ?? input.meta_data ?? {},
     session_id: input.session_id ?? null,
     role: input.role ?? null,
-    occurred_at: input.occurred_at === undefined ? null : new Date(input.occurred_at).toISOString(),
+    occurred_at: input.occurred_at === undefined ? null : storedTimestamp(input.occurred_at, '/occurred_at'),
     version: 1,
     ...expiryOf(input, now),
     created_at: now.toISOString(),
@@ -230,10 +231,11 @@ export async function listVisible(
 /** Changes a memory; its version grows. A changed text is searched by its words at once and embedded anew. */
 export async function changeMemory(ctx: Ctx, id: string, input: MemoryUpdate): Promise<Memory> {
   if (input.text !== undefined) checkText(ctx, input.text);
+  const view = await viewOf(ctx, 'memory:update');
   return ctx.db.transaction(async (tx) => {
     const now = new Date();
     const before = isUuid(id) ? await lockMemory(tx, id, now) : undefined;
-    if (!before || !(await isPermitted(ctx, 'memory:update', targetOf(before)))) throw notFound('Memory');
+    if (!before || !view.sees(targetOf(before))) throw notFound('Memory');
     if (Object.keys(input).length === 0) return before;
     const expiry =
       input.ttl_days === undefined && input.expires_at === undefined

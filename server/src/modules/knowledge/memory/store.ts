@@ -34,11 +34,13 @@ export function insertMemories(tenant: string, rows: MemoryRow[], types: VectorT
         ${binaryArray(types.sparsevec, column('words'))}::sparsevec[],
         ${binaryArray(types.sparsevec, column('trigrams'))}::sparsevec[])
         as r (id, identity_id, text, type, metadata, session_id, role, occurred_at, ttl_days, expires_at, created_at,
-          words, trigrams)`,
+          words, trigrams)
+      returning 1`,
     sql`
       insert into memory_queue (tenant_id, memory_id, created_at)
       select ${tenant}, r.id, r.created_at
-      from unnest(${column('id')}::uuid[], ${column('created_at')}::timestamptz[]) as r (id, created_at)`,
+      from unnest(${column('id')}::uuid[], ${column('created_at')}::timestamptz[]) as r (id, created_at)
+      returning 1`,
   ];
 }
 
@@ -135,6 +137,8 @@ export interface SearchFilter extends MemoryFilter {
 export interface FoundMemory extends Memory {
   words: number;
   trigrams: number;
+  /** Place in its conversation. */
+  turn: number | null;
 }
 
 /** Longest list of candidates by words, by trigrams, and how many of them are read whole for the re-rank. */
@@ -172,6 +176,11 @@ export const findCandidates = (
     ), scored as (
       select m.*, -(m.words <#> ${prepared.words}::sparsevec) as word_score, -(m.trigrams <#> ${prepared.trigrams}::sparsevec) as trigram_score
       from hits join memories m on m.tenant_id = ${db.tenant} and m.id = hits.id
+    ), turns as (
+      select m.id, row_number() over (partition by m.session_id order by coalesce(m.occurred_at, m.created_at), m.id) as turn
+      from memories m
+      where m.tenant_id = ${db.tenant} and m.deleted_at is null
+        and m.session_id in (select session_id from scored where role is not null group by session_id having count(*) > 1)
     ), ordered as (
       select *, row_number() over (order by word_score + ${trigramWeight(prepared)}::float8 * trigram_score desc) as place from scored
     )
@@ -179,8 +188,8 @@ export const findCandidates = (
       m.metadata as meta_data, m.session_id, m.role, m.occurred_at, null::float8 as score, m.version, m.ttl_days, m.expires_at,
       case when exists (select 1 from memory_queue q where q.tenant_id = m.tenant_id and q.memory_id = m.id)
         then 'pending' else 'ready' end as embedding_status,
-      m.created_at, m.updated_at, m.tenant_id, m.word_score as words, m.trigram_score as trigrams
-    from ordered m`);
+      m.created_at, m.updated_at, m.tenant_id, m.word_score as words, m.trigram_score as trigrams, turns.turn
+    from ordered m left join turns on turns.id = m.id`);
 
 /** Texts of memories that were ranked without being read. */
 export const findTexts = (db: Db, ids: string[]): Promise<{ id: string; text: string }[]> =>

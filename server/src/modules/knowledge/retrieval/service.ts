@@ -10,11 +10,12 @@ import {
 import { encodeSparse, type SparseVector } from './sparse.ts';
 import { addTermCounts, addTextCount, findTermCounts } from './store.ts';
 
-export { type AnalyzedQuery, analyzeDocument, type CollectionStats } from './analyze.ts';
+export { type AnalyzedQuery, analyzeDocument, analyzeQuery, type CollectionStats } from './analyze.ts';
 export { calibrate } from './calibrate.ts';
 export { fuse } from './fuse.ts';
 export { type Candidate, type Ranked, rerank } from './rank.ts';
 export { encodeSparse, encodeVector, SPARSE_DIMENSIONS, type SparseVector } from './sparse.ts';
+export { type Word, wordsOf } from './words.ts';
 
 /** A query made ready for one scope of one tenant: its terms, the statistics they need, and the vectors SQL compares with. */
 export interface PreparedQuery {
@@ -23,7 +24,7 @@ export interface PreparedQuery {
   vectors: QueryVectors;
   words: Buffer;
   trigrams: Buffer;
-  /** A word no text of the scope holds, or no words at all: look for likeness of spelling too. */
+  /** A word that no text of the scope holds, or a language whose words are not stemmed: look for likeness of spelling too. */
   needsTrigrams: boolean;
 }
 
@@ -48,7 +49,8 @@ export async function prepareQuery(db: Db, scope: string, text: string): Promise
     vectors,
     words: encodeSparse(vectors.words),
     trigrams: encodeSparse(vectors.trigrams),
-    needsTrigrams: words.some((dimension) => stats.df('words', dimension) === 0),
+    needsTrigrams:
+      query.language !== 'english' || words.some((dimension) => stats.df('words', dimension) === 0),
   };
 }
 

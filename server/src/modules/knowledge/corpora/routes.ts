@@ -1,0 +1,54 @@
+import { Type as T } from 'typebox';
+import { page, pageQuery, positionOf } from '#platform/http/pages.ts';
+import { route } from '#platform/http/route.ts';
+import { Corpus, CorpusCreate } from './schema.ts';
+import { createCorpus, getCorpus, listVisibleCorpora } from './service.ts';
+
+const tag = 'corpora';
+
+export const corpusRoutes = [
+  route({
+    method: 'POST',
+    path: '/v1/corpora',
+    name: 'create_corpus',
+    summary: 'Make a corpus: a body of documents that is searched together',
+    tag,
+    permission: 'corpora:create',
+    envelope: true,
+    legacy: true,
+    body: CorpusCreate,
+    response: { 201: Corpus },
+    handler: (ctx, { body }) => createCorpus(ctx, body),
+  }),
+  route({
+    method: 'GET',
+    path: '/v1/corpora',
+    name: 'list_corpora',
+    summary: 'Corpora the caller may see, newest first',
+    tag,
+    permission: 'corpora:list',
+    envelope: true,
+    legacy: true,
+    query: T.Object(pageQuery(25, 100), { additionalProperties: false }),
+    response: { 200: T.Array(Corpus) },
+    handler: async (ctx, { query }) => {
+      const { limit = 25, skip = 0, cursor } = query;
+      const after = positionOf(ctx, 'corpora', {}, cursor) as [string, string] | undefined;
+      const rows = await listVisibleCorpora(ctx, after, skip, limit);
+      return page(ctx, 'corpora', {}, rows, limit, (row) => [row.created_at, row.id]);
+    },
+  }),
+  route({
+    method: 'GET',
+    path: '/v1/corpora/:corpus_id',
+    name: 'get_corpus',
+    summary: 'One corpus',
+    tag,
+    permission: 'corpora:read',
+    envelope: true,
+    legacy: true,
+    params: T.Object({ corpus_id: T.String() }),
+    response: { 200: Corpus },
+    handler: (ctx, { params }) => getCorpus(ctx, params.corpus_id),
+  }),
+];

@@ -1,0 +1,32 @@
+import { type Static, Type as T } from 'typebox';
+
+export const Corpus = T.Object({
+  id: T.String(),
+  tenant_id: T.String(),
+  name: T.String(),
+  provider_config_json: T.Record(T.String(), T.Unknown()),
+  created_at: T.String(),
+  updated_at: T.String(),
+});
+export type Corpus = Omit<Static<typeof Corpus>, 'provider_config_json'> & {
+  provider_config_json: ProviderConfig;
+};
+
+export const CorpusCreate = T.Object(
+  {
+    id: T.Optional(
+      T.String({ maxLength: 200, description: '1 to 64 of a-z 0-9 . _ -; made by the server when left out' }),
+    ),
+    name: T.String({ minLength: 1, maxLength: 200, pattern: '\\S' }),
+    provider_config_json: T.Optional(
+      T.Record(T.String(), T.Unknown(), { description: '{} means local_pgvector' }),
+    ),
+  },
+  { additionalProperties: false },
+);
+export type CorpusCreate = Static<typeof CorpusCreate>;
+
+/** Where a corpus is searched, as it is stored: always complete. */
+export interface ProviderConfig {
+  retrieval: { provider: 'local_pgvector'; top_k_default: number };
+}

@@ -1,0 +1,78 @@
+import type { Ctx } from '#platform/context.ts';
+import { conflict, invalid, notFound } from '#platform/errors.ts';
+import { fact } from '#platform/facts/record.ts';
+import { isSlug, uuidv7 } from '#platform/ids.ts';
+import { isPermitted } from '#platform/permission.ts';
+import { viewOf } from '../../access/policy/service.ts';
+import { readProviderConfig } from './provider-config.ts';
+import type { Corpus, CorpusCreate } from './schema.ts';
+import { findCorpus, insertCorpus, listCorpora } from './store.ts';
+
+export type { Corpus } from './schema.ts';
+export { holdCorpus, lockCorpusContent } from './store.ts';
+
+/** Scope of the statistics that searches of a corpus use. */
+export const corpusScope = (corpusId: string): string => `corpus:${corpusId}`;
+
+/** What is wrong with an id a client chose. */
+export const slugProblem = 'must be 1 to 64 of a-z 0-9 . _ - and begin with a letter or digit';
+
+/** Makes a corpus. @throws ApiError 409 CORPUS_EXISTS, 422 */
+export async function createCorpus(ctx: Ctx, input: CorpusCreate): Promise<Corpus> {
+  if (input.id !== undefined && !isSlug(input.id)) throw invalid([{ path: '/id', message: slugProblem }]);
+  const now = new Date().toISOString();
+  const corpus: Corpus = {
+    id: input.id ?? `corpus-${uuidv7().replaceAll('-', '')}`,
+    tenant_id: ctx.tenant,
+    name: input.name,
+    provider_config_json: readProviderConfig(input.provider_config_json),
+    created_at: now,
+    updated_at: now,
+  };
+  return ctx.db.transaction(async (tx) => {
+    const made = await tx.rows(insertCorpus(corpus));
+    if (made.length === 0)
+      throw conflict('CORPUS_EXISTS', 'A corpus with this id exists. Choose another id.');
+    const { id, name, provider_config_json } = corpus;
+    await tx.run(
+      fact(ctx, {
+        type: 'corpora.created',
+        resource_type: 'corpus',
+        resource_id: id,
+        after: { name, provider_config_json },
+      }),
+    );
+    return corpus;
+  });
+}
+
+/** @throws ApiError 404 also for a corpus the caller may not see */
+export async function getCorpus(ctx: Ctx, id: string): Promise<Corpus> {
+  const corpus = await findCorpus(ctx.db, id);
+  if (!corpus || !(await isPermitted(ctx, 'corpora:read', { id }))) throw notFound('Corpus');
+  return corpus;
+}
+
+const scanned = 500;
+
+/** Corpora the caller may see, newest first; one more than `limit` when there are more. */
+export async function listVisibleCorpora(
+  ctx: Ctx,
+  after: [string, string] | undefined,
+  skip: number,
+  limit: number,
+): Promise<Corpus[]> {
+  const view = await viewOf(ctx, 'corpora:list');
+  if (view.rows === 'all') return listCorpora(ctx.db, after, skip, limit);
+  if (view.rows === 'none') return [];
+  const shown: Corpus[] = [];
+  // Policies look at each row: read on until the page is full or nothing is left.
+  for (let from = after; ; ) {
+    const rows = await listCorpora(ctx.db, from, 0, scanned);
+    shown.push(...rows.slice(0, scanned).filter(({ id }) => view.sees({ id })));
+    const last = rows[scanned - 1];
+    if (shown.length > skip + limit || rows.length <= scanned || !last)
+      return shown.slice(skip, skip + limit + 1);
+    from = [last.created_at, last.id];
+  }
+}

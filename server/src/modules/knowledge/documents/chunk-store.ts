@@ -1,0 +1,142 @@
+import { binaryArray, type VectorTypes } from '#platform/db/binary.ts';
+import type { Db } from '#platform/db/database.ts';
+import { type Statement, sql } from '#platform/db/sql.ts';
+import type { PreparedQuery } from '../retrieval/service.ts';
+import type { RetrievedChunk } from './schema.ts';
+
+/** A chunk as it is stored, its weights and vector in pgvector's binary form. */
+export interface ChunkRow {
+  id: string;
+  position: number;
+  text: string;
+  /** What search reads before the text: title and headings, with the blank line that ends them. */
+  above: string;
+  heading_path: string[];
+  offset_start: number;
+  offset_end: number;
+  words: Buffer;
+  trigrams: Buffer;
+  model: string;
+  embedding: Buffer;
+}
+
+/** Chunks of one document and their vectors. All rows of a call have vectors of one model. */
+export function insertChunks(
+  tenant: string,
+  document: { id: string; corpus_id: string },
+  rows: ChunkRow[],
+  types: VectorTypes,
+): Statement[] {
+  const column = <K extends keyof ChunkRow>(name: K) => rows.map((row) => row[name]);
+  const ids = column('id');
+  return [
+    sql`
+      insert into chunks (tenant_id, id, document_id, corpus_id, position, text, above, heading_path, offset_start, offset_end,
+        words, trigrams)
+      select ${tenant}, r.id, ${document.id}, ${document.corpus_id}, r.position, r.text, r.above, r.heading_path::jsonb,
+        r.offset_start, r.offset_end, r.words, r.trigrams
+      from unnest(${ids}::uuid[], ${column('position')}::int[], ${column('text')}::text[], ${column('above')}::text[],
+        ${rows.map(({ heading_path }) => JSON.stringify(heading_path))}::text[], ${column('offset_start')}::int[],
+        ${column('offset_end')}::int[], ${binaryArray(types.sparsevec, column('words'))}::sparsevec[],
+        ${binaryArray(types.sparsevec, column('trigrams'))}::sparsevec[])
+        as r (id, position, text, above, heading_path, offset_start, offset_end, words, trigrams)
+      returning 1`,
+    sql`
+      insert into chunk_vectors (tenant_id, chunk_id, corpus_id, model, embedding)
+      select ${tenant}, r.id, ${document.corpus_id}, ${rows[0]!.model}, r.embedding
+      from unnest(${ids}::uuid[], ${binaryArray(types.vector, column('embedding'))}::vector[]) as r (id, embedding)
+      returning 1`,
+  ];
+}
+
+/** All chunks of a document, and their vectors. */
+export const deleteChunks = (tenant: string, documentId: string): Statement[] => [
+  sql`
+    delete from chunk_vectors v using chunks c
+    where v.tenant_id = ${tenant} and c.tenant_id = ${tenant} and c.document_id = ${documentId} and v.chunk_id = c.id`,
+  sql`delete from chunks where tenant_id = ${tenant} and document_id = ${documentId}`,
+];
+
+/** What was indexed of a document, in order; `after` is the last position read, -1 at first. */
+export const listIndexed = (
+  db: Db,
+  documentId: string,
+  after: number,
+  limit: number,
+): Promise<{ position: number; indexed: string }[]> =>
+  db.rows(sql<{ position: number; indexed: string }>`
+    select position, above || text as indexed from chunks
+    where tenant_id = ${db.tenant} and document_id = ${documentId} and position > ${after} order by position limit ${limit}`);
+
+export interface FoundChunk extends RetrievedChunk {
+  /** What was indexed: title and headings before the text. */
+  indexed: string;
+  /** Inner products with the query; absent for chunks found by their vector alone. */
+  words?: number;
+  trigrams?: number;
+  cosine?: number;
+}
+
+/** Longest list by words and by trigrams, and how many of them are read and re-ranked: more than any answer holds. */
+const byWords = 200;
+const byTrigrams = 100;
+const read = 64;
+
+const shown = sql`
+  c.id, c.document_id, c.corpus_id, c.text, c.above || c.text as indexed, c.heading_path, c.offset_start, c.offset_end,
+  c.position, d.filename, d.content_type, d.metadata_json as document_metadata`;
+
+/**
+ * The most promising chunks of a corpus by words, and by likeness of spelling when the query needs it.
+ * @param documents the only documents to look at; undefined: all
+ */
+export const findCandidates = (
+  db: Db,
+  corpusId: string,
+  prepared: PreparedQuery,
+  documents: string[] | undefined,
+): Promise<FoundChunk[]> =>
+  db.rows(sql<FoundChunk>`
+    with visible as not materialized (
+      select c.id, c.words, c.trigrams from chunks c
+      where c.tenant_id = ${db.tenant} and c.corpus_id = ${corpusId}
+        and (${documents}::text[] is null or c.document_id = any(${documents}::text[]))
+    ), word_hits as (
+      select id, words <#> ${prepared.words}::sparsevec as distance from visible order by distance limit ${byWords}
+    ), trigram_hits as (
+      select id, trigrams <#> ${prepared.trigrams}::sparsevec as distance from visible
+      where ${prepared.needsTrigrams}::boolean order by distance limit ${byTrigrams}
+    ), hits as (
+      select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0
+    ), scored as (
+      select c.id, -(c.words <#> ${prepared.words}::sparsevec) as words, -(c.trigrams <#> ${prepared.trigrams}::sparsevec) as trigrams
+      from hits join chunks c on c.tenant_id = ${db.tenant} and c.id = hits.id
+    ), best as (
+      select * from scored order by words + ${trigramWeight(prepared)}::float8 * trigrams desc limit ${read}
+    )
+    select ${shown}, best.words, best.trigrams
+    from best join chunks c on c.tenant_id = ${db.tenant} and c.id = best.id
+    join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`);
+
+const trigramWeight = ({ vectors: { Z, ZG } }: PreparedQuery): number => (ZG > 0 ? (0.3 * Z) / ZG : 0);
+
+/** The nearest vectors of one model, scanned exactly within the corpus: recall is 1. */
+export const findNearest = (
+  db: Db,
+  corpusId: string,
+  model: string,
+  vector: Buffer,
+  documents: string[] | undefined,
+  limit: number,
+): Promise<FoundChunk[]> =>
+  db.rows(sql<FoundChunk>`
+    with nearest as materialized (
+      select v.chunk_id, v.embedding <=> ${vector}::vector as distance
+      from chunk_vectors v join chunks c on c.tenant_id = v.tenant_id and c.id = v.chunk_id
+      where v.tenant_id = ${db.tenant} and v.corpus_id = ${corpusId} and v.model = ${model}
+        and (${documents}::text[] is null or c.document_id = any(${documents}::text[]))
+      order by distance limit ${limit}
+    )
+    select ${shown}, 1 - nearest.distance as cosine
+    from nearest join chunks c on c.tenant_id = ${db.tenant} and c.id = nearest.chunk_id
+    join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`);

@@ -1,0 +1,171 @@
+import { setImmediate as breathe } from 'node:timers/promises';
+import type { Ctx } from '#platform/context.ts';
+import type { Db } from '#platform/db/database.ts';
+import { ApiError } from '#platform/errors.ts';
+import { fact } from '#platform/facts/record.ts';
+import { uuidv7 } from '#platform/ids.ts';
+import type { JobPayload } from '#platform/jobs/worker.ts';
+import { corpusScope, lockCorpusContent } from '../corpora/service.ts';
+import { embedTexts } from '../embeddings/service.ts';
+import {
+  analyzeDocument,
+  type CountedText,
+  countTexts,
+  encodeSparse,
+  encodeVector,
+} from '../retrieval/service.ts';
+import { type Chunk, chunkText, indexedText } from './chunk.ts';
+import { type ChunkRow, deleteChunks, insertChunks, listIndexed } from './chunk-store.ts';
+import { checkedText, decode, ingestInvalid } from './content.ts';
+import { chunkSizesOf } from './sizes.ts';
+import { type ClaimedDocument, claimDocument, failDocument, succeedDocument } from './store.ts';
+
+/** More chunks than any limit of an upload gives under sensible sizes. */
+const maxChunks = 100_000;
+/** Chunks analysed and embedded before other work of the process has its turn. */
+const slice = 64;
+const inserted = 1_000;
+
+/**
+ * Makes a document findable: cuts, analyses and embeds it outside any transaction, then replaces its chunks, vectors
+ * and statistics in one. Killed anywhere, it leaves the document as it was, to be done again; done twice, the second
+ * finds the attempt ended and changes nothing.
+ */
+export async function ingestDocument(ctx: Ctx, payload: JobPayload): Promise<void> {
+  const attempt = Number(payload.data.attempt);
+  const document = await claimDocument(ctx.db, payload.resource_id!, attempt, new Date());
+  if (!document) return;
+  let rows: Prepared;
+  try {
+    rows = await prepare(ctx, document);
+  } catch (error) {
+    // Trying again would end the same way.
+    if (!(error instanceof ApiError && error.code === 'INGEST_VALIDATION_ERROR')) throw error;
+    await endBadly(ctx, document.id, attempt, error.message);
+    return;
+  }
+  const before = await countedTexts(ctx.db, document.id, ctx.signal);
+  await replace(ctx, document, rows, before);
+}
+
+/** Tells that an attempt failed for good. What an earlier attempt made stays findable. */
+export async function endBadly(ctx: Ctx, id: string, attempt: number, reason: string): Promise<void> {
+  await ctx.db.transaction(async (tx) => {
+    const ended = await tx.rows(failDocument(ctx.tenant, id, attempt, reason, new Date()));
+    if (ended.length === 0) return;
+    await tx.run(
+      fact(ctx, {
+        type: 'documents.ingest.failed',
+        resource_type: 'document',
+        resource_id: id,
+        outcome: 'failure',
+        data: { attempt, reason },
+      }),
+    );
+  });
+}
+
+interface Prepared {
+  rows: ChunkRow[];
+  counted: CountedText[];
+}
+
+async function prepare(ctx: Ctx, document: ClaimedDocument): Promise<Prepared> {
+  const chunks = chunksOf(document);
+  const title = titleOf(document, chunks);
+  const prepared: Prepared = { rows: [], counted: [] };
+  for (let at = 0; at < chunks.length; at += slice) {
+    ctx.signal.throwIfAborted();
+    const part = chunks.slice(at, at + slice);
+    const indexed = part.map((chunk) => indexedText(chunk, title));
+    const { model, vectors } = await embedTexts(ctx, indexed);
+    part.forEach((chunk, i) => {
+      const counted = analyzeDocument(indexed[i]!);
+      prepared.counted.push(counted);
+      prepared.rows.push({
+        id: uuidv7(),
+        position: chunk.index,
+        text: chunk.text,
+        above: indexed[i]!.slice(0, indexed[i]!.length - chunk.text.length),
+        heading_path: chunk.heading_path,
+        offset_start: chunk.offset_start,
+        offset_end: chunk.offset_end,
+        words: encodeSparse(counted.words),
+        trigrams: encodeSparse(counted.trigrams),
+        model,
+        embedding: encodeVector(vectors[i]!),
+      });
+    });
+    await breathe();
+  }
+  return prepared;
+}
+
+function chunksOf({ content, content_type, options }: ClaimedDocument): Chunk[] {
+  const text = checkedText(decode(content));
+  const sizes = chunkSizesOf(options);
+  const tooMany = () =>
+    ingestInvalid(
+      `The document would make more than ${maxChunks} chunks. Reindex it with a larger chunk_size_chars.`,
+    );
+  if (text.length / sizes.chunk_size_chars > maxChunks) throw tooMany();
+  const chunks = chunkText(text, { content_type, ...sizes });
+  if (chunks.length > maxChunks) throw tooMany();
+  return chunks;
+}
+
+/** The heading a document begins with, else its file name unless that only repeats the id. */
+function titleOf({ id, filename }: ClaimedDocument, chunks: Chunk[]): string | undefined {
+  const heading = chunks[0]?.heading_path[0];
+  if (heading !== undefined) return heading;
+  const stem = filename.replace(/\.[^.]*$/, '');
+  return stem === id ? undefined : stem.replace(/[-_]+/g, ' ');
+}
+
+/** The term weights of all that is indexed of a document, so that they can be taken out of the statistics. */
+export async function countedTexts(db: Db, documentId: string, signal: AbortSignal): Promise<CountedText[]> {
+  const counted: CountedText[] = [];
+  for (let after = -1; ; ) {
+    signal.throwIfAborted();
+    const rows = await listIndexed(db, documentId, after, inserted);
+    for (let at = 0; at < rows.length; at += slice) {
+      for (const { indexed } of rows.slice(at, at + slice)) counted.push(analyzeDocument(indexed));
+      await breathe();
+    }
+    if (rows.length < inserted) return counted;
+    after = rows.at(-1)!.position;
+  }
+}
+
+async function replace(
+  ctx: Ctx,
+  document: ClaimedDocument,
+  { rows, counted }: Prepared,
+  before: CountedText[],
+): Promise<void> {
+  const { id, corpus_id, attempt } = document;
+  const scope = corpusScope(corpus_id);
+  await ctx.db.transaction(async (tx) => {
+    const [, ended] = await tx.batch([
+      lockCorpusContent(ctx.tenant, corpus_id),
+      succeedDocument(ctx.tenant, id, attempt, rows.length, new Date()),
+    ]);
+    if (ended.rows.length === 0) return;
+    await tx.batch([...deleteChunks(ctx.tenant, id), ...countTexts(ctx.tenant, scope, before, -1)]);
+    for (let at = 0; at < rows.length; at += inserted) {
+      ctx.signal.throwIfAborted();
+      const byModel = Map.groupBy(rows.slice(at, at + inserted), ({ model }) => model);
+      for (const part of byModel.values())
+        await tx.batch(insertChunks(ctx.tenant, document, part, ctx.app.vectorTypes));
+    }
+    await tx.batch([
+      ...countTexts(ctx.tenant, scope, counted, 1),
+      fact(ctx, {
+        type: 'documents.ingest.succeeded',
+        resource_type: 'document',
+        resource_id: id,
+        data: { attempt, corpus_id, num_chunks: rows.length },
+      }),
+    ]);
+  });
+}

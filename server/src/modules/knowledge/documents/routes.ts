@@ -1,0 +1,126 @@
+import { Type as T } from 'typebox';
+import { page, pageQuery, positionOf } from '#platform/http/pages.ts';
+import { route } from '#platform/http/route.ts';
+import { storeUpload } from './accept.ts';
+import {
+  ChunkSearch,
+  Document,
+  DocumentAccepted,
+  Reindex,
+  RetrievedChunk,
+  Status,
+  TextIngest,
+} from './schema.ts';
+import {
+  getDocument,
+  listVisibleDocuments,
+  reindexDocument,
+  removeDocument,
+  retrieveChunks,
+  storeText,
+} from './service.ts';
+
+const tag = 'documents';
+const params = T.Object({ document_id: T.String() });
+const family = { tag, envelope: true, legacy: true } as const;
+
+export const documentRoutes = [
+  route({
+    ...family,
+    method: 'POST',
+    path: '/v1/documents',
+    name: 'upload_document',
+    summary: 'Upload a document (form fields: corpus_id, file, document_id?, overwrite?); its chunks follow',
+    permission: 'documents:create',
+    consumes: 'multipart/form-data',
+    idempotent: 'manual',
+    response: { 202: DocumentAccepted, 200: DocumentAccepted },
+    handler: (ctx, { raw }) => storeUpload(ctx, raw),
+  }),
+  route({
+    ...family,
+    method: 'POST',
+    path: '/v1/documents/text',
+    name: 'ingest_text',
+    summary: 'Store a text as a document; its chunks follow',
+    permission: 'documents:create',
+    bodyLimit: 33_554_432,
+    body: TextIngest,
+    response: { 202: DocumentAccepted, 200: DocumentAccepted },
+    handler: (ctx, { body }) => storeText(ctx, body),
+  }),
+  route({
+    ...family,
+    method: 'GET',
+    path: '/v1/documents',
+    name: 'list_documents',
+    summary: 'Documents the caller may see, newest first',
+    permission: 'documents:list',
+    query: T.Object(
+      {
+        ...pageQuery(25, 100),
+        corpus_id: T.Optional(T.String({ maxLength: 200 })),
+        status: T.Optional(Status),
+      },
+      { additionalProperties: false },
+    ),
+    response: { 200: T.Array(Document) },
+    handler: async (ctx, { query }) => {
+      const { limit = 25, skip = 0, cursor, corpus_id, status } = query;
+      const filter = { corpus_id, status };
+      const after = positionOf(ctx, 'documents', filter, cursor) as [string, string] | undefined;
+      const rows = await listVisibleDocuments(ctx, filter, after, skip, limit);
+      return page(ctx, 'documents', filter, rows, limit, (row) => [row.created_at, row.id]);
+    },
+  }),
+  route({
+    ...family,
+    method: 'GET',
+    path: '/v1/documents/:document_id',
+    name: 'get_document',
+    summary: 'One document and how far its ingestion is',
+    permission: 'documents:read',
+    params,
+    response: { 200: Document },
+    handler: (ctx, { params }) => getDocument(ctx, params.document_id),
+  }),
+  route({
+    ...family,
+    method: 'DELETE',
+    path: '/v1/documents/:document_id',
+    name: 'delete_document',
+    summary: 'Remove a document and all that was made from it',
+    permission: 'documents:delete',
+    params,
+    response: { 204: null },
+    handler: (ctx, { params }) => removeDocument(ctx, params.document_id),
+  }),
+  route({
+    ...family,
+    method: 'POST',
+    path: '/v1/documents/:document_id/reindex',
+    name: 'reindex_document',
+    summary: 'Cut and index a document anew',
+    permission: 'documents:reindex',
+    params,
+    body: Reindex,
+    bodyOptional: true,
+    response: { 202: DocumentAccepted },
+    handler: (ctx, { params, body }) => reindexDocument(ctx, params.document_id, body),
+  }),
+  route({
+    ...family,
+    method: 'POST',
+    path: '/v1/corpora/:corpus_id/search',
+    name: 'search_corpus',
+    summary: 'Find the passages of a corpus that answer a query',
+    permission: 'documents:read',
+    routeClass: 'read',
+    idempotent: false,
+    params: T.Object({ corpus_id: T.String() }),
+    body: ChunkSearch,
+    response: { 200: T.Array(RetrievedChunk) },
+    handler: (ctx, { params, body: { top_k, ...search } }) =>
+      retrieveChunks(ctx, { corpus_id: params.corpus_id, limit: top_k, ...search }),
+  }),
+];

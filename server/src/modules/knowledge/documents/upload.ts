@@ -1,0 +1,93 @@
+import type { MultipartFile } from '@fastify/multipart';
+import type { FastifyRequest } from 'fastify';
+import { ApiError, badRequest, type FieldProblem, invalid } from '#platform/errors.ts';
+import { checkText } from '#platform/http/json.ts';
+
+/** An upload form as it came: nothing of the file is trusted yet. */
+export interface Upload {
+  corpus_id: string;
+  document_id: string | undefined;
+  overwrite: boolean;
+  file: { filename: string | undefined; content_type: string; bytes: Buffer };
+}
+
+const known = ['corpus_id', 'document_id', 'overwrite'];
+const booleans: Record<string, boolean> = {
+  true: true,
+  '1': true,
+  yes: true,
+  on: true,
+  false: false,
+  '0': false,
+  no: false,
+  off: false,
+  '': false,
+};
+
+/**
+ * Reads `corpus_id`, `file`, `document_id` and `overwrite` from a multipart form; the file is read whole, up to
+ * UPLOAD_LIMIT_BYTES.
+ * @throws ApiError 400 (malformed, or another tenant is named), 413, 415 (not multipart), 422 (fields missing, unknown or wrong)
+ */
+export async function readUpload(request: FastifyRequest, tenant: string): Promise<Upload> {
+  if (!request.isMultipart())
+    throw new ApiError(415, 'UNSUPPORTED_MEDIA_TYPE', 'Send the document as multipart/form-data.');
+  const fields = new Map<string, string>();
+  const problems: FieldProblem[] = [];
+  let file: Upload['file'] | undefined;
+  try {
+    for await (const part of request.parts()) {
+      if (part.type === 'file') {
+        const bytes = await part.toBuffer();
+        if (part.fieldname === 'file') file = fileOf(part, bytes);
+        else problems.push({ path: `/${part.fieldname}`, message: 'is not a known field' });
+      } else if (part.fieldname === 'tenant_id') {
+        if (part.value === tenant) continue;
+        throw badRequest(
+          'TENANT_ID_NOT_ALLOWED',
+          'The tenant comes from the credential. Leave tenant_id out.',
+        );
+      } else if (!known.includes(part.fieldname)) {
+        problems.push({
+          path: `/${part.fieldname}`,
+          message: part.fieldname === 'file' ? 'must be sent as a file' : 'is not a known field',
+        });
+      } else if (typeof part.value !== 'string' || part.valueTruncated || fields.has(part.fieldname)) {
+        problems.push({ path: `/${part.fieldname}`, message: 'must be one text' });
+      } else {
+        checkText(part.value, `/${part.fieldname}`);
+        fields.set(part.fieldname, part.value);
+      }
+    }
+  } catch (error) {
+    throw formError(error);
+  }
+  const corpus_id = fields.get('corpus_id');
+  const overwrite = booleans[(fields.get('overwrite') ?? '').toLowerCase()];
+  if (corpus_id === undefined) problems.push({ path: '/corpus_id', message: 'is required' });
+  if (overwrite === undefined) problems.push({ path: '/overwrite', message: 'must be true or false' });
+  if (!file && !problems.some(({ path }) => path === '/file'))
+    problems.push({ path: '/file', message: 'is required' });
+  if (problems.length || !file) throw invalid(problems);
+  return {
+    corpus_id: corpus_id!,
+    document_id: fields.get('document_id') || undefined,
+    overwrite: overwrite!,
+    file,
+  };
+}
+
+function fileOf({ filename, mimetype }: MultipartFile, bytes: Buffer): Upload['file'] {
+  return { filename: filename || undefined, content_type: mimetype, bytes };
+}
+
+const limits = ['FST_PARTS_LIMIT', 'FST_FILES_LIMIT', 'FST_FIELDS_LIMIT'];
+
+/** What the form parser throws, as an error that says what to do; the size limit is told by the server itself. */
+function formError(error: unknown): unknown {
+  const { code } = error as { code?: string };
+  if (error instanceof ApiError || code === 'FST_REQ_FILE_TOO_LARGE') return error;
+  if (code && limits.includes(code))
+    return invalid([{ path: '', message: 'has more files or fields than this form takes' }]);
+  return badRequest('MALFORMED_MULTIPART', 'The body is not a complete multipart/form-data form.');
+}

@@ -1,0 +1,679 @@
+import assert from 'node:assert/strict';
+import { before, describe, it } from 'node:test';
+import pg from 'pg';
+import type { Route } from '#platform/http/route.ts';
+import { uuidv7 } from '#platform/ids.ts';
+import {
+  type Caller,
+  call,
+  eventually,
+  newKey,
+  newMember,
+  newTenant,
+  type Reply,
+  testServer,
+  useTestServer,
+} from '#test/harness.ts';
+import { routes } from '../src/app.ts';
+
+// Two tenants on one server: the other one's ids must answer as ids that never existed, on every route. New routes
+// join by themselves; where they need a way to make a resource or a valid body, the test says which row is missing.
+
+useTestServer();
+
+/** How to make what a path parameter names, and where its owner looks at it. */
+interface Resource {
+  make: (owner: Caller) => Promise<string>;
+  look: (id: string) => string;
+  /** An id of the same form that never existed. */
+  absent: () => string;
+}
+
+const slug = (): string => `never-was-${uuidv7().slice(-12)}`;
+let made = 0;
+
+const textDocument = async (owner: Caller, corpus: string) => {
+  const reply = succeeded(
+    await owner.call('POST', '/v1/documents/text', {
+      corpus_id: corpus,
+      text: 'The gate opens when every check is green.',
+      filename: `gate-${++made}.md`,
+    }),
+  );
+  const id: string = reply.body.data.document_id;
+  await eventually(
+    'the document',
+    async () => (await owner.call('GET', `/v1/documents/${id}`)).body.data.status === 'succeeded',
+  );
+  return id;
+};
+
+/** By the name of the path parameter. */
+const resources: Record<string, Resource> = {
+  memory_id: {
+    make: async (owner) => {
+      const reply = await owner.call('POST', '/v1/memory/', {
+        text: `walnut number ${++made}`,
+        type: 'note',
+      });
+      return succeeded(reply).body.id;
+    },
+    look: (id) => `/v1/memory/${id}`,
+    absent: uuidv7,
+  },
+  identity_id: {
+    make: async (owner) => (await newMember(owner, 'user')).id,
+    look: (id) => `/v1/identity/${id}`,
+    absent: uuidv7,
+  },
+  corpus_id: {
+    make: async (owner) =>
+      succeeded(await owner.call('POST', '/v1/corpora', { name: `Corpus ${++made}` })).body.data.id,
+    look: (id) => `/v1/corpora/${id}`,
+    absent: slug,
+  },
+  document_id: {
+    make: async (owner) => textDocument(owner, await resources.corpus_id!.make(owner)),
+    look: (id) => `/v1/documents/${id}`,
+    absent: slug,
+  },
+  run_id: {
+    make: async (owner) => {
+      const corpus = await resources.corpus_id!.make(owner);
+      const session = `session-${++made}`;
+      succeeded(
+        await owner.call('POST', '/v1/run', {
+          session_id: session,
+          corpus_id: corpus,
+          message: 'When does the gate open?',
+        }),
+      );
+      return eventually('the run', async () => {
+        const { body } = await owner.call('GET', `/v1/runs?session_id=${session}`);
+        return body.data[0]?.status === 'succeeded' && body.data[0].id;
+      });
+    },
+    look: (id) => `/v1/runs/${id}`,
+    absent: uuidv7,
+  },
+  session_id: { make: async () => `session-${++made}`, look: () => '/v1/runs', absent: slug },
+};
+
+/** A valid body of each route that takes one and names something by id. `own` makes resources of the asking tenant. */
+const bodies: Record<
+  string,
+  (own: (resource: string) => Promise<string>) => Promise<Record<string, unknown>>
+> = {
+  'PUT /v1/memory/:memory_id': async () => ({ metadata: { changed: true } }),
+  'POST /v1/memory/': async () => ({ text: 'a note', type: 'note' }),
+  'POST /v1/memory/search': async () => ({ query: 'walnut' }),
+  'POST /v1/memory/bulk-delete': async () => ({ memory_ids: [] }),
+  'POST /v1/identity/': async () => ({ external_id: `somebody-${++made}`, role: 'user' }),
+  'POST /v1/corpora': async () => ({ name: 'Another' }),
+  'POST /v1/documents/text': async (own) => ({ corpus_id: await own('corpus_id'), text: 'Some words.' }),
+  'POST /v1/documents/:document_id/reindex': async () => ({}),
+  'POST /v1/run': async (own) => ({
+    session_id: `session-${++made}`,
+    corpus_id: await own('corpus_id'),
+    message: 'When does the gate open?',
+  }),
+  'POST /v1/corpora/:corpus_id/search': async () => ({ query: 'gate' }),
+};
+
+/** Which resource a field of a body or query names where its name does not say so. `null`: words of the caller's own. */
+const fieldNames: Record<string, string | null> = {
+  'POST /v1/corpora id': 'corpus_id',
+  'POST /v1/memory/bulk-delete memory_ids': 'memory_id',
+  'POST /v1/identity/ external_id': null,
+};
+
+/** What each list is a list of. */
+const lists: Record<string, string> = {
+  '/v1/memory/': 'memory_id',
+  '/v1/identity/': 'identity_id',
+  '/v1/corpora': 'corpus_id',
+  '/v1/documents': 'document_id',
+  '/v1/runs': 'run_id',
+};
+
+/** Words that find what the other tenant made. */
+const searches: Record<string, { resource: string; query: string }> = {
+  'POST /v1/memory/search': { resource: 'memory_id', query: 'walnut number' },
+  'POST /v1/corpora/:corpus_id/search': { resource: 'document_id', query: 'gate' },
+};
+
+const keyOf = ({ method, path }: Pick<Route, 'method' | 'path'>): string => `${method} ${path}`;
+const parametersOf = ({ path }: Route): string[] =>
+  [...path.matchAll(/:([a-z_]+)/g)].map(([, name]) => name!);
+const fill = (path: string, ids: Record<string, string>): string =>
+  path.replace(/:([a-z_]+)/g, (_, name: string) => encodeURIComponent(ids[name]!));
+const fieldsOf = (schema: unknown): string[] =>
+  Object.keys((schema as { properties?: object })?.properties ?? {});
+/** The addresses a route answers under. */
+const pathsOf = (route: Route): string[] =>
+  route.legacy ? [route.path, route.path.replace(/^\/v1/, '')] : [route.path];
+
+function resourceOf(name: string, route: Route): Resource {
+  const resource = resources[name];
+  assert.ok(resource, `${keyOf(route)}: add a row to \`resources\` that makes what :${name} names`);
+  return resource;
+}
+
+async function bodyOf(route: Route, asker: Caller): Promise<Record<string, unknown> | undefined> {
+  if (!route.body) return undefined;
+  const make = bodies[keyOf(route)];
+  assert.ok(make, `${keyOf(route)}: add a row to \`bodies\` with a valid body`);
+  return make((resource) => resourceOf(resource, route).make(asker));
+}
+
+function succeeded(reply: Reply): Reply {
+  assert.ok(reply.status >= 200 && reply.status < 300, `${reply.status}: ${reply.text.slice(0, 300)}`);
+  return reply;
+}
+
+/** An answer without what differs from one request to the next, and with the id that was asked for made the same. */
+function comparable({ status, text }: Reply, asked: string): { status: number; text: string } {
+  return {
+    status,
+    text: text
+      .replaceAll(asked, '<asked>')
+      .replace(/\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/g, '<uuid>')
+      .replace(/\b\d{4}-\d\d-\d\dT[\d:.]+Z/g, '<time>')
+      .replace(/\b(session|doc|corpus|cor|gate|somebody|never-was)-[\w-]+/g, '<made>'),
+  };
+}
+
+const state = ({ status, text }: Reply) => ({
+  status,
+  text: text.replace(/"request_id":"[^"]*"/g, '').replace(/"embedding_status":"[^"]*"/g, ''),
+});
+
+describe('another tenant’s ids', () => {
+  let ann: Caller;
+  let bob: Caller;
+
+  before(async () => {
+    ann = await newTenant('admin');
+    // A key, not a token: the strongest credential an outsider can have in its own tenant.
+    bob = await newKey(await newTenant('admin'), { scopes: ['admin'] });
+  });
+
+  for (const route of routes.filter(({ path }) => path.includes(':'))) {
+    for (const path of pathsOf(route)) {
+      it(`${route.method} ${path} answers as for ids that never existed`, async () => {
+        const hers: Record<string, string> = {};
+        const nobodys: Record<string, string> = {};
+        for (const name of parametersOf(route)) {
+          const resource = resourceOf(name, route);
+          hers[name] = await resource.make(ann);
+          nobodys[name] = resource.absent();
+        }
+        const looks = parametersOf(route).map((name) => resources[name]!.look(hers[name]!));
+        const look = () => Promise.all(looks.map(async (url) => state(await ann.call('GET', url))));
+        const earlier = await look();
+        const body = await bodyOf(route, bob);
+        const ask = (who: Caller, ids: Record<string, string>, headers?: Record<string, string>) =>
+          who.call(route.method, fill(path, ids), body, headers);
+        const wanted = comparable(await ask(bob, nobodys), Object.values(nobodys)[0]!);
+        assert.equal(wanted.status, 404, wanted.text);
+        assert.equal(JSON.parse(wanted.text).error.code, 'NOT_FOUND');
+        assert.deepEqual(comparable(await ask(bob, hers), Object.values(hers)[0]!), wanted);
+        const upper = Object.fromEntries(Object.entries(hers).map(([name, id]) => [name, id.toUpperCase()]));
+        assert.deepEqual(comparable(await ask(bob, upper), Object.values(upper)[0]!), wanted);
+        assert.deepEqual(await look(), earlier, 'what she has is as it was');
+        // Hers she reaches, and what was stored under her Idempotency-Key is not replayed to him.
+        const headers = { 'idempotency-key': `isolation-${++made}` };
+        succeeded(await ask(ann, hers, headers));
+        assert.deepEqual(comparable(await ask(bob, hers, headers), Object.values(hers)[0]!), wanted);
+      });
+    }
+  }
+
+  for (const route of routes) {
+    const inBody = fieldsOf(route.body).map((field) => ({ field, in: 'body' }));
+    const inQuery = fieldsOf(route.query).map((field) => ({ field, in: 'query' }));
+    for (const place of [...inBody, ...inQuery].filter(({ field }) => /^id$|_ids?$/.test(field))) {
+      const { field } = place;
+      const name = fieldNames[`${keyOf(route)} ${field}`];
+      if (name === null) continue;
+      it(`${keyOf(route)} takes another tenant’s ${field} for one that never existed`, async () => {
+        const resource = resources[name ?? field];
+        assert.ok(resource, `${keyOf(route)}: say in \`fieldNames\` what ${field} names`);
+        const hers = await resource.make(ann);
+        const nobodys = resource.absent();
+        const earlier = state(await ann.call('GET', resource.look(hers)));
+        const ownIds: Record<string, string> = {};
+        for (const parameter of parametersOf(route))
+          ownIds[parameter] = await resourceOf(parameter, route).make(bob);
+        const body = await bodyOf(route, bob);
+        const ask = (id: string) => {
+          const value = field.endsWith('_ids') ? [id] : id;
+          const path = fill(route.path, ownIds);
+          if (place.in === 'body') return bob.call(route.method, path, { ...body, [field]: value });
+          return bob.call(route.method, `${path}?${field}=${encodeURIComponent(id)}`, body);
+        };
+        assert.deepEqual(comparable(await ask(hers), hers), comparable(await ask(nobodys), nobodys));
+        assert.deepEqual(state(await ann.call('GET', resource.look(hers))), earlier);
+      });
+    }
+  }
+
+  for (const route of routes.filter(({ query }) => fieldsOf(query).includes('cursor'))) {
+    it(`${keyOf(route)} lists a tenant’s own, and takes no cursor of another’s`, async () => {
+      const name = lists[route.path];
+      assert.ok(name, `${keyOf(route)}: say in \`lists\` what it is a list of`);
+      const hers = [await resources[name]!.make(ann), await resources[name]!.make(ann)];
+      const page = succeeded(await ann.call('GET', `${route.path}?limit=1`));
+      const cursor = String(page.headers['x-next-cursor']);
+      assert.ok(page.headers['x-next-cursor'], 'there is a next page');
+      const all = succeeded(await ann.call('GET', `${route.path}?limit=100`));
+      for (const id of hers) assert.ok(all.text.includes(id));
+      const his = succeeded(await bob.call('GET', `${route.path}?limit=100`));
+      for (const id of [...hers, ann.tenant]) assert.ok(!his.text.includes(id));
+      const taken = await bob.call('GET', `${route.path}?limit=1&cursor=${encodeURIComponent(cursor)}`);
+      assert.equal(taken.status, 400);
+      assert.equal(taken.body.error.code, 'INVALID_CURSOR');
+    });
+  }
+
+  for (const route of routes.filter(({ path }) => path.endsWith('/search'))) {
+    it(`${keyOf(route)} finds a tenant’s own only`, async () => {
+      const row = searches[keyOf(route)];
+      assert.ok(row, `${keyOf(route)}: add a row to \`searches\``);
+      const hers = await resources[row.resource]!.make(ann);
+      const corpusOf = async (owner: Caller, document?: string): Promise<string> =>
+        document === undefined
+          ? resources.corpus_id!.make(owner)
+          : (await owner.call('GET', `/v1/documents/${document}`)).body.data.corpus_id;
+      const ids = async (owner: Caller, document?: string) =>
+        Object.fromEntries(
+          await Promise.all(parametersOf(route).map(async (name) => [name, await corpusOf(owner, document)])),
+        );
+      const found = succeeded(
+        await ann.call('POST', fill(route.path, await ids(ann, hers)), { query: row.query }),
+      );
+      assert.ok(found.text.includes(hers), 'she finds it');
+      const other = succeeded(await bob.call('POST', fill(route.path, await ids(bob)), { query: row.query }));
+      assert.ok(!other.text.includes(hers) && !other.text.includes(ann.tenant), 'he does not');
+    });
+  }
+
+  it('an upload into another tenant’s corpus answers as for one that never existed', async () => {
+    const hers = await resources.corpus_id!.make(ann);
+    const upload = async (corpus: string) => {
+      const fields = [
+        'name="corpus_id"\r\n\r\n@'.replace('@', corpus),
+        'name="file"; filename="a.txt"\r\nContent-Type: text/plain\r\n\r\nwords',
+      ];
+      const payload = `${fields.map((field) => `--x\r\nContent-Disposition: form-data; ${field}\r\n`).join('')}--x--\r\n`;
+      const headers = { 'content-type': 'multipart/form-data; boundary=x' };
+      return call('POST', '/v1/documents', { token: bob.token, payload, headers });
+    };
+    const nobodys = slug();
+    const wanted = comparable(await upload(nobodys), nobodys);
+    assert.equal(wanted.status, 404, wanted.text);
+    assert.deepEqual(comparable(await upload(hers), hers), wanted);
+    assert.deepEqual((await ann.call('GET', `/v1/documents?corpus_id=${hers}`)).body.data, []);
+    assert.equal((await upload(await resources.corpus_id!.make(bob))).status, 202);
+    for (const { path } of routes.filter(({ consumes }) => consumes))
+      assert.equal(path, '/v1/documents', `${path}: add an upload like this one`);
+  });
+
+  it('one Idempotency-Key in two tenants is two requests', async () => {
+    const headers = { 'idempotency-key': `shared-${++made}` };
+    const note = { text: 'the same words', type: 'note' };
+    const hers = succeeded(await ann.call('POST', '/v1/memory/', note, headers));
+    const his = succeeded(await bob.call('POST', '/v1/memory/', note, headers));
+    assert.notEqual(his.body.id, hers.body.id);
+    assert.equal(his.headers['idempotency-replayed'], undefined);
+    assert.equal((await bob.call('GET', `/v1/memory/${hers.body.id}`)).status, 404);
+  });
+
+  it('a tenant named by the caller is refused on every route, whatever its id', async () => {
+    for (const route of routes.filter((one) => !one.public && one.body && !one.consumes)) {
+      const path = route.path.replace(/:[a-z_]+/g, 'x');
+      const reply = await bob.call(route.method, path, { tenant_id: ann.tenant });
+      assert.equal(reply.status, 400, keyOf(route));
+      assert.equal(reply.body.error.code, 'TENANT_ID_NOT_ALLOWED', keyOf(route));
+    }
+  });
+});
+
+/** Tables of the whole installation: no tenant, and nothing for the restricted role. */
+const installationTables = ['schema_migrations', 'signing_keys'];
+
+/** What the restricted role may do where it is not everything. */
+const narrowed: Record<string, string[]> = {
+  facts: ['INSERT', 'SELECT'],
+  fact_positions: ['SELECT'],
+};
+
+describe('the catalogue', () => {
+  let tables: string[];
+  let appRole: string;
+  const ask = async <Row extends pg.QueryResultRow>(text: string, values: unknown[] = []): Promise<Row[]> =>
+    (await (await testServer()).app.database.operatorPool.query<Row>(text, values)).rows;
+
+  before(async () => {
+    ({ appRole } = (await testServer()).app.database);
+    const rows = await ask<{ name: string }>(
+      `select c.relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
+       where n.nspname = 'public' and c.relkind in ('r', 'p') order by 1`,
+    );
+    tables = rows.map(({ name }) => name);
+  });
+  const tenantTables = () => tables.filter((name) => !installationTables.includes(name));
+
+  it('has a tenant in every table but those of the installation', async () => {
+    const rows = await ask<{
+      table_name: string;
+      data_type: string;
+      is_nullable: string;
+      ordinal_position: number;
+      collation_name: string | null;
+    }>(
+      `select table_name, data_type, is_nullable, ordinal_position, collation_name from information_schema.columns
+       where table_schema = 'public' and column_name = 'tenant_id' order by table_name`,
+    );
+    assert.deepEqual(
+      rows.map(({ table_name }) => table_name),
+      tenantTables(),
+    );
+    for (const row of rows) {
+      const { table_name, ...column } = row;
+      assert.deepEqual(
+        column,
+        { data_type: 'text', is_nullable: 'NO', ordinal_position: 1, collation_name: null },
+        table_name,
+      );
+    }
+  });
+
+  it('has the tenant first in every key, unique index and reference', async () => {
+    const indexes = await ask<{ table: string; name: string; first: string; primary: boolean }>(
+      `select t.relname as table, i.relname as name, a.attname as first, x.indisprimary as primary
+       from pg_index x join pg_class t on t.oid = x.indrelid join pg_class i on i.oid = x.indexrelid
+       join pg_namespace n on n.oid = t.relnamespace left join pg_attribute a on a.attrelid = t.oid and a.attnum = x.indkey[0]
+       where n.nspname = 'public' and x.indisunique and t.relname <> all($1)`,
+      [installationTables],
+    );
+    assert.deepEqual(
+      indexes.filter(({ first }) => first !== 'tenant_id'),
+      [],
+    );
+    const keyed = new Set(indexes.filter(({ primary }) => primary).map(({ table }) => table));
+    assert.deepEqual(
+      tenantTables().filter((name) => !keyed.has(name)),
+      [],
+      'without a primary key',
+    );
+
+    const references = await ask<{
+      name: string;
+      here: string;
+      there: string;
+      on_delete: string;
+      on_update: string;
+    }>(
+      `select c.conname as name, a.attname as here, b.attname as there, c.confdeltype as on_delete, c.confupdtype as on_update
+       from pg_constraint c join pg_namespace n on n.oid = c.connamespace
+       join pg_attribute a on a.attrelid = c.conrelid and a.attnum = c.conkey[1]
+       join pg_attribute b on b.attrelid = c.confrelid and b.attnum = c.confkey[1]
+       where c.contype = 'f' and n.nspname = 'public'`,
+    );
+    assert.ok(references.length >= 8);
+    for (const { name, ...reference } of references) {
+      assert.equal(`${reference.here} ${reference.there}`, 'tenant_id tenant_id', name);
+      assert.ok(
+        !['n', 'd'].includes(reference.on_delete),
+        `${name} sets null or default when its target is deleted`,
+      );
+      assert.equal(reference.on_update, 'a', name);
+    }
+  });
+
+  it('has no triggers of its own, no counted columns, and no defaults from the clock', async () => {
+    assert.deepEqual(
+      await ask(`select t.tgname, c.relname from pg_trigger t join pg_class c on c.oid = t.tgrelid
+                 join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'public' and not t.tgisinternal`),
+      [],
+    );
+    assert.deepEqual(
+      await ask(
+        `select table_name, column_name from information_schema.columns
+                 where table_schema = 'public' and table_name <> all($1) and (is_identity = 'YES' or column_default like '%nextval%'
+                   or column_default ~ 'now\\(|CURRENT_|random|uuid\\(|clock')`,
+        [installationTables],
+      ),
+      [],
+    );
+  });
+
+  it('forces row-level security with exactly the two policies of the stamp', async () => {
+    const rows = await ask<{ name: string; enabled: boolean; forced: boolean }>(
+      `select c.relname as name, c.relrowsecurity as enabled, c.relforcerowsecurity as forced from pg_class c
+       where c.relnamespace = 'public'::regnamespace and c.relname = any($1) order by 1`,
+      [tenantTables()],
+    );
+    assert.deepEqual(
+      rows.filter(({ enabled, forced }) => !enabled || !forced),
+      [],
+    );
+    const policies = await ask<{
+      tablename: string;
+      policyname: string;
+      roles: string;
+      permissive: string;
+      cmd: string;
+      qual: string;
+      with_check: string;
+    }>(
+      `select tablename, policyname, array_to_string(roles, ',') as roles, permissive, cmd, qual, with_check from pg_policies
+       where schemaname = 'public' order by tablename, policyname`,
+    );
+    const [{ owner }] = (await ask<{ owner: string }>(`select current_user as owner`)) as [{ owner: string }];
+    const entered = "(tenant_id = current_setting('app.tenant_id'::text, true))";
+    const wanted = tenantTables().flatMap((tablename) => [
+      {
+        tablename,
+        policyname: 'operator',
+        roles: owner,
+        permissive: 'PERMISSIVE',
+        cmd: 'ALL',
+        qual: 'true',
+        with_check: 'true',
+      },
+      {
+        tablename,
+        policyname: 'tenant_isolation',
+        roles: appRole,
+        permissive: 'PERMISSIVE',
+        cmd: 'ALL',
+        qual: entered,
+        with_check: entered,
+      },
+    ]);
+    assert.deepEqual(policies, wanted);
+  });
+
+  it('grants the restricted role what each table is meant to allow, and nothing else', async () => {
+    const rows = await ask<{ name: string; privileges: string[] }>(
+      `select c.relname as name, array_remove(array_agg(distinct g.privilege_type order by g.privilege_type), null) as privileges
+       from pg_class c left join lateral aclexplode(c.relacl) g on g.grantee = (select oid from pg_roles where rolname = $1) or g.grantee = 0
+       where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S') group by 1 order by 1`,
+      [appRole],
+    );
+    const everything = ['DELETE', 'INSERT', 'SELECT', 'UPDATE'];
+    for (const { name, privileges } of rows) {
+      const list = Array.isArray(privileges)
+        ? privileges
+        : String(privileges).replace(/[{}]/g, '').split(',').filter(Boolean);
+      const wanted = installationTables.includes(name) ? [] : (narrowed[name] ?? everything);
+      assert.deepEqual(list, wanted, name);
+    }
+  });
+
+  it('knows the restricted role as one that can not bypass, own or stamp', async () => {
+    const [role] = await ask(
+      `select rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication,
+         (select count(*)::int from pg_class where relowner = r.oid) as owns,
+         (select count(*)::int from pg_auth_members where member = r.oid) as member_of,
+         has_function_privilege(r.oid, 'stamp_tenant_table(regclass, text)', 'execute') as may_stamp,
+         has_schema_privilege(r.oid, 'public', 'create') as may_create
+       from pg_roles r where rolname = $1`,
+      [appRole],
+    );
+    assert.deepEqual(role, {
+      rolsuper: false,
+      rolbypassrls: false,
+      rolcreaterole: false,
+      rolcreatedb: false,
+      rolreplication: false,
+      owns: 0,
+      member_of: 0,
+      may_stamp: false,
+      may_create: false,
+    });
+  });
+
+  it('has no function that runs with its owner’s rights, and no view that does', async () => {
+    assert.deepEqual(
+      await ask(
+        `select p.proname from pg_proc p where p.pronamespace = 'public'::regnamespace and p.prosecdef`,
+      ),
+      [],
+    );
+    assert.deepEqual(
+      await ask(`select c.relname from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('v', 'm')
+                 and not coalesce(array_to_string(c.reloptions, ',') like '%security_invoker=true%', false)`),
+      [],
+    );
+  });
+
+  describe('under the restricted role', () => {
+    /** Speaks to the database as the restricted role, without a tenant unless one is entered, and takes all of it back. */
+    async function restricted<T>(work: (query: pg.ClientBase['query']) => Promise<T>): Promise<T> {
+      const { app } = await testServer();
+      const { database } = app;
+      if (database.engine === 'embedded') {
+        const client = await database.operatorPool.connect();
+        try {
+          await client.query('begin');
+          await client.query(`set local role ${pg.escapeIdentifier(appRole)}`);
+          return await work(client.query.bind(client) as pg.ClientBase['query']);
+        } finally {
+          await client.query('rollback');
+          client.release();
+        }
+      }
+      const url = new URL(app.config.DATABASE_APP_URL ?? app.config.DATABASE_URL!);
+      if (!app.config.DATABASE_APP_URL) {
+        url.username = encodeURIComponent(appRole);
+        url.password = encodeURIComponent(app.keys.databaseRole);
+      }
+      const client = new pg.Client({ connectionString: url.href });
+      await client.connect();
+      try {
+        await client.query('begin');
+        return await work(client.query.bind(client) as pg.ClientBase['query']);
+      } finally {
+        await client.query('rollback');
+        await client.end();
+      }
+    }
+
+    it('no table shows a row before a tenant is entered', async () => {
+      await newTenant('admin');
+      await restricted(async (query) => {
+        for (const name of tenantTables()) {
+          const { rows } = await query(`select count(*)::int as rows from ${pg.escapeIdentifier(name)}`);
+          assert.deepEqual(rows, [{ rows: 0 }], name);
+        }
+      });
+      for (const name of installationTables) {
+        const refused = restricted((query) => query(`select 1 from ${name}`));
+        await assert.rejects(refused, { code: '42501' }, name);
+      }
+    });
+
+    it('an entered tenant sees its own rows, and can not write, move or take another’s', async () => {
+      const [ann, bob] = [await newTenant('admin'), await newTenant('admin')];
+      const inAnn = <T>(work: (query: pg.ClientBase['query']) => Promise<T>) =>
+        restricted(async (query) => {
+          await query('select enter($1)', [ann.tenant]);
+          return work(query);
+        });
+      await inAnn(async (query) => {
+        const { rows } = await query('select distinct tenant_id from identities');
+        assert.deepEqual(rows, [{ tenant_id: ann.tenant }]);
+        const { rowCount } = await query('update identities set role = $2 where tenant_id = $1', [
+          bob.tenant,
+          'user',
+        ]);
+        assert.equal(rowCount, 0);
+        assert.equal((await query('delete from sessions where tenant_id = $1', [bob.tenant])).rowCount, 0);
+      });
+      await assert.rejects(
+        inAnn((query) => query('update identities set tenant_id = $1', [bob.tenant])),
+        { code: '42501' },
+      );
+      await assert.rejects(
+        inAnn((query) => query(`select enter('Not a tenant')`)),
+        { code: '22023' },
+      );
+      await assert.rejects(
+        inAnn((query) => query(`update facts set type = 'x'`)),
+        { code: '42501' },
+      );
+      await assert.rejects(
+        inAnn((query) => query('delete from facts')),
+        { code: '42501' },
+      );
+      await assert.rejects(
+        inAnn((query) => query('truncate memories')),
+        { code: '42501' },
+      );
+    });
+
+    it('a row of another tenant is refused by every table', async () => {
+      const [ann, bob] = [await newTenant('admin'), await newTenant('admin')];
+      const columns = await ask<{ table_name: string; column_name: string; udt_name: string }>(
+        `select table_name, column_name, udt_name from information_schema.columns
+         where table_schema = 'public' and table_name = any($1) and is_nullable = 'NO' and column_default is null
+         order by table_name, ordinal_position`,
+        [tenantTables()],
+      );
+      const samples: Record<string, string> = {
+        text: "'x'",
+        uuid: `'${uuidv7()}'`,
+        timestamptz: "'2026-01-01Z'",
+        bytea: "'\\x00'",
+        jsonb: "'{}'",
+        int4: '1',
+        int8: '1',
+        bool: 'true',
+        sparsevec: "'{1:1}/8'",
+        vector: "'[1]'",
+        float8: '1',
+        date: "'2026-01-01'",
+        float4: '1',
+        numeric: '1',
+      };
+      for (const name of tenantTables().filter((one) => (narrowed[one] ?? ['INSERT']).includes('INSERT'))) {
+        const own = columns.filter(({ table_name }) => table_name === name);
+        const values = own.map(({ column_name, udt_name }) => {
+          if (column_name === 'tenant_id') return pg.escapeLiteral(bob.tenant);
+          const sample = samples[udt_name];
+          assert.ok(sample, `add a value of type ${udt_name} to \`samples\``);
+          return sample;
+        });
+        const insert = `insert into ${name} (${own.map(({ column_name }) => pg.escapeIdentifier(column_name))}) values (${values})`;
+        const refused = restricted(async (query) => {
+          await query('select enter($1)', [ann.tenant]);
+          await query(insert);
+        });
+        await assert.rejects(refused, { code: '42501' }, name);
+      }
+    });
+  });
+});

@@ -1,0 +1,274 @@
+import assert from 'node:assert/strict';
+import { after, afterEach, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { uuidv7 } from '#platform/ids.ts';
+import {
+  type Caller,
+  callServer,
+  engine,
+  eventually,
+  newKey,
+  newTenant,
+  type Reply,
+  startServer,
+} from '#test/harness.ts';
+import { createProxy, type Outage } from '#test/proxy.ts';
+import type { Running } from '../src/app.ts';
+
+// The database or Redis goes away under a working server and comes back. It needs both as processes of their own.
+
+const skip = engine === 'embedded' || !process.env.REDIS_URL;
+const recoversWithinMs = 5_000;
+
+const note = (text: string) => ({ text, type: 'note' });
+
+function assertUnavailable(reply: Reply, code: string, about = ''): void {
+  assert.equal(reply.status, 503, `${about} ${reply.status} ${reply.text}`);
+  assert.equal(reply.body.error.code, code, about);
+  assert.ok(Number(reply.headers['retry-after']) >= 1, about);
+  assert.doesNotMatch(reply.text, /ECONN|127\.0\.0\.1|postgres|redis:|socket|terminated/i, about);
+}
+
+describe('the database goes away', { skip }, () => {
+  let proxy: Outage;
+  let server: Running;
+  let ann: Caller;
+  const health = async () => (await callServer(server, 'GET', '/healthz')).body;
+
+  before(async () => {
+    proxy = await createProxy(process.env.DATABASE_URL!);
+    server = await startServer({ DATABASE_URL: proxy.url });
+    ann = await newTenant('admin', server);
+  });
+  after(async () => {
+    await proxy.restore();
+    await server.stop();
+    await proxy.close();
+  });
+  afterEach(() => proxy.restore());
+
+  const recovered = () =>
+    eventually(
+      'the server to recover by itself',
+      async () =>
+        (await ann.call('GET', '/v1/memory/')).status === 200 &&
+        (await ann.call('POST', '/v1/memory/', note('back'))).status === 201,
+      recoversWithinMs,
+    );
+
+  it('refuses with 503 and Retry-After, says so in /healthz, and recovers by itself', async () => {
+    const { body: memory } = await ann.call('POST', '/v1/memory/', note('before the outage'));
+    const unseen = await newKey(ann, { server });
+    await proxy.cut();
+    for (const [method, path, body] of [
+      ['GET', '/v1/memory/'],
+      ['GET', `/v1/memory/${memory.id}`],
+      ['POST', '/v1/memory/', note('lost')],
+      ['POST', '/v1/memory/search', { query: 'outage' }],
+      ['PUT', `/v1/memory/${memory.id}`, { text: 'lost' }],
+      ['DELETE', `/v1/memory/${memory.id}`],
+    ] as const) {
+      assertUnavailable(await ann.call(method, path, body), 'DATABASE_UNAVAILABLE', `${method} ${path}`);
+      assertUnavailable(
+        await ann.call(method, path, body, { 'idempotency-key': uuidv7() }),
+        'DATABASE_UNAVAILABLE',
+        `${method} ${path} with a key`,
+      );
+    }
+    // A credential that can not be looked up is not a wrong one.
+    assertUnavailable(
+      await unseen.call('GET', '/v1/memory/'),
+      'DATABASE_UNAVAILABLE',
+      'a key not seen before',
+    );
+    const signUp = await callServer(server, 'POST', '/v1/identity/', {
+      body: { external_id: 'x', role: 'user' },
+    });
+    assertUnavailable(signUp, 'DATABASE_UNAVAILABLE', 'a sign-up');
+    assert.deepEqual(await health(), { database: false, redis: true, status: 'degraded' });
+    const { body } = await callServer(server, 'GET', '/v1/health');
+    assert.equal(body.data.status, 'degraded');
+    assert.equal((await callServer(server, 'GET', '/metrics')).status, 200);
+    assert.equal((await callServer(server, 'GET', '/v1/nothing')).status, 404);
+
+    await proxy.restore();
+    await recovered();
+    assert.deepEqual(await health(), { database: true, redis: true, status: 'ok' });
+    assert.equal((await unseen.call('GET', `/v1/memory/${memory.id}`)).body.text, 'before the outage');
+  });
+
+  it('does the background work that waited, once it is back', async () => {
+    await ann.call('POST', '/v1/memory/', note('waits for its vector'));
+    await proxy.cut();
+    await sleep(1_200);
+    await proxy.restore();
+    await recovered();
+    await eventually('the vectors', async () =>
+      (await ann.call('GET', '/v1/memory/')).body.every(
+        (one: { embedding_status: string }) => one.embedding_status === 'ready',
+      ),
+    );
+  });
+
+  it('keeps every write it promised, and answers each of the others with 503', async () => {
+    const writer = await newTenant('admin', server);
+    let going = true;
+    const replies: Reply[] = [];
+    const write = async (name: number) => {
+      for (let i = 0; going; i++) {
+        replies.push(await writer.call('POST', '/v1/memory/', note(`writer ${name} number ${i}`)));
+        await sleep(1);
+      }
+    };
+    const writers = [0, 1, 2, 3].map(write);
+    for (let i = 0; i < 3; i++) {
+      await sleep(150);
+      proxy.reset();
+    }
+    await sleep(100);
+    await proxy.cut();
+    await sleep(100);
+    await proxy.restore();
+    await eventually('writes to pass again', async () => replies.at(-1)?.status === 201, recoversWithinMs);
+    going = false;
+    await Promise.all(writers);
+    const statuses = new Set(replies.map(({ status }) => status));
+    assert.deepEqual([...statuses].sort(), [201, 503]);
+    for (const reply of replies.filter(({ status }) => status === 503))
+      assertUnavailable(reply, 'DATABASE_UNAVAILABLE');
+    const stored = new Set<string>();
+    let cursor = '';
+    do {
+      const page = await writer.call('GET', `/v1/memory/?limit=1000${cursor && `&cursor=${cursor}`}`);
+      assert.equal(page.status, 200, page.text);
+      for (const { id } of page.body) stored.add(id);
+      cursor = encodeURIComponent(String(page.headers['x-next-cursor'] ?? ''));
+    } while (cursor);
+    const promised = replies.filter(({ status }) => status === 201).map(({ body }) => body.id);
+    assert.deepEqual(
+      promised.filter((id) => !stored.has(id)),
+      [],
+    );
+    assert.ok(promised.length > 20, `${promised.length} writes passed`);
+  });
+
+  it('a repeated request with its Idempotency-Key is done once, whatever was lost on the way', async () => {
+    const writer = await newTenant('admin', server);
+    const headers = { 'idempotency-key': uuidv7() };
+    const attempts = Promise.all(
+      Array.from({ length: 40 }, async (_, i) => {
+        await sleep(i * 10);
+        return writer.call('POST', '/v1/memory/', note('once'), headers);
+      }),
+    );
+    await sleep(60);
+    proxy.reset();
+    await sleep(120);
+    proxy.reset();
+    for (const reply of await attempts)
+      assert.ok([201, 409, 503].includes(reply.status), `${reply.status} ${reply.text}`);
+    const { body } = await writer.call('GET', '/v1/memory/');
+    assert.ok(body.length <= 1, `${body.length} memories`);
+  });
+
+  it('a database that is there and silent does not silence /healthz', async () => {
+    proxy.freeze();
+    const begun = performance.now();
+    assert.equal((await health()).database, false);
+    assert.ok(performance.now() - begun < 3_500);
+    await proxy.restore();
+    await recovered();
+  });
+});
+
+describe('Redis goes away', { skip }, () => {
+  for (const mode of ['open', 'closed'] as const) {
+    describe(`with RL_FAIL_MODE=${mode}`, () => {
+      let proxy: Outage;
+      let server: Running;
+      let ann: Caller;
+      before(async () => {
+        proxy = await createProxy(process.env.REDIS_URL!);
+        server = await startServer(
+          {
+            REDIS_URL: proxy.url,
+            RL_FAIL_MODE: mode,
+            RATE_LIMIT_ENABLED: 'true',
+            DEFAULT_PLAN: 'enterprise',
+          },
+          { serve: true, work: false },
+        );
+        await eventually('the limiter', async () => (await callServer(server, 'GET', '/healthz')).body.redis);
+        ann = await newTenant('admin', server);
+      });
+      after(async () => {
+        await proxy.restore();
+        await server.stop();
+        await proxy.close();
+      });
+
+      it(mode === 'open' ? 'requests pass and say so' : 'requests are refused with 503', async () => {
+        const list = () => ann.call('GET', '/v1/memory/');
+        const before = await list();
+        assert.equal(before.headers['x-ratelimit-status'], undefined);
+        assert.ok(Number(before.headers['x-ratelimit-limit']) > 0);
+        for (const take of [proxy.cut, async () => proxy.freeze()]) {
+          await take();
+          const during = await Promise.all(Array.from({ length: 10 }, list));
+          for (const reply of during) {
+            if (mode === 'open') {
+              assert.equal(reply.status, 200);
+              assert.equal(reply.headers['x-ratelimit-status'], 'degraded');
+            } else assertUnavailable(reply, 'RATE_LIMIT_UNAVAILABLE');
+          }
+          // What hands out credentials fails closed in either mode.
+          const signUp = await callServer(server, 'POST', '/v1/identity/', {
+            body: { external_id: uuidv7(), role: 'user' },
+          });
+          assertUnavailable(signUp, 'RATE_LIMIT_UNAVAILABLE', 'a sign-up');
+          const { body } = await callServer(server, 'GET', '/healthz');
+          assert.deepEqual(body, { database: true, redis: false, status: 'degraded' });
+          await proxy.restore();
+          await eventually(
+            'the limits to be back',
+            async () => {
+              const { status, headers } = await list();
+              return (
+                status === 200 &&
+                headers['x-ratelimit-status'] === undefined &&
+                Number(headers['x-ratelimit-limit']) > 0
+              );
+            },
+            recoversWithinMs,
+          );
+          assert.equal((await callServer(server, 'GET', '/healthz')).body.status, 'ok');
+        }
+      });
+
+      it('a revoked key is refused all the same within two seconds', async () => {
+        const key = await newKey(ann, { server });
+        await eventually(
+          'the key to work',
+          async () => (await key.call('GET', '/v1/memory/')).status === 200,
+        );
+        await proxy.cut();
+        // Another process revokes: this one gets no word of it.
+        await server.app.database
+          .tenant(key.tenant)
+          .run(
+            (await import('#modules/access/api-keys/store.ts')).revokeApiKeyRow(
+              key.tenant,
+              key.keyId,
+              new Date(),
+            ),
+          );
+        await eventually(
+          'the key to be refused',
+          async () => (await key.call('GET', '/v1/memory/')).status === 401,
+          2_500,
+        );
+        await proxy.restore();
+      });
+    });
+  }
+});
