@@ -276,7 +276,7 @@ describe('the house', () => {
     const text = [
       `// import { a } from './a.ts';`,
       `const b = "import { a } from './a.ts'";`,
-      "const c = `import { a } from './a.ts' ${/* process.env */ sql`select ${1}`}`;",
+      "const c = `import { a } from './a.ts' \u0024{/* process.env */ sql`select \u0024{1}`}`;",
       `const d = /import '.\\/a.ts'/;`,
     ].join('\n');
     assert.deepEqual(importsOf({ path: 'src/x.ts', text }), []);

@@ -11,23 +11,25 @@ export interface Result<Row> {
 interface WireConnection {
   stream: { write(bytes: Buffer): void };
   parsedStatements: Record<string, string>;
-  /** Ours: what named statements of this connection answer with; null for those without rows. */
-  describedStatements?: Map<string, unknown>;
-}
-interface WireResult {
-  rows: unknown[];
-  rowCount: number | null;
-  addFields(fields: unknown): void;
-  parseRow(fields: unknown): unknown;
-  addRow(row: unknown): void;
-  addCommandComplete(message: unknown): void;
-  _types: unknown;
+  /** Ours: how rows of this connection's named statements are read; null for statements without rows. */
+  describedStatements?: Map<string, Column[] | null>;
 }
 
-const { Query } = pg as unknown as { Query: new (config: object) => object };
-const { Result: ResultBuilder } = pg as unknown as {
-  Result: new (mode: undefined, types: unknown) => WireResult;
-};
+interface Column {
+  name: string;
+  parse: (text: string) => unknown;
+}
+
+interface Field {
+  name: string;
+  dataTypeID: number;
+  format: string;
+}
+
+/** How values come back, by type; see `types` in database.ts. */
+interface Types {
+  getTypeParser(type: number, format: string): (text: string) => unknown;
+}
 
 /** As node-postgres maps values, with the two additions we use: plain objects as JSON, and Buffers and arrays untouched. */
 export function wireValue(value: unknown): unknown {
@@ -64,25 +66,27 @@ const sync = serialize.sync();
  * single Sync at the end, which PostgreSQL runs as one implicit transaction (Frontend/Backend Protocol, Pipelining).
  * All take effect or none.
  */
-class Batch extends Query {
+class Batch {
   // node-postgres reads `name` to keep its own list of parsed statements; a batch keeps it itself.
   name = undefined;
   text = '';
   callback: (error: Error | null) => void = () => {};
-  readonly results: WireResult[] = [];
+  readonly results: Result<unknown>[];
   /** Set when a failure leaves it unknown which statements the server has parsed. */
   uncertain = false;
   private readonly statements: readonly Statement<unknown>[];
+  private readonly types: Types;
   private readonly parsed: Statement<unknown>[] = [];
-  /** What to do with the description of a statement that was asked for; a statement without rows has none. */
-  private readonly learn: (((fields: unknown) => void) | undefined)[] = [];
+  /** How to read the rows of each statement; undefined until its description has come. */
+  private readonly columns: (Column[] | null | undefined)[] = [];
+  private described: Map<string, Column[] | null> = new Map();
   private current = 0;
   private failure: Error | undefined;
 
-  constructor(statements: readonly Statement<unknown>[], types: unknown) {
-    super({ text: '' });
+  constructor(statements: readonly Statement<unknown>[], types: Types) {
     this.statements = statements;
-    for (const _ of statements) this.results.push(new ResultBuilder(undefined, types));
+    this.types = types;
+    this.results = statements.map(() => ({ rows: [], count: 0 }));
   }
 
   submit(connection: WireConnection): Error | null {
@@ -90,8 +94,8 @@ class Batch extends Query {
       const known = name === undefined ? undefined : connection.parsedStatements[name];
       if (known !== undefined && known !== text) return new Error(`statement ${name} has two texts`);
     }
-    connection.describedStatements ??= new Map();
-    const described = connection.describedStatements;
+    connection.describedStatements ??= this.described;
+    this.described = connection.describedStatements;
     const messages: Buffer[] = [];
     // Anything that can not be put on the wire throws here, before a byte was sent.
     const binds = this.statements.map(({ name, values }) =>
@@ -108,12 +112,8 @@ class Batch extends Query {
         }
       }
       messages.push(binds[index]!);
-      if (name && described.has(name)) {
-        this.describe(index, described.get(name));
-      } else {
-        messages.push(describePortal);
-        if (name) this.learn[index] = (fields) => described.set(name, fields);
-      }
+      this.columns[index] = name ? this.described.get(name) : undefined;
+      if (this.columns[index] === undefined) messages.push(describePortal);
       messages.push(executePortal);
     });
     messages.push(sync);
@@ -122,29 +122,37 @@ class Batch extends Query {
     return null;
   }
 
-  private describe(index: number, fields: unknown): void {
-    if (fields !== null) this.results[index]!.addFields(fields);
+  private learn(columns: Column[] | null): void {
+    const { name } = this.statements[this.current]!;
+    this.columns[this.current] = columns;
+    if (name) this.described.set(name, columns);
   }
 
-  handleRowDescription(message: { fields: unknown }): void {
-    this.describe(this.current, message.fields);
-    this.learn[this.current]?.(message.fields);
-    this.learn[this.current] = undefined;
+  handleRowDescription({ fields }: { fields: Field[] }): void {
+    this.learn(
+      fields.map(({ name, dataTypeID }) => ({ name, parse: this.types.getTypeParser(dataTypeID, 'text') })),
+    );
   }
 
-  handleDataRow(message: { fields: unknown }): void {
+  handleDataRow({ fields }: { fields: (string | null)[] }): void {
     if (this.failure) return;
-    const result = this.results[this.current]!;
+    const columns = this.columns[this.current]!;
+    const row: Record<string, unknown> = {};
     try {
-      result.addRow(result.parseRow(message.fields));
+      for (let i = 0; i < fields.length; i++) {
+        const value = fields[i]!;
+        const { name, parse } = columns[i]!;
+        row[name] = value === null ? null : parse(value);
+      }
+      this.results[this.current]!.rows.push(row);
     } catch (error) {
       this.failure = error as Error;
     }
   }
 
-  handleCommandComplete(message: unknown): void {
-    this.results[this.current]!.addCommandComplete(message);
-    this.learn[this.current]?.(null);
+  handleCommandComplete({ text }: { text: string }): void {
+    if (this.columns[this.current] === undefined) this.learn(null);
+    this.results[this.current]!.count = Number(/\d+$/.exec(text)?.[0] ?? 0);
     this.current += 1;
   }
 
@@ -162,15 +170,19 @@ class Batch extends Query {
   }
 }
 
+// node-postgres takes only queries of its own class on a pipelined connection. Its constructor, and the event emitter
+// under it, are of no use here and cost more than the whole batch.
+Object.setPrototypeOf(Batch.prototype, (pg as unknown as { Query: { prototype: object } }).Query.prototype);
+
 /** Sends statements over one connection as one batch. On error the connection may have to be given up: see `uncertain`. */
 export function sendBatch(
   client: pg.PoolClient,
   statements: readonly Statement<unknown>[],
 ): Promise<Result<unknown>[]> {
   return new Promise((resolve, reject) => {
-    const batch = new Batch(statements, (client as unknown as { _types: unknown })._types);
+    const batch = new Batch(statements, (client as unknown as { _types: Types })._types);
     batch.callback = (error) => {
-      if (!error) resolve(batch.results.map(({ rows, rowCount }) => ({ rows, count: rowCount ?? 0 })));
+      if (!error) resolve(batch.results);
       else reject(batch.uncertain ? Object.assign(error, { connectionUnusable: true }) : error);
     };
     client.query(batch as unknown as pg.Submittable);

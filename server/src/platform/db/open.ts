@@ -67,6 +67,14 @@ async function openEmbeddedDatabase(config: Config, onError: (error: Error) => v
   };
 }
 
+const sessionSettings =
+  '-c timezone=UTC -c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000';
+
+// The statements of requests are planned once for each connection. Planning anew for each value costs more than most
+// of them, and for a tenant that is newer than the last ANALYZE it chooses badly; so a statement whose best plan depends
+// on which filters are given is written as several.
+const plannedOnce = '-c plan_cache_mode=force_generic_plan';
+
 async function openPostgres(config: Config, keys: Keys, onError: (error: Error) => void): Promise<Database> {
   const appRole = appRoleOf(config);
   const common = {
@@ -74,7 +82,7 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
     connectionTimeoutMillis: 5_000,
     idleTimeoutMillis: 60_000,
     keepAlive: true,
-    options: '-c timezone=UTC -c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000',
+    options: sessionSettings,
   };
   const appUrl = new URL(config.DATABASE_APP_URL ?? config.DATABASE_URL!);
   if (!config.DATABASE_APP_URL) {
@@ -90,6 +98,7 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
   const appPool = new pg.Pool({
     ...common,
     connectionString: appUrl.href,
+    options: `${sessionSettings} ${plannedOnce}`,
     max: config.DATABASE_POOL_SIZE,
     application_name: 'manushya',
   });

@@ -51,6 +51,12 @@ export async function openJobs(
   boss.on('error', (error) => app.log.warn({ err: error }, 'the job queue had a failure and goes on'));
   await boss.start();
   for (const definition of definitions) await declareQueue(boss, definition);
+  // The queue's own timer looks for dead workers' jobs an interval after the start only: workers that die sooner, one
+  // after another, would never give back what those before them held.
+  if (options.supervise)
+    boss
+      .supervise()
+      .catch((error) => app.log.warn({ err: error }, 'jobs of dead workers are looked for later'));
   const workers = new Map<string, string[]>();
   const wake = (name: string) => {
     for (const id of workers.get(name) ?? []) boss.notifyWorker(id);
@@ -91,6 +97,8 @@ export async function openJobs(
               definition.name,
               { pollingIntervalSeconds: 1, batchSize: 1, includeMetadata: true, heartbeatRefreshSeconds: 4 },
               async ([job]) => {
+                // Looks for the next at once: otherwise a worker does one job a second, however short they are.
+                boss.notifyWorker(ids[i]!);
                 if (job) await perform(app, definition, job as unknown as FetchedJob);
               },
             ),
@@ -126,7 +134,7 @@ async function declareQueue(boss: PgBoss, { name, per, timeoutS, retries }: JobD
     deleteAfterSeconds: 7 * 86_400,
   };
   if (await boss.getQueue(name)) await boss.updateQueue(name, options);
-  else await boss.createQueue(name, { ...options, policy: per === 'tenant' ? 'short' : 'standard' });
+  else await boss.createQueue(name, { ...options, policy: per === 'tenant' ? 'stately' : 'standard' });
 }
 
 async function perform(app: App, definition: JobDefinition, job: FetchedJob): Promise<void> {

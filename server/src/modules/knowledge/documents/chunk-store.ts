@@ -112,13 +112,11 @@ export const findCandidates = (
       select c.id, -(c.words <#> ${prepared.words}::sparsevec) as words, -(c.trigrams <#> ${prepared.trigrams}::sparsevec) as trigrams
       from hits join chunks c on c.tenant_id = ${db.tenant} and c.id = hits.id
     ), best as (
-      select * from scored order by words + ${trigramWeight(prepared)}::float8 * trigrams desc limit ${read}
+      select * from scored order by words + ${prepared.trigramWeight}::float8 * trigrams desc limit ${read}
     )
     select ${shown}, best.words, best.trigrams
     from best join chunks c on c.tenant_id = ${db.tenant} and c.id = best.id
     join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`);
-
-const trigramWeight = ({ vectors: { Z, ZG } }: PreparedQuery): number => (ZG > 0 ? (0.3 * Z) / ZG : 0);
 
 /** The nearest vectors of one model, scanned exactly within the corpus: recall is 1. */
 export const findNearest = (

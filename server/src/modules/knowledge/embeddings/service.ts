@@ -1,3 +1,4 @@
+import { setImmediate as breathe } from 'node:timers/promises';
 import type { Ctx } from '#platform/context.ts';
 import type { EmbeddingModel } from '#platform/models/embeddings.ts';
 import { HASHED_MODEL, hashedEmbedding } from './hashed.ts';
@@ -15,7 +16,15 @@ export const hashedModel: EmbeddingModel = {
   batch: 1_000,
   // It repeats what text search knows: fused into a ranking it only adds noise.
   weight: 0,
-  embed: async (texts) => texts.map(hashedEmbedding),
+  embed: async (texts) => {
+    const vectors: Float32Array[] = [];
+    for (const [i, text] of texts.entries()) {
+      vectors.push(hashedEmbedding(text));
+      // A process that serves requests too must not be busy for long.
+      if (i % 64 === 63) await breathe();
+    }
+    return vectors;
+  },
 };
 
 /** The model that new texts are embedded with while it works. */

@@ -1,4 +1,4 @@
-import { setTimeout } from 'node:timers/promises';
+import { setImmediate as breathe, setTimeout } from 'node:timers/promises';
 import type { App, Ctx } from '#platform/context.ts';
 import { systemCtx } from '#platform/context.ts';
 import { fact } from '#platform/facts/record.ts';
@@ -6,7 +6,7 @@ import { uuidv7 } from '#platform/ids.ts';
 import type { Schedule } from '#platform/jobs/schedule.ts';
 import type { JobDefinition } from '#platform/jobs/worker.ts';
 import { embedTexts } from '../embeddings/service.ts';
-import { analyzeDocument, countTexts, encodeVector } from '../retrieval/service.ts';
+import { analyzeDocument, type CountedText, countTexts, encodeVector } from '../retrieval/service.ts';
 import { memoryScope, takeOut } from './service.ts';
 import {
   insertVectors,
@@ -18,7 +18,7 @@ import {
   takeFromQueue,
 } from './store.ts';
 
-const batch = 1_000;
+const batch = 2_000;
 /** What was just written is soon followed by more; a larger batch costs far less a memory. */
 const gatherMs = 150;
 
@@ -34,25 +34,28 @@ async function embedWaiting(ctx: Ctx): Promise<void> {
       ctx,
       waiting.map(({ text }) => text),
     );
+    const prepared: { id: string; vector: Buffer; counted: CountedText }[] = [];
+    for (const [i, { id, text }] of waiting.entries()) {
+      prepared.push({ id, vector: encodeVector(vectors[i]!), counted: analyzeDocument(text) });
+      if (i % 64 === 63) await breathe();
+    }
     await ctx.db.transaction(async (tx) => {
       const taken = new Set((await takeFromQueue(tx, waiting)).map(({ memory_id }) => memory_id));
       // The others were changed, deleted, or done by another worker meanwhile.
-      const kept = waiting
-        .map((memory, i) => ({ ...memory, vector: vectors[i]! }))
-        .filter(({ id }) => taken.has(id));
+      const kept = prepared.filter(({ id }) => taken.has(id));
       if (kept.length === 0) return;
       await tx.batch([
         insertVectors(
           ctx.tenant,
           model,
           kept.map(({ id }) => id),
-          kept.map(({ vector }) => encodeVector(vector)),
+          kept.map(({ vector }) => vector),
           ctx.app.vectorTypes,
         ),
         ...countTexts(
           ctx.tenant,
           memoryScope,
-          kept.map(({ text }) => analyzeDocument(text)),
+          kept.map(({ counted }) => counted),
           1,
         ),
       ]);

@@ -15,10 +15,11 @@ import {
 } from '../retrieval/service.ts';
 import type { Memory, MemorySearch } from './schema.ts';
 import { memoryScope, targetOf } from './service.ts';
-import { type FoundMemory, findCandidates, findNearest, findTexts, type SearchFilter } from './store.ts';
+import { findCandidates, findMemories, findNearest, type SearchFilter } from './store.ts';
 
-interface Row extends Candidate {
-  memory: Memory;
+interface Found {
+  row: Ranked;
+  score: number;
 }
 
 /** Rows a model's nearest neighbours add to the candidates. */
@@ -48,50 +49,37 @@ export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Mem
     created_from: input.created_from && storedTimestamp(input.created_from, '/created_from'),
     created_to: input.created_to && storedTimestamp(input.created_to, '/created_to'),
   };
-  const found = await ranked(ctx, input, filter);
-  const seen =
-    view.rows === 'each' ? found.filter(({ row }) => view.sees(targetOf(row.candidate.memory))) : found;
   const threshold = input.similarity_threshold ?? 0;
-  const shown = seen.filter(({ score }) => score > 0 && score >= threshold).slice(0, input.limit ?? 10);
-  await readRest(
-    ctx,
-    shown.map(({ row }) => row.candidate.memory),
-  );
+  const found = (await ranked(ctx, input, filter)).filter(({ score }) => score > 0 && score >= threshold);
+  const limit = input.limit ?? 10;
+  // Policies look at each row; elsewhere only what is shown is read whole.
+  const each = view.rows === 'each';
+  const memories = await readMemories(ctx, each ? found : found.slice(0, limit));
+  const shown = found.flatMap(({ row, score }) => {
+    const memory = memories.get(row.candidate.id);
+    return memory && (!each || view.sees(targetOf(memory))) ? [{ memory, row, score }] : [];
+  });
   stop();
-  return shown.map(({ row, score }) => ({
-    ...row.candidate.memory,
+  return shown.slice(0, limit).map(({ memory, row, score }) => ({
+    ...memory,
     score: Math.round(score * 10_000) / 10_000,
     ...(input.explain ? { parts: { ...row.parts, relevance: row.score } } : {}),
   }));
 }
 
-/** Results far down the list were ranked by their numbers alone; those that are shown need their text. */
-async function readRest(ctx: Ctx, shown: Memory[]): Promise<void> {
-  const unread = shown.filter(({ text }) => text === '');
-  if (unread.length === 0) return;
-  const texts = new Map(
-    (
-      await findTexts(
-        ctx.db,
-        unread.map(({ id }) => id),
-      )
-    ).map(({ id, text }) => [id, text]),
-  );
-  for (const memory of unread) memory.text = texts.get(memory.id) ?? '';
+async function readMemories(ctx: Ctx, found: Found[]): Promise<Map<string, Memory>> {
+  if (found.length === 0) return new Map();
+  const ids = found.map(({ row }) => row.candidate.id);
+  return new Map((await findMemories(ctx.db, ids, new Date())).map((memory) => [memory.id, memory]));
 }
 
-async function ranked(
-  ctx: Ctx,
-  input: MemorySearch,
-  filter: SearchFilter,
-): Promise<{ row: Ranked<Row>; score: number }[]> {
+async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Promise<Found[]> {
   const mode = input.mode ?? 'hybrid';
   if (mode === 'vector') return byVectors(ctx, input.query, filter);
   const now = new Date();
   const prepared = await prepareQuery(ctx.db, memoryScope, input.query);
-  const rows = new Map(
-    (await findCandidates(ctx.db, prepared, filter, now)).map((memory) => [memory.id, rowOf(memory)]),
-  );
+  const found = await findCandidates(ctx.db, prepared, filter, now);
+  const rows = new Map<string, Candidate>(found.map((memory) => [memory.id, memory]));
   const cosines = new Map<string, number>();
   // The built-in vectors repeat what the words say: only a model that knows meaning takes part in the ranking.
   const model = mode === 'hybrid' ? ctx.app.models.embeddings : undefined;
@@ -107,7 +95,7 @@ async function addNearest(
   model: string,
   vector: Float32Array,
   filter: SearchFilter,
-  rows: Map<string, Row>,
+  rows: Map<string, Candidate>,
   cosines: Map<string, number>,
 ): Promise<void> {
   for (const { cosine, ...memory } of await findNearest(
@@ -119,11 +107,11 @@ async function addNearest(
     new Date(),
   )) {
     cosines.set(memory.id, cosine);
-    if (!rows.has(memory.id)) rows.set(memory.id, { ...turnOf(memory), memory });
+    if (!rows.has(memory.id)) rows.set(memory.id, memory);
   }
 }
 
-function score(prepared: PreparedQuery, rows: Row[], cosines: Map<string, number>, weight: number) {
+function score(prepared: PreparedQuery, rows: Candidate[], cosines: Map<string, number>, weight: number) {
   const lexical = rerank(prepared.query, prepared.stats, rows, prepared.vectors);
   const order = fuse(lexical, { cosines, weight });
   const scores = calibrate(prepared.query, prepared.stats, order);
@@ -131,12 +119,8 @@ function score(prepared: PreparedQuery, rows: Row[], cosines: Map<string, number
 }
 
 /** Nearest vectors alone, of every model that texts were embedded with, each compared with its own kind. */
-async function byVectors(
-  ctx: Ctx,
-  query: string,
-  filter: SearchFilter,
-): Promise<{ row: Ranked<Row>; score: number }[]> {
-  const best = new Map<string, { row: Ranked<Row>; score: number }>();
+async function byVectors(ctx: Ctx, query: string, filter: SearchFilter): Promise<Found[]> {
+  const best = new Map<string, Found>();
   for (const { model, vector } of await embedQuery(ctx, query)) {
     for (const { cosine, ...memory } of await findNearest(
       ctx.db,
@@ -149,20 +133,8 @@ async function byVectors(
       const score = Math.max(0, Math.min(1, cosine));
       const parts = { words: 0, trigrams: 0, pairs: 0, neighbours: 0, role: 0, matched: [], cosine };
       if ((best.get(memory.id)?.score ?? -1) < score)
-        best.set(memory.id, { row: { candidate: { ...turnOf(memory), memory }, score, parts }, score });
+        best.set(memory.id, { row: { candidate: memory, score, parts }, score });
     }
   }
   return [...best.values()].sort((a, b) => b.score - a.score);
-}
-
-const turnOf = (memory: Memory): Candidate => ({
-  id: memory.id,
-  text: memory.text,
-  role: memory.role,
-  session_id: memory.session_id,
-  at: Date.parse(memory.occurred_at ?? memory.created_at),
-});
-
-function rowOf({ words, trigrams, turn, ...memory }: FoundMemory): Row {
-  return { ...turnOf(memory), words, trigrams, turn, memory };
 }

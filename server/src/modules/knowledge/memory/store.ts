@@ -1,7 +1,7 @@
 import type { VectorTypes } from '#platform/db/binary.ts';
 import { binaryArray } from '#platform/db/binary.ts';
 import type { Db } from '#platform/db/database.ts';
-import { type Statement, sql } from '#platform/db/sql.ts';
+import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PreparedQuery } from '../retrieval/service.ts';
 import type { Memory } from './schema.ts';
 
@@ -77,10 +77,10 @@ export const listMemories = (
   db.rows(sql<Memory>`
     select ${shown} from memories m
     where m.tenant_id = ${db.tenant} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
-      and (${filter.owner}::uuid is null or m.identity_id = ${filter.owner}::uuid)
+      ${filter.owner === undefined ? raw('') : sql`and m.identity_id = ${filter.owner}::uuid`}
+      ${filter.session_id === undefined ? raw('') : sql`and m.session_id = ${filter.session_id}`}
+      ${after === undefined ? raw('') : sql`and (m.created_at, m.id) < (${after[0]}::timestamptz, ${after[1]}::uuid)`}
       and (${filter.types}::text[] is null or m.type = any(${filter.types}::text[]))
-      and (${filter.session_id}::text is null or m.session_id = ${filter.session_id}::text)
-      and (${after?.[0]}::timestamptz is null or (m.created_at, m.id) < (${after?.[0]}::timestamptz, ${after?.[1]}::uuid))
     order by m.created_at desc, m.id desc limit ${limit + 1} offset ${skip}`);
 
 export const updateMemory = (row: MemoryRow): Statement => sql`
@@ -134,12 +134,25 @@ export interface SearchFilter extends MemoryFilter {
   created_to: string | undefined;
 }
 
-export interface FoundMemory extends Memory {
+/** What ranking needs of a memory. */
+export interface MemoryCandidate {
+  id: string;
+  /** Empty for those too far down to be read. */
+  text: string;
+  session_id: string | null;
+  role: string | null;
+  /** When it happened, else when it was stored; milliseconds since the epoch. */
+  at: number;
+}
+
+export interface FoundMemory extends MemoryCandidate {
   words: number;
   trigrams: number;
   /** Place in its conversation. */
   turn: number | null;
 }
+
+const at = sql`extract(epoch from coalesce(m.occurred_at, m.created_at))::float8 * 1000 as at`;
 
 /** Longest list of candidates by words, by trigrams, and how many of them are read whole for the re-rank. */
 const byWords = 200;
@@ -174,7 +187,8 @@ export const findCandidates = (
     ), hits as (
       select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0
     ), scored as (
-      select m.*, -(m.words <#> ${prepared.words}::sparsevec) as word_score, -(m.trigrams <#> ${prepared.trigrams}::sparsevec) as trigram_score
+      select m.id, m.session_id, m.role, m.occurred_at, m.created_at,
+        -(m.words <#> ${prepared.words}::sparsevec) as word_score, -(m.trigrams <#> ${prepared.trigrams}::sparsevec) as trigram_score
       from hits join memories m on m.tenant_id = ${db.tenant} and m.id = hits.id
     ), turns as (
       select m.id, row_number() over (partition by m.session_id order by coalesce(m.occurred_at, m.created_at), m.id) as turn
@@ -182,23 +196,14 @@ export const findCandidates = (
       where m.tenant_id = ${db.tenant} and m.deleted_at is null
         and m.session_id in (select session_id from scored where role is not null group by session_id having count(*) > 1)
     ), ordered as (
-      select *, row_number() over (order by word_score + ${trigramWeight(prepared)}::float8 * trigram_score desc) as place from scored
+      select *, row_number() over (order by word_score + ${prepared.trigramWeight}::float8 * trigram_score desc) as place from scored
     )
-    select m.id, m.identity_id, case when m.place <= ${readWhole} then m.text else '' end as text, m.type, m.metadata,
-      m.metadata as meta_data, m.session_id, m.role, m.occurred_at, null::float8 as score, m.version, m.ttl_days, m.expires_at,
-      case when exists (select 1 from memory_queue q where q.tenant_id = m.tenant_id and q.memory_id = m.id)
-        then 'pending' else 'ready' end as embedding_status,
-      m.created_at, m.updated_at, m.tenant_id, m.word_score as words, m.trigram_score as trigrams, turns.turn
-    from ordered m left join turns on turns.id = m.id`);
+    select m.id, coalesce(read.text, '') as text, m.session_id, m.role, ${at}, m.word_score as words,
+      m.trigram_score as trigrams, turns.turn
+    from ordered m left join turns on turns.id = m.id
+    left join memories read on m.place <= ${readWhole} and read.tenant_id = ${db.tenant} and read.id = m.id`);
 
-/** Texts of memories that were ranked without being read. */
-export const findTexts = (db: Db, ids: string[]): Promise<{ id: string; text: string }[]> =>
-  db.rows(sql<{ id: string; text: string }>`
-    select id, text from memories where tenant_id = ${db.tenant} and id = any(${ids}::uuid[]) and deleted_at is null`);
-
-const trigramWeight = ({ vectors: { Z, ZG } }: PreparedQuery): number => (ZG > 0 ? (0.3 * Z) / ZG : 0);
-
-export interface NearMemory extends Memory {
+export interface NearMemory extends MemoryCandidate {
   cosine: number;
 }
 
@@ -212,7 +217,7 @@ export const findNearest = (
   now: Date,
 ): Promise<NearMemory[]> =>
   db.rows(sql<NearMemory>`
-    select ${shown}, 1 - (v.embedding <=> ${vector}::vector) as cosine
+    select m.id, m.text, m.session_id, m.role, ${at}, 1 - (v.embedding <=> ${vector}::vector) as cosine
     from memory_vectors v join memories m on m.tenant_id = v.tenant_id and m.id = v.memory_id
     where v.tenant_id = ${db.tenant} and v.model = ${model} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
       and (${filter.owner}::uuid is null or m.identity_id = ${filter.owner}::uuid)
@@ -232,20 +237,27 @@ export interface WaitingMemory {
 /** The oldest memories that wait to be counted and embedded. */
 export const listWaiting = (db: Db, limit: number): Promise<WaitingMemory[]> =>
   db.rows(sql<WaitingMemory>`
-    select m.id, m.text, m.version from memory_queue q
-    join memories m on m.tenant_id = q.tenant_id and m.id = q.memory_id
-    where q.tenant_id = ${db.tenant} order by q.created_at, q.memory_id limit ${limit}`);
+    select m.id, m.text, m.version
+    from (
+      select memory_id from memory_queue where tenant_id = ${db.tenant} order by memory_id limit ${limit}
+    ) q
+    -- Row by row through the key: of a tenant newer than the last ANALYZE the planner thinks it has one row, and joins
+    -- all with all.
+    cross join lateral (
+      select id, text, version from memories where tenant_id = ${db.tenant} and id = q.memory_id offset 0
+    ) m`);
 
 /** Takes memories from the queue that are still as they were read; answers which. */
 export const takeFromQueue = (tx: Db, rows: WaitingMemory[]): Promise<{ memory_id: string }[]> =>
   tx.rows(sql<{ memory_id: string }>`
-    with unchanged as (
-      select m.id from memories m
-      join unnest(${rows.map(({ id }) => id)}::uuid[], ${rows.map(({ version }) => version)}::int[]) as r (id, version)
-        on m.id = r.id and m.version = r.version
-      where m.tenant_id = ${tx.tenant} and m.deleted_at is null order by m.id for update of m
-    )
-    delete from memory_queue q using unchanged where q.tenant_id = ${tx.tenant} and q.memory_id = unchanged.id returning q.memory_id`);
+    delete from memory_queue where tenant_id = ${tx.tenant} and memory_id = any(array(
+      select m.id from unnest(${rows.map(({ id }) => id)}::uuid[], ${rows.map(({ version }) => version)}::int[]) as r (id, version)
+      cross join lateral (
+        select id, version from memories
+        where tenant_id = ${tx.tenant} and id = r.id and deleted_at is null for update
+      ) m
+      where m.version = r.version
+    )) returning memory_id`);
 
 export const insertVectors = (
   tenant: string,

@@ -67,6 +67,9 @@ const READ_TEXTS = 100;
 /** Text beyond this many characters is not read when candidates are re-ranked; the index has seen all of it. */
 export const READ_CHARACTERS = 32_768;
 
+/** What the inner product of trigrams counts beside that of words. */
+export const trigramWeight = ({ Z, ZG }: QueryVectors): number => (ZG > 0 ? (TRIGRAMS * Z) / ZG : 0);
+
 /**
  * Orders candidates by relevance: words, trigrams, neighbouring query words that are neighbours in the text, support
  * from the turns around, and the author's own turns for a query in the first person. Candidates that match nothing
@@ -79,7 +82,7 @@ export function rerank<C extends Candidate>(
   vectors: QueryVectors = buildQueryVectors(query, stats),
 ): Ranked<C>[] {
   const reader = makeReader(query, stats, vectors);
-  const trigramScale = vectors.ZG > 0 ? (TRIGRAMS * vectors.Z) / vectors.ZG : 0;
+  const trigramScale = trigramWeight(vectors);
   const quick = ({ words, trigrams }: C) => (words ?? 0) + trigramScale * (trigrams ?? 0);
   const ordered = [...candidates].sort((a, b) => quick(b) - quick(a));
   const ranked = ordered.map((candidate, position): Ranked<C> => {

@@ -7,6 +7,7 @@ import {
   type CollectionStats,
   type QueryVectors,
 } from './analyze.ts';
+import { trigramWeight } from './rank.ts';
 import { encodeSparse, type SparseVector } from './sparse.ts';
 import { addTermCounts, addTextCount, findTermCounts } from './store.ts';
 
@@ -26,6 +27,8 @@ export interface PreparedQuery {
   trigrams: Buffer;
   /** A word that no text of the scope holds, or a language whose words are not stemmed: look for likeness of spelling too. */
   needsTrigrams: boolean;
+  /** What the inner product of trigrams counts beside that of words. */
+  trigramWeight: number;
 }
 
 /**
@@ -51,6 +54,7 @@ export async function prepareQuery(db: Db, scope: string, text: string): Promise
     trigrams: encodeSparse(vectors.trigrams),
     needsTrigrams:
       query.language !== 'english' || words.some((dimension) => stats.df('words', dimension) === 0),
+    trigramWeight: trigramWeight(vectors),
   };
 }
 

@@ -46,7 +46,11 @@ const COPY_FAIL = (() => {
 
 /** Opens or creates the database in `data` (a directory, or `memory://`) with the extension `vector`. */
 export async function startEngine(data: string): Promise<Engine> {
-  const database = await PGlite.create({ dataDir: data, extensions: { vector } });
+  const database = await PGlite.create({
+    dataDir: data,
+    extensions: { vector },
+    postgresqlconf: ['plan_cache_mode = force_generic_plan'],
+  });
   await database.exec('CREATE EXTENSION IF NOT EXISTS vector');
   const parameters = await readParameters(database);
   const module = database.Module as unknown as Module;

@@ -1,0 +1,26 @@
+import pg from 'pg';
+import { operatorDb } from '../server/src/platform/db/database.ts';
+import { wireValue } from '../server/src/platform/db/batch.ts';
+import { findCandidates } from '../server/src/modules/knowledge/memory/store.ts';
+import { prepareQuery } from '../server/src/modules/knowledge/retrieval/service.ts';
+import { readBeam, readScifact } from './retrieval/sets.ts';
+const pool = new pg.Pool({ connectionString: process.env.SU, max: 1 });
+const tenants = (await pool.query("select tenant_id, count(*) n from memories group by 1 having count(*)>100 order by n desc")).rows;
+const data='/work/shared/data'; const which=process.argv[2]; const at=Number(process.argv[3]??3);
+const filter = { owner: undefined, types: undefined, session_id: undefined, metadata: undefined, created_from: undefined, created_to: undefined };
+const [tenant,q]= which==='beam' ? [tenants[1].tenant_id, readBeam(data).flatMap(c=>c.questions)[at]!.query] : [tenants[0].tenant_id, readScifact(data).topics[at]!.query];
+const db = {...operatorDb(pool), tenant};
+const p = await prepareQuery(db as any,'memory',q);
+let st: any; await findCandidates({...db, rows: async (s:any)=>{st=s;return []}} as any,p,filter as any,new Date());
+const c = await pool.connect(); await c.query('set role retrmem_app'); await c.query('select enter($1)',[tenant]).catch(()=>{});
+await c.query('begin'); await c.query('select enter($1)',[tenant]);
+if (process.env.GENERIC) await c.query("set local plan_cache_mode=force_generic_plan");
+if (process.env.NOJIT) await c.query("set local jit=off");
+await c.query({text:'prepare x as '+st.text});
+const lit=st.values.map((v:any)=>{const w=wireValue(v); return w===null?'null':Buffer.isBuffer(w)?`'\\x${w.toString('hex')}'`:`'${String(w).replace(/'/g,"''")}'`});
+console.log(q, 'needs', p.needsTrigrams);
+const t0=performance.now(); 
+for (let i=0;i<3;i++){ const a=performance.now(); await c.query({name:'y',text:st.text,values:st.values.map(wireValue)}); console.log('plain ms',(performance.now()-a).toFixed(1)); }
+const r = await c.query({text:'explain (analyze, buffers, timing on) '+st.text, values: st.values.map(wireValue)});
+console.log(r.rows.map((x:any)=>x['QUERY PLAN']).join('\n'));
+await c.query('rollback'); c.release(); await pool.end();

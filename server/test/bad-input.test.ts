@@ -1,0 +1,743 @@
+import assert from 'node:assert/strict';
+import { connect } from 'node:net';
+import { before, describe, it } from 'node:test';
+import type { TSchema } from 'typebox';
+import { Value } from 'typebox/value';
+import type { Route } from '#platform/http/route.ts';
+import { uuidv7 } from '#platform/ids.ts';
+import {
+  address,
+  type Caller,
+  type CallOptions,
+  call,
+  newTenant,
+  type Reply,
+  useTestServer,
+} from '#test/harness.ts';
+import { routes } from '../src/app.ts';
+
+// Every route is asked what it can not answer, as its own schema tells it: the answer is a documented 4xx in the one
+// error shape, at once. New routes join by themselves.
+
+useTestServer();
+
+/** Permanent codes a refusal may carry, by status. */
+const documented: Record<number, string[]> = {
+  400: [
+    'BAD_REQUEST',
+    'IDEMPOTENCY_KEY_INVALID',
+    'INVALID_CURSOR',
+    'INVALID_URL',
+    'MALFORMED_JSON',
+    'MALFORMED_MULTIPART',
+    'TENANT_ID_NOT_ALLOWED',
+  ],
+  401: ['AUTH_UNAUTHORIZED'],
+  403: ['AUTH_FORBIDDEN', 'POLICY_DENIED'],
+  404: ['NOT_FOUND'],
+  405: ['METHOD_NOT_ALLOWED'],
+  409: [
+    'CORPUS_EXISTS',
+    'DOCUMENT_EXISTS',
+    'IDENTITY_EXISTS',
+    'IDEMPOTENCY_IN_PROGRESS',
+    'IDEMPOTENCY_KEY_CONFLICT',
+  ],
+  413: ['PAYLOAD_TOO_LARGE'],
+  415: ['UNSUPPORTED_MEDIA_TYPE', 'INGEST_UNSUPPORTED_CONTENT_TYPE'],
+  422: ['VALIDATION_ERROR', 'INGEST_VALIDATION_ERROR'],
+  431: ['HEADERS_TOO_LARGE'],
+};
+
+/** Words that tell how the server is made. */
+const inside =
+  /\bat .+:\d+:\d+|node_modules|\/src\/|\.ts\b|\bFST_|\bERR_|\bselect\b.+\bfrom\b|\binsert into\b|\bviolates\b|\brelation "|\bcolumn "|syntax error|SQLSTATE|postgres|pglite|fastify|typebox|\bundefined\b|\[object |TypeError|RangeError/i;
+
+const longest = 2_000;
+
+async function within<T>(what: string, work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what}: no answer within ${longest} ms`)), longest);
+  });
+  return Promise.race([work, late]).finally(() => clearTimeout(timer));
+}
+
+const statusesOf = (wanted: number | number[]): number[] => (Array.isArray(wanted) ? wanted : [wanted]);
+
+/** Refused as documented, with one of these statuses. */
+function assertRefused(what: string, reply: Reply, wanted: number | number[]): void {
+  const about = `${what}: ${reply.status} ${reply.text.slice(0, 400)}`;
+  assert.ok(statusesOf(wanted).includes(reply.status), about);
+  assert.match(String(reply.headers['content-type']), /^application\/json/, about);
+  const { error, meta, ...others } = reply.body;
+  assert.deepEqual(others, {}, about);
+  assert.ok(documented[reply.status]?.includes(error.code), `an undocumented code: ${about}`);
+  assert.match(error.message, /^[A-Z].+\.$/s, about);
+  assert.deepEqual(
+    Object.keys(error).filter((key) => !['code', 'message', 'details'].includes(key)),
+    [],
+    about,
+  );
+  assert.equal(meta.api_version, 'v1', about);
+  assert.equal(meta.request_id, reply.headers['x-request-id'], about);
+  assert.doesNotMatch(reply.text, inside, about);
+  if (reply.status === 401) assert.match(String(reply.headers['www-authenticate']), /^Bearer/, about);
+  if (error.code === 'VALIDATION_ERROR') {
+    assert.ok(error.details.errors.length > 0, about);
+    for (const { path, message } of error.details.errors)
+      assert.ok(typeof path === 'string' && typeof message === 'string' && message.length > 0, about);
+  }
+}
+
+/** Answered or refused, but never a failure of the server's own. */
+function assertSound(what: string, reply: Reply): void {
+  if (reply.status >= 200 && reply.status < 300) return;
+  assertRefused(what, reply, [400, 403, 404, 409, 413, 415, 422]);
+}
+
+const keyOf = ({ method, path }: Route): string => `${method} ${path}`;
+const hasParameters = ({ path }: Route): boolean => path.includes(':');
+const pathOf = ({ path }: Route, value: string = uuidv7()): string => path.replace(/:[a-z_]+/g, value);
+type Schema = TSchema & Record<string, any>;
+const fieldsOf = (schema: unknown): [string, Schema][] =>
+  Object.entries((schema as { properties?: Record<string, Schema> })?.properties ?? {});
+
+/** The smallest value a schema accepts. */
+function sampleOf(schema: Schema): any {
+  if ('const' in schema) return schema.const;
+  if (schema.anyOf) return sampleOf(schema.anyOf[0]);
+  switch (schema.type) {
+    case 'object': {
+      const required: string[] = schema.required ?? [];
+      return Object.fromEntries(required.map((name) => [name, sampleOf(schema.properties[name])]));
+    }
+    case 'array':
+      return Array.from({ length: schema.minItems ?? 0 }, () => sampleOf(schema.items));
+    case 'integer':
+    case 'number':
+      return schema.minimum ?? 1;
+    case 'boolean':
+      return true;
+    case 'null':
+      return null;
+    case 'string':
+      return schema.format === 'date-time' ? '2026-01-01T00:00:00Z' : 'user';
+    default:
+      return 'anything';
+  }
+}
+
+const oddValues = [
+  5,
+  -1,
+  1.5,
+  1e300,
+  'x',
+  '',
+  true,
+  false,
+  null,
+  [],
+  {},
+  [[]],
+  [null],
+  { a: {} },
+  'x'.repeat(20_000),
+];
+/** Of these a value that a schema refuses. */
+const refusedBy = (schema: Schema): unknown[] => oddValues.filter((value) => !Value.Check(schema, value));
+const takesText = (schema: Schema): boolean =>
+  Value.Check(schema, 'user') || Value.Check(schema, '2026-01-01T00:00:00Z');
+
+const oddTimes = [
+  '9999-99-99T00:00:00Z', '2026-02-30T00:00:00Z', '0000-00-00T00:00:00Z', '0000-01-01T00:00:00Z', '0001-01-01T00:00:00Z',
+  '9999-12-31T23:59:59.999Z', '+275760-09-13T00:00:00Z', '-271821-04-20T00:00:00Z', '-000001-01-01T00:00:00Z',
+  '99999-01-01T00:00:00Z', '2026-12-31T23:59:60Z', '2026-12-31T24:00:00Z', '2026-01-01T00:00:00+99:99',
+  '2026-01-01T00:00:00.123456789123456789Z', '2026-01-01', 'now', 'infinity', '1e9', '2026-01-01T00:00:00Z\n', '２０２６-01-01T00:00:00Z',
+  '0001-01-01T00:00:00+23:59', '9999-12-31T23:59:59-23:59',
+]; // biome-ignore format: a list
+const oddTexts = [
+  '\u{10FFFF}',
+  '\uFFFF',
+  '﷽',
+  '\u202Eabc',
+  '👩‍👩‍👧‍👦',
+  '\u0001\u001f',
+  '%s%n%x',
+  "'; drop table memories; --",
+  '$\u007b7*7}',
+  '\\x00',
+  '\\u0000',
+  '<script>',
+  '../../etc/passwd',
+  '__proto__',
+  'constructor',
+  'null',
+  '-0',
+  '1e999',
+  '\u00A0',
+  '\u0301'.repeat(50),
+  'a'.repeat(9_999),
+];
+
+const sixMegabytes = Buffer.concat([
+  Buffer.from('{"x":"'),
+  Buffer.alloc(6 * 1_048_576, 0x78),
+  Buffer.from('"}'),
+]);
+const deep = 10_000;
+const deepTexts = [
+  `${'['.repeat(deep)}${']'.repeat(deep)}`,
+  `${'{"a":'.repeat(deep)}1${'}'.repeat(deep)}`,
+  `{"metadata":${'{"a":['.repeat(deep)}1${']}'.repeat(deep)}}`,
+  `{"no_such_field":${'['.repeat(deep)}${']'.repeat(deep)}}`,
+];
+const openBrackets = '['.repeat(500_000);
+const millionItems = `[${'1,'.repeat(999_999)}1]`;
+const manyFields = JSON.stringify(
+  Object.fromEntries(Array.from({ length: 100_000 }, (_, i) => [`f${i}`, i])),
+);
+
+let ann: Caller;
+const ask = (method: string, url: string, options: CallOptions = {}): Promise<Reply> =>
+  within(`${method} ${url.slice(0, 80)}`, call(method, url, { token: ann.token, ...options }));
+const json = (payload: string | Buffer, headers: Record<string, string> = {}): CallOptions => ({
+  payload,
+  headers: { 'content-type': 'application/json', ...headers },
+});
+
+before(async () => {
+  ann = await newTenant('admin');
+});
+
+describe('a body', () => {
+  for (const route of routes.filter(({ body, consumes }) => body && !consumes)) {
+    const schema = route.body as Schema;
+    const limit = route.bodyLimit ?? 4_194_304;
+    const send = (options: CallOptions) => ask(route.method, pathOf(route), options);
+    const sendText = (text: string | Buffer) => send(json(text));
+
+    it(`${keyOf(route)} refuses what is not JSON, or not an object`, async () => {
+      for (const text of [
+        '{"a":',
+        "{'a':1}",
+        'nonsense',
+        '{"a":1}}',
+        '{"a":1,}',
+        '[1',
+        '\u0000',
+        'NaN',
+        '{"a":01}',
+        '"\\x"',
+      ])
+        assertRefused(text, await sendText(text), 400);
+      for (const text of ['[]', '[{}]', '"x"', '5', '1e999', 'true'])
+        assertRefused(text, await sendText(text), 422);
+      if (!route.bodyOptional) {
+        for (const text of ['', 'null', ...(schema.required?.length ? ['{}'] : [])])
+          assertRefused(`"${text}"`, await sendText(text), [400, 422]);
+        if (schema.required?.length) assertRefused('no body', await send({}), [400, 415, 422]);
+      }
+      for (const bytes of [
+        [0x22, 0xff, 0x22],
+        [0x22, 0xc0, 0xaf, 0x22],
+        [0x22, 0xed, 0xa0, 0x80, 0x22],
+        [0xff, 0xfe, 0x7b, 0x00],
+      ])
+        assertRefused(`bytes ${bytes}`, await sendText(Buffer.from(bytes)), 400);
+    });
+
+    it(`${keyOf(route)} refuses unknown fields and wrong types, and names the field`, async () => {
+      const names = (reply: Reply): string[] =>
+        reply.body.error.details.errors.map(({ path }: { path: string }) => path);
+      const sample = sampleOf(schema) as Record<string, unknown>;
+      assert.ok(Value.Check(schema, sample), `teach sampleOf this schema: ${JSON.stringify(sample)}`);
+      for (const name of ['no_such_field', 'constructor', 'toString', '', '$where', 'tenantId']) {
+        const reply = await send({ body: { ...sample, [name]: 1 } });
+        assertRefused(name, reply, 422);
+        assert.ok(names(reply).includes(`/${name}`), reply.text);
+      }
+      for (const [name, field] of fieldsOf(schema)) {
+        const values = refusedBy(field);
+        assert.ok(values.length > 0 || Value.Check(field, {}), `${name} takes everything`);
+        for (const value of values) {
+          const reply = await send({ body: { ...sample, [name]: value } });
+          const what = `${name}: ${JSON.stringify(value).slice(0, 60)}`;
+          assertRefused(what, reply, 422);
+          assert.ok(
+            names(reply).some((path) => path === `/${name}` || path.startsWith(`/${name}/`)),
+            `${what} ${reply.text}`,
+          );
+        }
+      }
+    });
+
+    it(`${keyOf(route)} refuses text that can not be kept, however it is written`, async () => {
+      const holders = fieldsOf(schema)
+        .filter(([, field]) => takesText(field))
+        .map(([name]) => `{"${name}":@}`);
+      holders.push('{"metadata":{"deep":[{"er":@}]}}', '{@:1}', '{"claims":{@:1}}', '[@]');
+      for (const holder of holders) {
+        for (const text of [
+          '"\\u0000"',
+          '"a\\u0000b"',
+          '"\\ud800"',
+          '"\\uDFFF"',
+          '"\\ud800\\ud800"',
+          '"\\udc00\\ud800"',
+          '"\\uD83D x"',
+          '"__proto__\\u0000"',
+        ])
+          assertRefused(`${holder} ${text}`, await sendText(holder.replace('@', text)), 422);
+      }
+      for (const text of [
+        '{"__proto__":{"admin":true}}',
+        '{"metadata":{"__proto__":1}}',
+        '{"\\u005f_proto__":1}',
+      ])
+        assertRefused(text, await sendText(text), 422);
+    });
+
+    it(`${keyOf(route)} bears sizes and depths without end`, async () => {
+      const big = 'x'.repeat(2_000_000);
+      for (const [name, field] of fieldsOf(schema).filter(([, one]) => takesText(one))) {
+        const reply = await send({ body: { ...(sampleOf(schema) as object), [name]: big } });
+        if (field.maxLength) assertRefused(`${name} of 2 MB`, reply, [413, 422]);
+        else assertSound(`${name} of 2 MB`, reply);
+      }
+      assertRefused('an unknown field of 2 MB', await send({ body: { [big]: 1 } }), [413, 422]);
+      const beyond = await sendText(sixMegabytes);
+      assertRefused('6 MB', beyond, limit < sixMegabytes.length ? 413 : 422);
+      assert.doesNotMatch(beyond.text, /x{100}/);
+      for (const text of deepTexts) assertRefused(text.slice(0, 40), await sendText(text), 422);
+      assertRefused('deep and open', await sendText(openBrackets), 400);
+      assertRefused('100,000 fields', await sendText(manyFields), [413, 422]);
+      for (const [name] of fieldsOf(schema).filter(([, field]) => field.type === 'array'))
+        assertRefused(`a million of ${name}`, await sendText(`{"${name}":${millionItems}}`), [413, 422]);
+    });
+
+    it(`${keyOf(route)} refuses other content types`, async () => {
+      const text = JSON.stringify(sampleOf(schema));
+      for (const type of [
+        'text/plain',
+        'application/xml',
+        'application/x-www-form-urlencoded',
+        'application/octet-stream',
+        'garbage',
+        'application/jsonx',
+        'multipart/form-data',
+        'multipart/form-data; boundary=x',
+        'multipart/mixed; boundary=x',
+        ', ,',
+        'a/b/c',
+      ])
+        assertRefused(type, await send({ payload: text, headers: { 'content-type': type } }), 415);
+      assertRefused('none', await send({ payload: text }), 415);
+      const form = '--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nabc\r\n--broken';
+      assertRefused(
+        'a broken form',
+        await send({ payload: form, headers: { 'content-type': 'multipart/form-data; boundary=x' } }),
+        415,
+      );
+    });
+
+    it(`${keyOf(route)} survives absurd times, numbers and texts`, async () => {
+      const sample = sampleOf(schema) as Record<string, unknown>;
+      for (const [name, field] of fieldsOf(schema)) {
+        if (JSON.stringify(field).includes('date-time'))
+          for (const time of oddTimes)
+            assertSound(`${name}: ${time}`, await send({ body: { ...sample, [name]: time } }));
+        else if (takesText(field))
+          for (const text of oddTexts)
+            assertSound(`${name}: ${text.slice(0, 40)}`, await send({ body: { ...sample, [name]: text } }));
+        for (const number of [
+          '1e400',
+          '-1e400',
+          '1e308',
+          '9007199254740993',
+          `${'9'.repeat(400)}`,
+          '-0',
+          '1e-400',
+          '2147483648',
+          '0.1e1',
+        ]) {
+          const rest = JSON.stringify({ ...sample, [name]: 0 }).replace(`"${name}":0`, `"${name}":${number}`);
+          assertSound(`${name}: ${number.slice(0, 30)}`, await sendText(rest));
+        }
+        if (Value.Check(field, { a: 1 })) {
+          for (const number of ['1e400', '-1e400', '9'.repeat(400)])
+            assertRefused(
+              `${name}.a: ${number.slice(0, 30)}`,
+              await sendText(JSON.stringify({ ...sample, [name]: { a: '@' } }).replace('"@"', number)),
+              422,
+            );
+          assertSound(
+            `${name} of odd names`,
+            await send({
+              body: {
+                ...sample,
+                [name]: Object.fromEntries(oddTexts.map((text) => [text.slice(0, 190), text.slice(0, 100)])),
+              },
+            }),
+          );
+        }
+      }
+    });
+
+    it(`${keyOf(route)} refuses a tenant named in body or query`, async () => {
+      const sample = sampleOf(schema) as Record<string, unknown>;
+      for (const value of ['another', ann.tenant.toUpperCase(), null, {}, [ann.tenant]]) {
+        const reply = await send({ body: { ...sample, tenant_id: value } });
+        assertRefused('tenant_id in the body', reply, 400);
+        assert.equal(reply.body.error.code, 'TENANT_ID_NOT_ALLOWED');
+      }
+      const inQuery = await ask(route.method, `${pathOf(route)}?tenant_id=another`, { body: sample });
+      assertRefused('tenant_id in the query', inQuery, 400);
+      assertSound("one's own tenant", await send({ body: { ...sample, tenant_id: ann.tenant } }));
+    });
+
+    it(`${keyOf(route)} refuses an Idempotency-Key that is none`, async () => {
+      if (route.idempotent === false) return;
+      for (const key of ['x'.repeat(129), 'ключ', 'a\tb', ' ', 'é'])
+        assertRefused(
+          `key ${key}`,
+          await send({ body: sampleOf(schema), headers: { 'idempotency-key': key } }),
+          400,
+        );
+    });
+  }
+});
+
+describe('a form', () => {
+  for (const route of routes.filter(({ consumes }) => consumes === 'multipart/form-data')) {
+    const send = (payload: string | Buffer, type = 'multipart/form-data; boundary=x') =>
+      ask(route.method, pathOf(route), { payload, headers: { 'content-type': type } });
+    const part = (head: string, content: string) =>
+      `--x\r\nContent-Disposition: form-data; ${head}\r\n\r\n${content}\r\n`;
+
+    it(`${keyOf(route)} refuses what is not a whole form of its own fields`, async () => {
+      const file = 'name="file"; filename="a.txt"\r\nContent-Type: text/plain';
+      for (const form of [
+        '',
+        '--x',
+        '--x--',
+        '--y--\r\n',
+        part('name="corpus_id"', 'c1'),
+        `${part(file, 'abc')}--x`,
+        'x'.repeat(10_000),
+      ])
+        assertRefused(form.slice(0, 60), await send(form), [400, 422]);
+      for (const form of [
+        `${part('name="no_such_field"', '1')}${part(file, 'abc')}--x--`,
+        `${part('name="corpus_id"', 'a\0b')}${part(file, 'abc')}--x--`,
+        `${part('name="corpus_id"', 'c1')}${part('name="corpus_id"', 'c2')}${part(file, 'abc')}--x--`,
+        `${part('name="corpus_id"', 'c1')}${part(file, 'abc')}${part(file, 'def')}--x--`,
+        `${part('name="__proto__"', '1')}${part(file, 'abc')}--x--`,
+        `${part('name="constructor"', '1')}${part(file, 'abc')}--x--`,
+        `${part('name="corpus_id"', 'c1')}${part('name="document_id"', '../x')}${part(file, 'abc')}--x--`,
+        `${part('name="corpus_id"', 'c1')}${part('name="document_id"', 'é'.repeat(300))}${part(file, 'abc')}--x--`,
+        `${Array.from({ length: 40 }, (_, i) => part(`name="f${i}"`, '1')).join('')}--x--`,
+        `${part(`name="${'n'.repeat(5_000)}"`, '1')}--x--`,
+      ])
+        assertRefused(form.slice(0, 90), await send(form), [400, 404, 422]);
+      const named = await send(`${part('name="tenant_id"', 'other')}${part(file, 'abc')}--x--`);
+      assertRefused('tenant_id', named, 400);
+      assert.equal(named.body.error.code, 'TENANT_ID_NOT_ALLOWED');
+      for (const type of [
+        'application/json',
+        'text/plain',
+        'application/x-www-form-urlencoded',
+        'multipart/form-data',
+        'multipart/form-data; boundary=',
+      ])
+        assertRefused(type, await send('{}', type), [400, 415]);
+      const invalidUtf8 = Buffer.concat([
+        Buffer.from('--x\r\nContent-Disposition: form-data; name="corpus_id"\r\n\r\n'),
+        Buffer.from([0xff, 0xfe]),
+        Buffer.from('\r\n--x--'),
+      ]);
+      assertRefused('invalid UTF-8', await send(invalidUtf8), [400, 404, 422]);
+    });
+  }
+});
+
+describe('a query', () => {
+  for (const route of routes.filter(({ query }) => query)) {
+    const send = (query: string) => ask(route.method, `${pathOf(route)}?${query}`);
+    const fields = fieldsOf(route.query);
+
+    it(`${keyOf(route)} refuses what it does not know and values of other kinds`, async () => {
+      for (const name of [
+        'no_such_parameter',
+        '__proto__',
+        'constructor',
+        'limit[]',
+        'limit[a]',
+        'LIMIT',
+        '%20',
+        '$gt',
+      ])
+        assertRefused(name, await send(`${name}=1`), 422);
+      assertRefused('tenant_id', await send('tenant_id=other'), 400);
+      for (const [name, field] of fields) {
+        assertRefused(`${name} twice`, await send(`${name}=1&${name}=2`), [400, 422]);
+        assertRefused(`${name} with NUL`, await send(`${name}=a%00b`), 400);
+        for (const text of ['%zz', '%', '%c3%28', '%ed%a0%80', '%E0%A4%A', '%u0041', '+'])
+          assertSound(`${name}=${text}`, await send(`${name}=${text}`));
+        for (const text of [
+          '',
+          ' ',
+          '0',
+          '-1',
+          '1e9',
+          '1e400',
+          'abc',
+          'NaN',
+          'Infinity',
+          '1.5',
+          '0x10',
+          'null',
+          'undefined',
+          '[]',
+          '{}',
+          'maybe',
+          '２',
+          '9'.repeat(400),
+          'x'.repeat(5_000),
+        ]) {
+          const query = `${name}=${encodeURIComponent(text)}`;
+          const fits = Value.Check(field, Value.Convert(field, text));
+          if (fits) assertSound(query.slice(0, 60), await send(query));
+          else assertRefused(query.slice(0, 60), await send(query), [400, 422]);
+        }
+        if (takesText(field))
+          for (const text of oddTexts)
+            assertSound(`${name}=${text.slice(0, 40)}`, await send(`${name}=${encodeURIComponent(text)}`));
+      }
+    });
+
+    if (fields.some(([name]) => name === 'limit')) {
+      it(`${keyOf(route)} refuses absurd limits`, async () => {
+        for (const limit of [
+          '0',
+          '-1',
+          '1e9',
+          '1000000000',
+          'abc',
+          'NaN',
+          '',
+          '1.5',
+          'Infinity',
+          '-0.1',
+          '0x7f',
+          '1,2',
+          'true',
+        ])
+          assertRefused(`limit=${limit}`, await send(`limit=${limit}`), 422);
+      });
+    }
+    if (fields.some(([name]) => name === 'cursor')) {
+      it(`${keyOf(route)} refuses cursors it did not make`, async () => {
+        const real = await send('limit=1');
+        const given = String(real.headers['x-next-cursor'] ?? 'WyIyMDI2Il0.AAAAAAAAAAAAAAAAAAAAAA');
+        const [payload = '', mac = ''] = given.split('.');
+        for (const cursor of [
+          '',
+          'x',
+          '.',
+          '..',
+          'a.b',
+          payload,
+          `${payload}.`,
+          `.${mac}`,
+          `${payload}.${mac}x`,
+          `${payload}x.${mac}`,
+          `${payload}.${mac.slice(0, -1)}`,
+          `${Buffer.from('["2026-01-01T00:00:00.000Z","x"]').toString('base64url')}.${mac}`,
+          `${payload}.${mac}.${mac}`,
+          `${given}=`,
+          'null',
+          '[]',
+          encodeURIComponent("' or 1=1"),
+          'x'.repeat(1_000),
+        ]) {
+          const reply = await send(`cursor=${cursor}`);
+          assertRefused(`cursor ${cursor.slice(0, 60)}`, reply, 400);
+          assert.equal(reply.body.error.code, 'INVALID_CURSOR');
+        }
+        assertRefused('a long cursor', await send(`cursor=${'x'.repeat(1_001)}`), [400, 422]);
+      });
+    }
+  }
+});
+
+describe('an address', () => {
+  for (const route of routes.filter(hasParameters)) {
+    it(`${keyOf(route)} finds nothing under ids of other forms, and refuses addresses that are none`, async () => {
+      const body = route.body ? { body: sampleOf(route.body as Schema) } : {};
+      // Somebody who has nothing, since others may have made what is called `constructor`.
+      const { token } = await newTenant('admin');
+      const send = (id: string) => ask(route.method, pathOf(route, id), { ...body, token });
+      for (const id of ['%zz', '%', '%c3%28', '%ed%a0%80', '%c0%af', '%E0%A4%A', 'a%00b', '%00'])
+        assertRefused(id, await send(id), 400);
+      for (const id of [
+        'x',
+        '0',
+        '-1',
+        ...oddTexts.filter((text) => text !== '../../etc/passwd').map(encodeURIComponent),
+        '..%2f..%2fetc%2fpasswd',
+        '%2e%2e',
+        `${uuidv7()}x`,
+        uuidv7().replaceAll('-', ''),
+        `%7B${uuidv7()}%7D`,
+        'x'.repeat(900),
+        'x'.repeat(1_001),
+        'x'.repeat(9_000),
+      ])
+        assertRefused(id.slice(0, 60), await send(id), [400, 404]);
+    });
+  }
+
+  it('that no route has is 404, and another method of a known one is 405 with Allow', async () => {
+    for (const path of [
+      '/v1/nothing',
+      '/v2/memory/',
+      '/v1',
+      '/v1/memory/a/b/c',
+      '/V1/memory/',
+      '//v1/memory/',
+      '/v1//memory/',
+      '/.env',
+      '/v1/memory/..%2f..',
+      `/${'x'.repeat(5_000)}`,
+    ])
+      for (const method of ['GET', 'POST', 'DELETE'])
+        assertRefused(`${method} ${path}`, await ask(method, path), [404, 405]);
+    const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'];
+    const patterns = new Set(
+      routes.flatMap((route) =>
+        route.legacy ? [route.path, route.path.replace(/^\/v1/, '')] : [route.path],
+      ),
+    );
+    const fits = (pattern: string, route: Route) => {
+      const paths = route.legacy ? [route.path, route.path.replace(/^\/v1/, '')] : [route.path];
+      return paths.some((path) =>
+        new RegExp(`^${path.replace(/\/$/, '').replace(/:[a-z_]+/g, '[^/]+')}$`).test(
+          pattern.replace(/\/$/, ''),
+        ),
+      );
+    };
+    for (const pattern of patterns) {
+      const known = new Set<string>(
+        routes.filter((route) => fits(pattern, route)).map(({ method }) => method),
+      );
+      for (const method of methods.filter((one) => !known.has(one))) {
+        const reply = await ask(method, pattern.replace(/:[a-z_]+/g, uuidv7()));
+        assertRefused(`${method} ${pattern}`, reply, 405);
+        assert.deepEqual(new Set(String(reply.headers.allow).split(', ')), known, pattern);
+      }
+    }
+  });
+});
+
+describe('a credential', () => {
+  const broken: Record<string, string>[] = [
+    { authorization: '' }, { authorization: 'Bearer' }, { authorization: 'Bearer ' }, { authorization: 'Basic YTpi' },
+    { authorization: 'Bearer a b' }, { authorization: 'Bearer a.b.c' }, { authorization: `Bearer ${'x'.repeat(9_000)}` },
+    { authorization: `Bearer ${Buffer.from('{"alg":"none"}').toString('base64url')}.${Buffer.from('{"sub":"x"}').toString('base64url')}.` },
+    { authorization: 'Bearer mk_' }, { authorization: `Bearer mk_t1_${'0'.repeat(32)}_${'A'.repeat(43)}00000000` }, { authorization: 'Bearer é' },
+    { authorization: 'Bearer rt_t1_x' }, { authorization: 'Token x' }, { authorization: ', ,' }, { authorization: 'Bearer __proto__' },
+    { 'x-api-key': '' }, { 'x-api-key': 'x' }, { 'x-api-key': 'mk_' }, { 'x-api-key': 'x'.repeat(9_000) }, { 'x-api-key': 'é' },
+  ]; // biome-ignore format: a list
+  for (const route of routes) {
+    it(`${keyOf(route)} refuses one that is none, before it reads the body`, async () => {
+      for (const headers of broken) {
+        const what = JSON.stringify(headers).slice(0, 80);
+        const reply = await within(
+          what,
+          call(route.method, pathOf(route), {
+            headers: { 'content-type': 'application/json', ...headers },
+            ...(route.method === 'GET' ? {} : { payload: '{"broken' }),
+          }),
+        );
+        assertRefused(what, reply, 401);
+      }
+    });
+  }
+});
+
+describe('on the wire', () => {
+  /** What the server answers to these bytes, to its end. */
+  async function raw(bytes: string): Promise<Reply> {
+    const { hostname, port } = new URL(await address());
+    const text = await within(
+      'raw bytes',
+      new Promise<string>((resolve, reject) => {
+        const socket = connect(Number(port), hostname, () => socket.write(bytes, 'latin1'));
+        let received = '';
+        socket.setEncoding('utf8');
+        socket.on('data', (chunk) => {
+          received += chunk;
+          if (/\r\n\r\n[\s\S]*\}$/.test(received)) socket.end();
+        });
+        socket.on('close', () => resolve(received));
+        socket.on('error', (error) => (received ? resolve(received) : reject(error)));
+      }),
+    );
+    const [head = '', body = ''] = text.split(/\r\n\r\n([\s\S]*)/);
+    const headers = Object.fromEntries(
+      head
+        .split('\r\n')
+        .slice(1)
+        .map((line) => [line.slice(0, line.indexOf(':')).toLowerCase(), line.slice(line.indexOf(':') + 2)]),
+    );
+    assert.notEqual(body, '', `an answer with a body: ${text.slice(0, 200)}`);
+    return { status: Number(head.split(' ')[1]), headers, text: body, body: JSON.parse(body) };
+  }
+  const get = (headers: string, path = '/v1/memory/') => `GET ${path} HTTP/1.1\r\nHost: x\r\n${headers}\r\n`;
+
+  it('headers beyond all bounds are refused in the one error shape', async () => {
+    assertRefused('one long header', await raw(get(`X-Long: ${'x'.repeat(40_000)}\r\n`)), 431);
+    assertRefused(
+      'many headers',
+      await raw(get(Array.from({ length: 3_000 }, (_, i) => `X-H${i}: ${i}\r\n`).join(''))),
+      [431, 401],
+    );
+    assertRefused('a long address', await raw(get('', `/v1/memory/${'x'.repeat(40_000)}`)), 431);
+  });
+
+  it('what is not HTTP is refused in the one error shape', async () => {
+    for (const bytes of [
+      'nonsense\r\n\r\n',
+      'GET / HTTP/9.9\r\n\r\n',
+      'GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n',
+      get('Broken header\r\n'),
+      get('Content-Length: 5\r\nTransfer-Encoding: chunked\r\n'),
+      get('Content-Length: -1\r\n'),
+      get('Content-Length: x\r\n'),
+    ])
+      assertRefused(JSON.stringify(bytes.slice(0, 60)), await raw(bytes), 400);
+  });
+
+  it('two credentials, strange request ids and raw bytes in headers are borne', async () => {
+    assertRefused(
+      'two credentials',
+      await raw(get('Authorization: Bearer a\r\nAuthorization: Bearer b\r\n')),
+      401,
+    );
+    assertRefused('bytes', await raw(get('Authorization: Bearer \xff\xfe\r\n')), 401);
+    for (const id of ['x'.repeat(129), 'a b', '<script>', '"', 'é']) {
+      const reply = await raw(get(`X-Request-Id: ${id}\r\n`));
+      assertRefused(id.slice(0, 20), reply, 401);
+      assert.match(String(reply.headers['x-request-id']), /^[0-9a-f-]{36}$/);
+    }
+    const echoed = await raw(get('X-Request-Id: my-id.1\r\n'));
+    assert.equal(echoed.body.meta.request_id, 'my-id.1');
+  });
+
+  it('after all of it the server answers as before', async () => {
+    assert.equal((await ask('GET', '/v1/memory/')).status, 200);
+    assert.deepEqual((await call('GET', '/healthz')).body, { database: true, redis: true, status: 'ok' });
+  });
+});

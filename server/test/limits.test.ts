@@ -1,0 +1,346 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { revokeApiKey } from '#modules/access/api-keys/service.ts';
+import { systemCtx } from '#platform/context.ts';
+import type { Route } from '#platform/http/route.ts';
+import { buildServer } from '#platform/http/server.ts';
+import { uuidv7 } from '#platform/ids.ts';
+import {
+  type Caller,
+  type CallOptions,
+  call,
+  callServer,
+  engine,
+  newKey,
+  newMember,
+  newTenant,
+  type Reply,
+  startServer,
+  testServer,
+  useTestServer,
+} from '#test/harness.ts';
+import { type Running, routes } from '../src/app.ts';
+
+useTestServer();
+
+/** Routes that take no credential, one by one; whoever adds one says so here. */
+const publicRoutes = [
+  'GET /',
+  'GET /.well-known/jwks.json',
+  'GET /healthz',
+  'GET /metrics',
+  'GET /v1/health',
+  'POST /v1/identity/',
+];
+
+describe('who may call', () => {
+  const bare = (reply: Reply) => ({
+    status: reply.status,
+    error: reply.body?.error,
+    challenge: reply.headers['www-authenticate'],
+  });
+  const read = (options: CallOptions) => call('GET', '/v1/memory/', options);
+
+  it('is declared by every route: a permission, or public and on the list', async () => {
+    const open = routes.filter((route) => route.public).map(({ method, path }) => `${method} ${path}`);
+    assert.deepEqual(open.sort(), publicRoutes);
+    for (const route of routes) assert.ok(route.public || route.permission, route.path);
+    for (const route of routes.filter((one) => !one.public)) {
+      const path = route.path.replace(/:[a-z_]+/g, uuidv7());
+      const paths = route.legacy ? [path, path.replace(/^\/v1/, '')] : [path];
+      for (const one of paths)
+        assert.equal((await call(route.method, one)).status, 401, `${route.method} ${one}`);
+    }
+  });
+
+  it('must be said: a route that is silent about it does not start', async () => {
+    const { app } = await testServer();
+    const silent = {
+      ...routes[0]!,
+      path: '/v1/silent',
+      public: undefined,
+      permission: undefined,
+    } as unknown as Route;
+    await assert.rejects(
+      buildServer(app, [silent]),
+      /POST \/v1\/silent declares neither a permission nor public: true/,
+    );
+    const empty = { ...silent, permission: '' } as unknown as Route;
+    await assert.rejects(buildServer(app, [empty]), /declares neither/);
+    const truthy = { ...silent, public: 'yes' } as unknown as Route;
+    await assert.rejects(buildServer(app, [truthy]), /declares neither/);
+  });
+
+  it('is answered with the same words whatever was wrong with the credential', async () => {
+    const ann = await newTenant('admin');
+    const key = await newKey(ann);
+    const expired = await newKey(ann, { expires_in_days: -1 });
+    const [head, , signature] = ann.token.split('.') as [string, string, string];
+    const claims = (more: object) =>
+      Buffer.from(
+        JSON.stringify({
+          ...JSON.parse(Buffer.from(ann.token.split('.')[1]!, 'base64url').toString()),
+          ...more,
+        }),
+      ).toString('base64url');
+    const none = Buffer.from('{"alg":"none","typ":"at+jwt"}').toString('base64url');
+    const hmac = Buffer.from('{"alg":"HS256","typ":"at+jwt"}').toString('base64url');
+    const unknownKid = Buffer.from('{"alg":"EdDSA","typ":"at+jwt","kid":"nobody"}').toString('base64url');
+    const credentials: Record<string, string> = {
+      'no form at all': 'nonsense',
+      'a token of nobody': 'a.b.c',
+      'a changed token': `${head}.${claims({ tid: 't1' })}.${signature}`,
+      'a token without signature': `${none}.${claims({})}.`,
+      'another algorithm': `${hmac}.${claims({})}.${signature}`,
+      'an unknown key of signing': `${unknownKid}.${claims({})}.${signature}`,
+      'a token cut short': ann.token.slice(0, -10),
+      'a key mistyped': `${key.token.slice(0, -1)}${key.token.endsWith('0') ? '1' : '0'}`,
+      'a key with another secret': key.token.replace(/_[^_]+$/, `_${'A'.repeat(43)}00000000`),
+      'a key of another tenant': key.token.replace(ann.tenant, 't1'),
+      'a key that expired': expired.token,
+      'a refresh token': 'rt_t1_00000000000000000000000000000000_x',
+    };
+    const missing = bare(await read({}));
+    assert.equal(missing.status, 401);
+    assert.equal(missing.challenge, 'Bearer');
+    for (const [what, token] of Object.entries(credentials)) {
+      assert.deepEqual(bare(await read({ token })), missing, what);
+      assert.deepEqual(bare(await read({ headers: { 'x-api-key': token } })), missing, what);
+    }
+    assert.deepEqual(bare(await read({ headers: { authorization: 'Basic YTpi' } })), missing);
+    assert.equal((await read({ token: key.token })).status, 200);
+    assert.equal((await read({ headers: { 'x-api-key': key.token } })).status, 200);
+  });
+
+  it('a mistyped key is told by its checksum, without a question to the database', async () => {
+    const { app } = await testServer();
+    const key = await newKey(await newTenant('admin'));
+    const typo = `${key.token.slice(0, -12)}${key.token.at(-12) === 'A' ? 'B' : 'A'}${key.token.slice(-11)}`;
+    const { tenant } = app.database;
+    let asked = 0;
+    app.database.tenant = (id) => {
+      if (id === key.tenant) asked += 1;
+      return tenant(id);
+    };
+    try {
+      assert.equal((await read({ token: typo })).status, 401);
+      assert.equal(asked, 0);
+    } finally {
+      app.database.tenant = tenant;
+    }
+  });
+
+  it('a revoked key is refused at once', async () => {
+    const { app } = await testServer();
+    const key = await newKey(await newTenant('admin'));
+    assert.equal((await key.call('GET', '/v1/memory/')).status, 200);
+    assert.equal(await revokeApiKey(systemCtx(app, key.tenant, uuidv7()), key.keyId), true);
+    assert.equal((await key.call('GET', '/v1/memory/')).status, 401);
+    assert.equal(await revokeApiKey(systemCtx(app, key.tenant, uuidv7()), key.keyId), false);
+  });
+
+  it('scopes narrow a key, and never widen its identity', async () => {
+    const ann = await newTenant('admin');
+    const reader = await newMember(ann, 'reader');
+    const note = { text: 'a note', type: 'note' };
+    const can = async (caller: Caller, method: string, path: string, body?: unknown) =>
+      (await caller.call(method, path, body)).status !== 403;
+    const wanted: [
+      scopes: string[] | undefined,
+      owner: Caller,
+      may: { list: boolean; create: boolean; identities: boolean },
+    ][] = [
+      [undefined, ann, { list: true, create: true, identities: true }],
+      [['admin'], ann, { list: true, create: true, identities: true }],
+      [['read'], ann, { list: true, create: false, identities: true }],
+      [['memory:create'], ann, { list: false, create: true, identities: false }],
+      [['memory:*'], ann, { list: true, create: true, identities: false }],
+      [['*:list'], ann, { list: true, create: false, identities: true }],
+      [['nothing:known'], ann, { list: false, create: false, identities: false }],
+      [['admin'], reader, { list: true, create: false, identities: false }],
+    ];
+    for (const [scopes, owner, may] of wanted) {
+      const key = await newKey(owner, scopes ? { scopes } : {});
+      const seen = {
+        list: await can(key, 'GET', '/v1/memory/'),
+        create: await can(key, 'POST', '/v1/memory/', note),
+        identities: await can(key, 'GET', '/v1/identity/'),
+      };
+      assert.deepEqual(seen, may, String(scopes));
+    }
+    const refused = await (await newKey(ann, { scopes: ['read'] })).call('POST', '/v1/memory/', note);
+    assert.equal(refused.body.error.code, 'AUTH_FORBIDDEN');
+  });
+});
+
+describe('how often', () => {
+  const limited = {
+    RATE_LIMIT_ENABLED: 'true',
+    DEFAULT_PLAN: 'free',
+    SIGN_UPS_PER_HOUR: '1000',
+    // One address for all servers of the test, so that a token of one is a token of the other.
+  };
+  let server: Running;
+  before(async () => {
+    server = await startServer(limited, { serve: true, work: true });
+  });
+  after(() => server.stop());
+
+  const number = (reply: Reply, name: string): number => {
+    const value = reply.headers[name];
+    assert.match(String(value), /^\d+$/, `${name}: ${value}`);
+    return Number(value);
+  };
+
+  it('every limited answer says the limit, what is left, and when it is whole again', async () => {
+    const ann = await newTenant('admin', server);
+    const first = await ann.call('GET', '/v1/memory/');
+    const second = await ann.call('GET', '/v1/memory/');
+    assert.equal(number(first, 'x-ratelimit-limit'), 20);
+    assert.equal(number(first, 'x-ratelimit-remaining'), 19);
+    assert.ok(number(second, 'x-ratelimit-remaining') <= 19 && number(second, 'x-ratelimit-remaining') >= 18);
+    const reset = number(first, 'x-ratelimit-reset') - Date.now() / 1000;
+    assert.ok(reset > -2 && reset < 10, String(reset));
+    assert.match(String(first.headers['ratelimit-policy']), /^"read";q=20;w=\d+$/);
+    assert.match(String(first.headers.ratelimit), /^"read";r=19;t=\d+$/);
+    assert.equal(first.headers['retry-after'], undefined);
+    // Refusals of other kinds are answers too.
+    const missing = await ann.call('GET', `/v1/memory/${uuidv7()}`);
+    assert.equal(missing.status, 404);
+    number(missing, 'x-ratelimit-remaining');
+    const open = await callServer(server, 'GET', '/healthz');
+    assert.equal(open.headers['x-ratelimit-limit'], undefined);
+  });
+
+  it('a credential that asks too often gets 429 with all that it needs to wait', async () => {
+    const ann = await newTenant('admin', server);
+    const replies = await Promise.all(Array.from({ length: 30 }, () => ann.call('GET', '/v1/memory/')));
+    const refused = replies.filter(({ status }) => status === 429);
+    assert.ok(refused.length >= 8 && refused.length <= 10, `${refused.length} of 30 refused`);
+    const [reply] = refused as [Reply];
+    assert.equal(reply.body.error.code, 'RATE_LIMITED');
+    assert.match(reply.body.meta.request_id, /./);
+    assert.deepEqual(
+      { scope: reply.body.error.details.scope, route_class: reply.body.error.details.route_class },
+      { scope: 'api_key', route_class: 'read' },
+    );
+    assert.equal(reply.headers['x-ratelimit-scope'], 'api_key');
+    assert.equal(reply.headers['x-ratelimit-route-class'], 'read');
+    const waitMs = number(reply, 'x-ratelimit-retry-after-ms');
+    assert.equal(reply.body.error.details.retry_after_ms, waitMs);
+    assert.ok(waitMs > 0 && waitMs <= 1_000);
+    assert.equal(number(reply, 'retry-after'), Math.max(1, Math.ceil(waitMs / 1000)));
+    assert.equal(number(reply, 'x-ratelimit-remaining'), 0);
+    // A refusal charges nothing: after the time it names the next request passes.
+    await new Promise((resolve) => setTimeout(resolve, waitMs + 50));
+    assert.equal((await ann.call('GET', '/v1/memory/')).status, 200);
+  });
+
+  it('classes have buckets of their own', async () => {
+    const ann = await newTenant('admin', server);
+    await Promise.all(Array.from({ length: 25 }, () => ann.call('GET', '/v1/memory/')));
+    assert.equal((await ann.call('GET', '/v1/memory/')).status, 429);
+    const write = await ann.call('POST', '/v1/memory/', { text: 'a note', type: 'note' });
+    assert.equal(write.status, 201);
+    assert.equal(number(write, 'x-ratelimit-limit'), 10);
+  });
+
+  it('a run costs three of the run bucket', async () => {
+    const run = routes.find(({ path }) => path === '/v1/run');
+    if (!run) return;
+    const ann = await newTenant('admin', server);
+    const ask = () =>
+      ann.call('POST', '/v1/run', { session_id: uuidv7(), corpus_id: 'none', message: 'Hello?' });
+    const first = await ask();
+    assert.equal(number(first, 'x-ratelimit-limit'), 5);
+    assert.equal(number(first, 'x-ratelimit-remaining'), 2);
+    const second = await ask();
+    assert.equal(second.status, 429);
+    assert.equal(second.headers['x-ratelimit-route-class'], 'run');
+    assert.ok(number(second, 'x-ratelimit-retry-after-ms') <= 1_000);
+  });
+
+  it('the credentials of a tenant share its bucket, and tenants share none', async () => {
+    const ann = await newTenant('admin', server);
+    const keys = await Promise.all(Array.from({ length: 5 }, () => newKey(ann, { server })));
+    const replies = await Promise.all(
+      keys.flatMap((key) => Array.from({ length: 18 }, () => key.call('GET', '/v1/memory/'))),
+    );
+    const refused = replies.filter(({ status }) => status === 429);
+    assert.ok(refused.length >= 20, `${refused.length} of 90 refused`);
+    assert.ok(refused.every(({ headers }) => headers['x-ratelimit-scope'] === 'tenant'));
+    assert.equal((await (await newTenant('admin', server)).call('GET', '/v1/memory/')).status, 200);
+  });
+
+  it('the hourly ceiling of an operation holds beside them', async () => {
+    const ann = await newTenant('admin', server);
+    const { app } = server;
+    const bucket = { key: `o:${ann.tenant}:memory:create`, rate: 1_000 / 3600, burst: 1_000, cost: 1_000 };
+    assert.ok((await app.shared.take([bucket])).allowed);
+    const reply = await ann.call('POST', '/v1/memory/', { text: 'a note', type: 'note' });
+    assert.equal(reply.status, 429);
+    assert.equal(reply.headers['x-ratelimit-scope'], 'operation');
+    assert.equal(number(reply, 'x-ratelimit-limit'), 1_000);
+    assert.equal((await ann.call('GET', '/v1/memory/')).status, 200);
+  });
+
+  it('a stranger who signs up again and again is stopped', async () => {
+    const { app } = server;
+    const address = '127.0.0.1';
+    const perHour = app.config.SIGN_UPS_PER_HOUR;
+    const bucket = { key: `signup:${address}`, rate: perHour / 3600, burst: perHour };
+    const { remaining } = await app.shared.take([{ ...bucket, cost: 0 }]);
+    await app.shared.take([{ ...bucket, cost: Math.floor(remaining[0]!) }]);
+    const reply = await callServer(server, 'POST', '/v1/identity/', {
+      body: { external_id: 'again', role: 'user' },
+    });
+    assert.equal(reply.status, 429);
+    assert.equal(reply.body.error.code, 'RATE_LIMITED');
+    assert.ok(number(reply, 'retry-after') >= 1);
+    // Gives back what the other tests of this server need.
+    await app.shared.take([{ ...bucket, cost: -perHour / 2 }]);
+  });
+
+  it('plans multiply: pro ten times, enterprise a hundred times', async () => {
+    for (const [plan, limit] of [
+      ['pro', 200],
+      ['enterprise', 2_000],
+    ] as const) {
+      const ann = await newTenant('admin', server);
+      const { database, shared } = server.app;
+      await database.operatorPool.query('update tenants set plan = $2 where tenant_id = $1', [
+        ann.tenant,
+        plan,
+      ]);
+      shared.invalidate('tenant', ann.tenant);
+      assert.equal(number(await ann.call('GET', '/v1/memory/'), 'x-ratelimit-limit'), limit);
+    }
+  });
+
+  it('two servers share the buckets where there is Redis', {
+    skip: engine === 'embedded' || !process.env.REDIS_URL,
+  }, async () => {
+    const other = await startServer(limited, { serve: true, work: false });
+    try {
+      const ann = await newTenant('admin', server);
+      const key = await newKey(ann, { server });
+      const replies = await Promise.all(
+        Array.from({ length: 40 }, (_, i) =>
+          callServer(i % 2 ? other : server, 'GET', '/v1/memory/', { token: key.token }),
+        ),
+      );
+      const passed = replies.filter(({ status }) => status === 200).length;
+      assert.ok(passed >= 20 && passed <= 23, `${passed} of 40 passed with a burst of 20`);
+      // And what one server learns to be no longer true, the other knows at once.
+      assert.equal(
+        (await callServer(other, 'GET', '/v1/memory/nothing', { token: key.token })).status === 401,
+        false,
+      );
+      await revokeApiKey(systemCtx(server.app, key.tenant, uuidv7()), key.keyId);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      assert.equal((await callServer(other, 'GET', '/v1/memory/', { token: key.token })).status, 401);
+    } finally {
+      await other.stop();
+    }
+  });
+});
