@@ -24,8 +24,8 @@ select stamp_tenant_table('memories');
 alter table memories alter column words set storage external;
 alter table memories alter column trigrams set storage external;
 alter table memories set (toast_tuple_target = 4080);
-create index memories_by_owner on memories (tenant_id, identity_id, created_at desc, id desc);
-create index memories_by_time on memories (tenant_id, created_at desc, id desc);
+-- Ids grow with time (UUIDv7), so the key is the order of the tenant's list, and this the order of an identity's.
+create index memories_by_owner on memories (tenant_id, identity_id, id);
 create index memories_by_session on memories (tenant_id, session_id, created_at) where session_id is not null;
 create index memories_expiry on memories (expires_at) where expires_at is not null and deleted_at is null;
 

@@ -54,18 +54,18 @@ export function factRow({ actor, request, requestId }: Ctx, input: FactInput): F
 }
 
 /** The statement that writes a fact; it belongs in the batch or transaction of the change itself. */
-export function fact(ctx: Ctx, input: FactInput): Statement {
-  const row = factRow(ctx, input);
-  return sql`
+export const fact = (ctx: Ctx, input: FactInput): Statement => insertFact(ctx.tenant, factRow(ctx, input));
+
+const insertFact = (tenant: string, row: FactRow): Statement => sql`
     insert into facts (tenant_id, id, type, actor_type, actor_id, resource_type, resource_id, outcome,
       before, after, data, request_id, ip, user_agent, created_at)
-    values (${ctx.tenant}, ${row.id}, ${row.type}, ${row.actor_type}, ${row.actor_id}, ${row.resource_type},
+    values (${tenant}, ${row.id}, ${row.type}, ${row.actor_type}, ${row.actor_id}, ${row.resource_type},
       ${row.resource_id}, ${row.outcome}, ${row.before}, ${row.after}, ${row.data}, ${row.request_id}, ${row.ip},
       ${row.user_agent}, ${row.created_at})`;
-}
 
 /** The statement that writes the facts of several requests of one tenant. */
 export function insertFacts(tenant: string, rows: FactRow[]): Statement {
+  if (rows.length === 1) return insertFact(tenant, rows[0]!);
   const column = <K extends keyof FactRow>(name: K) => rows.map((row) => row[name]);
   const json = (name: 'before' | 'after' | 'data') =>
     rows.map((row) => (row[name] === undefined ? null : JSON.stringify(row[name])));

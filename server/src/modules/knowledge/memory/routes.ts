@@ -110,7 +110,7 @@ export const memoryRoutes = [
     handler: async (ctx, { query }) => {
       const { limit = 100, skip = 0, cursor, memory_type, session_id } = query;
       const filter = { memory_type, session_id };
-      const after = positionOf(ctx, 'memories', filter, cursor) as [string, string] | undefined;
+      const after = positionOf(ctx, 'memories', filter, cursor)?.[0] as string | undefined;
       const rows = await listVisible(
         ctx,
         { types: memory_type === undefined ? undefined : [memory_type], session_id },
@@ -118,7 +118,7 @@ export const memoryRoutes = [
         skip,
         limit,
       );
-      return page(ctx, 'memories', filter, rows, limit, (row) => [row.created_at, row.id]);
+      return page(ctx, 'memories', filter, rows, limit, (row) => [row.id]);
     },
   }),
   route({

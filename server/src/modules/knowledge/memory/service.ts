@@ -119,12 +119,15 @@ const storeMemories = (ctx: { app: App }, db: Db, memories: NewMemory[]) =>
     ),
   ]);
 
+/** Groups under way at once: the embedded database does one thing at a time, so there two would only be smaller. */
+const lanesOf = (app: App): number => (app.database.engine === 'embedded' ? 1 : 2);
+
 // Concurrent creates of a tenant share a transaction: each still has its own row, fact and answer.
 const gatherCreates = perApp((app) =>
   createGatherer<NewMemory, void>(async (tenant, memories) => {
     await storeMemories({ app }, app.database.tenant(tenant), memories);
     return [];
-  }),
+  }, lanesOf(app)),
 );
 
 /** Stores a memory of the caller's. It can be found by its words at once; its vector follows. */
@@ -194,7 +197,7 @@ const gatherReads = perApp((app) =>
     const found = await findMemories(app.database.tenant(tenant), ids, new Date());
     const byId = new Map(found.map((memory) => [memory.id, memory]));
     return ids.map((id) => byId.get(id.toLowerCase()));
-  }, 4),
+  }, 2 * lanesOf(app)),
 );
 
 /** @throws ApiError 404 also for what is deleted, expired, or not the caller's to see */
@@ -208,7 +211,7 @@ export async function getMemory(ctx: Ctx, id: string): Promise<Memory> {
 export async function listVisible(
   ctx: Ctx,
   filter: Omit<MemoryFilter, 'owner'>,
-  after: [string, string] | undefined,
+  after: string | undefined,
   skip: number,
   limit: number,
 ): Promise<Memory[]> {
@@ -224,7 +227,7 @@ export async function listVisible(
     const last = rows[499];
     if (shown.length > skip + limit || rows.length <= 500 || !last)
       return shown.slice(skip, skip + limit + 1);
-    from = [last.created_at, last.id];
+    from = last.id;
   }
 }
 

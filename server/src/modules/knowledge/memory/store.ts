@@ -2,7 +2,7 @@ import type { VectorTypes } from '#platform/db/binary.ts';
 import { binaryArray } from '#platform/db/binary.ts';
 import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
-import type { PreparedQuery } from '../retrieval/service.ts';
+import { type PreparedQuery, READ_TEXTS } from '../retrieval/service.ts';
 import type { Memory } from './schema.ts';
 
 /** A memory as it is stored: the resource without what is computed on reading, with its term weights in pgvector's binary form. */
@@ -18,8 +18,20 @@ const shown = sql`
     then 'pending' else 'ready' end as embedding_status,
   m.created_at, m.updated_at, m.tenant_id`;
 
+/** One row by its values: half the price of a list of one. */
+const insertMemory = (tenant: string, row: MemoryRow): Statement[] => [
+  sql`
+    insert into memories (tenant_id, id, identity_id, text, type, metadata, session_id, role, occurred_at, ttl_days,
+      expires_at, version, created_at, updated_at, words, trigrams)
+    values (${tenant}, ${row.id}, ${row.identity_id}, ${row.text}, ${row.type}, ${row.metadata}, ${row.session_id},
+      ${row.role}, ${row.occurred_at}, ${row.ttl_days}, ${row.expires_at}, 1, ${row.created_at}, ${row.created_at},
+      ${row.words}, ${row.trigrams})`,
+  sql`insert into memory_queue (tenant_id, memory_id, created_at) values (${tenant}, ${row.id}, ${row.created_at})`,
+];
+
 /** The rows, and their places in the queue of texts to be counted and embedded. */
 export function insertMemories(tenant: string, rows: MemoryRow[], types: VectorTypes): Statement[] {
+  if (rows.length === 1) return insertMemory(tenant, rows[0]!);
   const column = <K extends keyof MemoryRow>(name: K) => rows.map((row) => row[name]);
   return [
     sql`
@@ -69,7 +81,7 @@ export interface MemoryFilter {
 export const listMemories = (
   db: Db,
   filter: MemoryFilter,
-  after: [string, string] | undefined,
+  after: string | undefined,
   skip: number,
   limit: number,
   now: Date,
@@ -79,9 +91,9 @@ export const listMemories = (
     where m.tenant_id = ${db.tenant} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
       ${filter.owner === undefined ? raw('') : sql`and m.identity_id = ${filter.owner}::uuid`}
       ${filter.session_id === undefined ? raw('') : sql`and m.session_id = ${filter.session_id}`}
-      ${after === undefined ? raw('') : sql`and (m.created_at, m.id) < (${after[0]}::timestamptz, ${after[1]}::uuid)`}
+      ${after === undefined ? raw('') : sql`and m.id < ${after}::uuid`}
       and (${filter.types}::text[] is null or m.type = any(${filter.types}::text[]))
-    order by m.created_at desc, m.id desc limit ${limit + 1} offset ${skip}`);
+    order by m.id desc limit ${limit + 1} offset ${skip}`);
 
 export const updateMemory = (row: MemoryRow): Statement => sql`
   update memories set text = ${row.text}, type = ${row.type}, metadata = ${row.metadata}, ttl_days = ${row.ttl_days},
@@ -154,10 +166,9 @@ export interface FoundMemory extends MemoryCandidate {
 
 const at = sql`extract(epoch from coalesce(m.occurred_at, m.created_at))::float8 * 1000 as at`;
 
-/** Longest list of candidates by words, by trigrams, and how many of them are read whole for the re-rank. */
+/** Longest list of candidates by words and by trigrams. */
 const byWords = 200;
 const byTrigrams = 100;
-const readWhole = 64;
 
 /**
  * Candidates of a text search: the best by words, and by likeness of spelling when the query needs it. Only the most
@@ -201,7 +212,7 @@ export const findCandidates = (
     select m.id, coalesce(read.text, '') as text, m.session_id, m.role, ${at}, m.word_score as words,
       m.trigram_score as trigrams, turns.turn
     from ordered m left join turns on turns.id = m.id
-    left join memories read on m.place <= ${readWhole} and read.tenant_id = ${db.tenant} and read.id = m.id`);
+    left join memories read on m.place <= ${READ_TEXTS} and read.tenant_id = ${db.tenant} and read.id = m.id`);
 
 export interface NearMemory extends MemoryCandidate {
   cosine: number;

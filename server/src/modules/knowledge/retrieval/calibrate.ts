@@ -82,11 +82,16 @@ function hitsOf(query: AnalyzedQuery, word: Word): Hit[] {
 
 const DIGIT = /\p{N}/u;
 
+const mayBeMisspelt = ({ kind, bare }: Word): boolean =>
+  kind === 'word' && bare.length >= FUZZY_LETTERS && !DIGIT.test(bare);
+
 /** 0, or 0.5 to 0.9, for two words of four letters or more that share half of their trigrams: typos, inflections. */
 export function similarity(a: Word, b: Word): number {
-  if (a.kind !== 'word' || b.kind !== 'word') return 0;
-  if (a.bare.length < FUZZY_LETTERS || b.bare.length < FUZZY_LETTERS) return 0;
-  if (DIGIT.test(a.bare) || DIGIT.test(b.bare)) return 0;
+  if (!mayBeMisspelt(a) || !mayBeMisspelt(b)) return 0;
+  let met = 0;
+  for (const trigram of a.trigrams) if (b.trigrams.includes(trigram)) met++;
+  // Nearly all pairs of words end here, without a set: one trigram is never half of what four letters have.
+  if (met < 2) return 0;
   const left = new Set(a.trigrams);
   const right = new Set(b.trigrams);
   let shared = 0;

@@ -14,7 +14,7 @@ import { addTermCounts, addTextCount, findTermCounts } from './store.ts';
 export { type AnalyzedQuery, analyzeDocument, analyzeQuery, type CollectionStats } from './analyze.ts';
 export { calibrate } from './calibrate.ts';
 export { fuse } from './fuse.ts';
-export { type Candidate, type Ranked, rerank } from './rank.ts';
+export { type Candidate, type Ranked, READ_TEXTS, rerank } from './rank.ts';
 export { encodeSparse, encodeVector, SPARSE_DIMENSIONS, type SparseVector } from './sparse.ts';
 export { type Word, wordsOf } from './words.ts';
 
