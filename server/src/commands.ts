@@ -1,4 +1,5 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { flushCompileCache } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
@@ -122,6 +123,8 @@ async function runProcess(parts: { serve: boolean; work: boolean }): Promise<voi
   process.on('SIGINT', () => stop('SIGINT'));
   if (parts.serve) await greet(running.app);
   else log.info('worker ready');
+  // Written now: a process that is killed later would keep nothing.
+  flushCompileCache();
 }
 
 async function greet(app: App): Promise<void> {
