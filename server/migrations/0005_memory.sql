@@ -26,7 +26,9 @@ alter table memories alter column trigrams set storage external;
 alter table memories set (toast_tuple_target = 4080);
 -- Ids grow with time (UUIDv7), so the key is the order of the tenant's list, and this the order of an identity's.
 create index memories_by_owner on memories (tenant_id, identity_id, id);
-create index memories_by_session on memories (tenant_id, session_id, created_at) where session_id is not null;
+-- In the order of the conversation: search looks at the turns around a hit.
+create index memories_by_session on memories (tenant_id, session_id, (case when occurred_at is null then created_at else occurred_at end), id)
+  where session_id is not null;
 create index memories_expiry on memories (expires_at) where expires_at is not null and deleted_at is null;
 
 -- Memories whose text is not yet counted and embedded: the row is the queue, the job only a nudge.

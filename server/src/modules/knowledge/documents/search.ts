@@ -56,7 +56,7 @@ async function ranked(
   documents: string[] | undefined,
 ): Promise<Scored[]> {
   if (mode === 'vector') return byVectors(ctx, corpusId, query, documents);
-  const prepared = await prepareQuery(ctx.db, corpusScope(corpusId), query);
+  const prepared = await prepareQuery(ctx, corpusScope(corpusId), query);
   const rows = new Map(
     (await findCandidates(ctx.db, corpusId, prepared, documents)).map((chunk) => [chunk.id, rowOf(chunk)]),
   );

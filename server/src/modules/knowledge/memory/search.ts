@@ -77,7 +77,7 @@ async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Prom
   const mode = input.mode ?? 'hybrid';
   if (mode === 'vector') return byVectors(ctx, input.query, filter);
   const now = new Date();
-  const prepared = await prepareQuery(ctx.db, memoryScope, input.query);
+  const prepared = await prepareQuery(ctx, memoryScope, input.query);
   const found = await findCandidates(ctx.db, prepared, filter, now);
   const rows = new Map<string, Candidate>(found.map((memory) => [memory.id, memory]));
   const cosines = new Map<string, number>();

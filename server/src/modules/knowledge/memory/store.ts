@@ -160,11 +160,13 @@ export interface MemoryCandidate {
 export interface FoundMemory extends MemoryCandidate {
   words: number;
   trigrams: number;
-  /** Place in its conversation. */
+  /** Place in its conversation, right to two turns from the next candidate of it; beyond, three stands for any number. */
   turn: number | null;
 }
 
-const at = sql`extract(epoch from coalesce(m.occurred_at, m.created_at))::float8 * 1000 as at`;
+// As the index has it, and not coalesce(): under row-level security the planner takes that for a function that might
+// tell what it sees, and keeps it away from indexes.
+const happened = sql`case when m.occurred_at is null then m.created_at else m.occurred_at end`;
 
 /** Longest list of candidates by words and by trigrams. */
 const byWords = 200;
@@ -198,21 +200,32 @@ export const findCandidates = (
     ), hits as (
       select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0
     ), scored as (
-      select m.id, m.session_id, m.role, m.occurred_at, m.created_at,
+      select m.id, case when m.role is not null then m.session_id end as conversation, m.session_id, m.role,
+        ${happened} as happened,
         -(m.words <#> ${prepared.words}::sparsevec) as word_score, -(m.trigrams <#> ${prepared.trigrams}::sparsevec) as trigram_score
       from hits join memories m on m.tenant_id = ${db.tenant} and m.id = hits.id
-    ), turns as (
-      select m.id, row_number() over (partition by m.session_id order by coalesce(m.occurred_at, m.created_at), m.id) as turn
-      from memories m
-      where m.tenant_id = ${db.tenant} and m.deleted_at is null
-        and m.session_id in (select session_id from scored where role is not null group by session_id having count(*) > 1)
     ), ordered as (
-      select *, row_number() over (order by word_score + ${prepared.trigramWeight}::float8 * trigram_score desc) as place from scored
+      select *, row_number() over (order by word_score + ${prepared.trigramWeight}::float8 * trigram_score desc) as place,
+        lag(happened) over turns as happened_before, lag(id) over turns as id_before
+      from scored window turns as (partition by conversation order by happened, id)
+    ), counted as (
+      select *, case when conversation is null or id_before is null then 0 else (
+        select count(*) from (
+          select 1 from memories m
+          where m.tenant_id = ${db.tenant} and m.session_id = ordered.conversation
+            and (${happened}, m.id) > (happened_before, id_before)
+            and (${happened}, m.id) <= (happened, ordered.id)
+            and m.deleted_at is null
+          limit 3
+        ) as steps
+      ) end as steps from ordered
     )
-    select m.id, coalesce(read.text, '') as text, m.session_id, m.role, ${at}, m.word_score as words,
-      m.trigram_score as trigrams, turns.turn
-    from ordered m left join turns on turns.id = m.id
-    left join memories read on m.place <= ${READ_TEXTS} and read.tenant_id = ${db.tenant} and read.id = m.id`);
+    select id, case when place <= ${READ_TEXTS} then (
+        select m.text from memories m where m.tenant_id = ${db.tenant} and m.id = counted.id
+      ) else '' end as text, session_id, role, extract(epoch from happened)::float8 * 1000 as at, word_score as words,
+      trigram_score as trigrams,
+      case when conversation is not null then (sum(steps) over (partition by conversation order by happened, id))::int end as turn
+    from counted`);
 
 export interface NearMemory extends MemoryCandidate {
   cosine: number;
@@ -228,7 +241,8 @@ export const findNearest = (
   now: Date,
 ): Promise<NearMemory[]> =>
   db.rows(sql<NearMemory>`
-    select m.id, m.text, m.session_id, m.role, ${at}, 1 - (v.embedding <=> ${vector}::vector) as cosine
+    select m.id, m.text, m.session_id, m.role,
+      extract(epoch from ${happened})::float8 * 1000 as at, 1 - (v.embedding <=> ${vector}::vector) as cosine
     from memory_vectors v join memories m on m.tenant_id = v.tenant_id and m.id = v.memory_id
     where v.tenant_id = ${db.tenant} and v.model = ${model} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
       and (${filter.owner}::uuid is null or m.identity_id = ${filter.owner}::uuid)

@@ -1,4 +1,4 @@
-import type { Db } from '#platform/db/database.ts';
+import type { Ctx } from '#platform/context.ts';
 import type { Statement } from '#platform/db/sql.ts';
 import {
   type AnalyzedQuery,
@@ -9,7 +9,8 @@ import {
 } from './analyze.ts';
 import { trigramWeight } from './rank.ts';
 import { encodeSparse, type SparseVector } from './sparse.ts';
-import { addTermCounts, addTextCount, findTermCounts } from './store.ts';
+import { termCounts } from './statistics.ts';
+import { addTermCounts, addTextCount } from './store.ts';
 
 export { type AnalyzedQuery, analyzeDocument, analyzeQuery, type CollectionStats } from './analyze.ts';
 export { calibrate } from './calibrate.ts';
@@ -33,13 +34,13 @@ export interface PreparedQuery {
 
 /**
  * Analyses a query and loads how common its terms are in a scope (`memory`, or `corpus:` and an id).
- * One round trip.
+ * At most one round trip.
  */
-export async function prepareQuery(db: Db, scope: string, text: string): Promise<PreparedQuery> {
+export async function prepareQuery(ctx: Ctx, scope: string, text: string): Promise<PreparedQuery> {
   const query = analyzeQuery(text);
   const words = query.terms.map(({ word }) => word.dimension);
   const trigrams = [...query.trigrams.keys()];
-  const counts = await findTermCounts(db, scope, words, trigrams);
+  const counts = await termCounts(ctx, scope, words, trigrams);
   const stats: CollectionStats = {
     documents: Math.max(counts.texts, 1),
     df: (space, dimension) =>

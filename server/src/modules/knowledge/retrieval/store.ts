@@ -23,6 +23,11 @@ export interface TermCounts {
   trigrams: Map<number, number>;
 }
 
+interface Counted {
+  dimension: number;
+  texts: number | null;
+}
+
 /** How many texts of a scope hold each of the dimensions, and how many there are. */
 export async function findTermCounts(
   db: Db,
@@ -30,16 +35,20 @@ export async function findTermCounts(
   words: number[],
   trigrams: number[],
 ): Promise<TermCounts> {
+  // One look-up a dimension: `= any(...)` reads the whole scope where the table has no statistics yet.
   const [total, w, g] = await db.batch([
     sql<{ texts: number }>`select texts from text_counts where tenant_id = ${db.tenant} and scope = ${scope}`,
-    sql<{ dimension: number; texts: number }>`
-      select dimension, texts from term_counts
-      where tenant_id = ${db.tenant} and scope = ${scope} and field = 'w' and dimension = any(${words}::int[])`,
-    sql<{ dimension: number; texts: number }>`
-      select dimension, texts from term_counts
-      where tenant_id = ${db.tenant} and scope = ${scope} and field = 'g' and dimension = any(${trigrams}::int[])`,
+    sql<Counted>`
+      select wanted.dimension, (
+        select texts from term_counts
+        where tenant_id = ${db.tenant} and scope = ${scope} and field = 'w' and dimension = wanted.dimension
+      ) as texts from unnest(${words}::int[]) as wanted (dimension)`,
+    sql<Counted>`
+      select wanted.dimension, (
+        select texts from term_counts
+        where tenant_id = ${db.tenant} and scope = ${scope} and field = 'g' and dimension = wanted.dimension
+      ) as texts from unnest(${trigrams}::int[]) as wanted (dimension)`,
   ]);
-  const map = (rows: { dimension: number; texts: number }[]) =>
-    new Map(rows.map(({ dimension, texts }) => [dimension, texts]));
+  const map = (rows: Counted[]) => new Map(rows.map(({ dimension, texts }) => [dimension, texts ?? 0]));
   return { texts: total.rows[0]?.texts ?? 0, words: map(w.rows), trigrams: map(g.rows) };
 }
