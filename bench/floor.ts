@@ -8,6 +8,7 @@ import { fastify } from 'fastify';
 import pg from 'pg';
 import { findCandidates } from '../server/src/modules/knowledge/memory/store.ts';
 import { prepareQuery } from '../server/src/modules/knowledge/retrieval/service.ts';
+import type { Ctx } from '../server/src/platform/context.ts';
 import { wireValue } from '../server/src/platform/db/batch.ts';
 import { type Db, operatorDb } from '../server/src/platform/db/database.ts';
 import { openEmbedded } from '../server/src/platform/db/embedded/open.ts';
@@ -112,7 +113,9 @@ async function searchStatement(tenant: string, query: string): Promise<Statement
     created_from: undefined,
     created_to: undefined,
   };
-  await findCandidates(recording, await prepareQuery(db, 'memory', query), filter, new Date());
+  // Preparing a query looks at the tenant, its database and the process's memory of counts: this process has its own.
+  const ctx = { app: {}, tenant: db.tenant, db } as unknown as Ctx;
+  await findCandidates(recording, await prepareQuery(ctx, 'memory', query), filter, new Date());
   return sent!;
 }
 

@@ -171,6 +171,17 @@ const happened = sql`case when m.occurred_at is null then m.created_at else m.oc
 /** Longest list of candidates by words and by trigrams. */
 const byWords = 200;
 const byTrigrams = 100;
+/** More than an answer holds; beyond it only turns that may support their neighbours are of use. */
+const mostShown = 100;
+
+/** Each filter that is given is a condition of its own, so that the one plan of a statement can use its index. */
+const narrowed = (filter: SearchFilter): Statement => sql`
+  ${filter.owner === undefined ? raw('') : sql`and m.identity_id = ${filter.owner}::uuid`}
+  ${filter.session_id === undefined ? raw('') : sql`and m.session_id = ${filter.session_id}`}
+  ${filter.types === undefined ? raw('') : sql`and m.type = any(${filter.types}::text[])`}
+  ${filter.metadata === undefined ? raw('') : sql`and m.metadata @> ${filter.metadata}::jsonb`}
+  ${filter.created_from === undefined ? raw('') : sql`and m.created_at >= ${filter.created_from}::timestamptz`}
+  ${filter.created_to === undefined ? raw('') : sql`and m.created_at <= ${filter.created_to}::timestamptz`}`;
 
 /**
  * Candidates of a text search: the best by words, and by likeness of spelling when the query needs it. Only the most
@@ -186,12 +197,7 @@ export const findCandidates = (
     with visible as not materialized (
       select m.id, m.words, m.trigrams from memories m
       where m.tenant_id = ${db.tenant} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
-        and (${filter.owner}::uuid is null or m.identity_id = ${filter.owner}::uuid)
-        and (${filter.types}::text[] is null or m.type = any(${filter.types}::text[]))
-        and (${filter.session_id}::text is null or m.session_id = ${filter.session_id}::text)
-        and (${filter.metadata}::jsonb is null or m.metadata @> ${filter.metadata}::jsonb)
-        and (${filter.created_from}::timestamptz is null or m.created_at >= ${filter.created_from}::timestamptz)
-        and (${filter.created_to}::timestamptz is null or m.created_at <= ${filter.created_to}::timestamptz)
+        ${narrowed(filter)}
     ), word_hits as (
       select id, words <#> ${prepared.words}::sparsevec as distance from visible order by distance limit ${byWords}
     ), trigram_hits as (
@@ -225,7 +231,7 @@ export const findCandidates = (
       ) else '' end as text, session_id, role, extract(epoch from happened)::float8 * 1000 as at, word_score as words,
       trigram_score as trigrams,
       case when conversation is not null then (sum(steps) over (partition by conversation order by happened, id))::int end as turn
-    from counted`);
+    from counted where place <= ${mostShown} or conversation is not null`);
 
 export interface NearMemory extends MemoryCandidate {
   cosine: number;
@@ -245,12 +251,7 @@ export const findNearest = (
       extract(epoch from ${happened})::float8 * 1000 as at, 1 - (v.embedding <=> ${vector}::vector) as cosine
     from memory_vectors v join memories m on m.tenant_id = v.tenant_id and m.id = v.memory_id
     where v.tenant_id = ${db.tenant} and v.model = ${model} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
-      and (${filter.owner}::uuid is null or m.identity_id = ${filter.owner}::uuid)
-      and (${filter.types}::text[] is null or m.type = any(${filter.types}::text[]))
-      and (${filter.session_id}::text is null or m.session_id = ${filter.session_id}::text)
-      and (${filter.metadata}::jsonb is null or m.metadata @> ${filter.metadata}::jsonb)
-      and (${filter.created_from}::timestamptz is null or m.created_at >= ${filter.created_from}::timestamptz)
-      and (${filter.created_to}::timestamptz is null or m.created_at <= ${filter.created_to}::timestamptz)
+      ${narrowed(filter)}
     order by v.embedding <=> ${vector}::vector limit ${limit}`);
 
 export interface WaitingMemory {
