@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, linkSync, mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 
 /** A bad or missing environment variable. The message names the variable and says what it must be. */
@@ -244,11 +244,15 @@ function developmentSecrets(
       SECRET_KEY: randomBytes(32).toString('hex'),
       ENCRYPTION_KEY: randomBytes(32).toString('hex'),
     };
+    // Whole or not at all, whenever the process is killed; of two first starts at once the first one's secrets count.
+    const whole = `${file}.${process.pid}`;
+    writeFileSync(whole, `${JSON.stringify(made, null, 2)}\n`, { mode: 0o600 });
     try {
-      writeFileSync(file, `${JSON.stringify(made, null, 2)}\n`, { mode: 0o600, flag: 'wx' });
+      linkSync(whole, file);
     } catch (error) {
-      // Two first starts at once: the other one's secrets count.
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    } finally {
+      unlinkSync(whole);
     }
   }
   try {

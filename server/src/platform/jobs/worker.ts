@@ -133,8 +133,10 @@ async function declareQueue(boss: PgBoss, { name, per, timeoutS, retries }: JobD
     retentionSeconds: 14 * 86_400,
     deleteAfterSeconds: 7 * 86_400,
   };
+  // `short`: one waiting job a tenant and any number at work. A policy that also limits those at work would let the job
+  // of a killed worker hold its tenant up until its heartbeat is missed.
   if (await boss.getQueue(name)) await boss.updateQueue(name, options);
-  else await boss.createQueue(name, { ...options, policy: per === 'tenant' ? 'stately' : 'standard' });
+  else await boss.createQueue(name, { ...options, policy: per === 'tenant' ? 'short' : 'standard' });
 }
 
 async function perform(app: App, definition: JobDefinition, job: FetchedJob): Promise<void> {

@@ -17,7 +17,7 @@ export const documentJobs = (config: Config): JobDefinition[] => [
     per: 'fact',
     concurrency: config.INGEST_MAX_CONCURRENCY,
     timeoutS: 1_800,
-    retries: 5,
+    retries: 20,
     run: ingestDocument,
     failed: (ctx, payload) =>
       endBadly(

@@ -5,6 +5,7 @@ import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import type { Schedule } from '#platform/jobs/schedule.ts';
 import type { JobDefinition } from '#platform/jobs/worker.ts';
+import { perApp } from '#platform/per-app.ts';
 import { embedTexts } from '../embeddings/service.ts';
 import { analyzeDocument, type CountedText, countTexts, encodeVector } from '../retrieval/service.ts';
 import { memoryScope, takeOut } from './service.ts';
@@ -21,6 +22,29 @@ import {
 const batch = 2_000;
 /** What was just written is soon followed by more; a larger batch costs far less a memory. */
 const gatherMs = 150;
+
+/** Tenants this process embeds for now, and whether more was asked for meanwhile. */
+const working = perApp(() => new Map<string, { again: boolean }>());
+
+/** One job of a tenant works in a process at a time; another that comes meanwhile only makes it look again. */
+async function embedTenant(ctx: Ctx): Promise<void> {
+  const tenants = working(ctx.app);
+  const current = tenants.get(ctx.tenant);
+  if (current) {
+    current.again = true;
+    return;
+  }
+  const state = { again: true };
+  tenants.set(ctx.tenant, state);
+  try {
+    while (state.again) {
+      state.again = false;
+      await embedWaiting(ctx);
+    }
+  } finally {
+    tenants.delete(ctx.tenant);
+  }
+}
 
 /** Embeds and counts what waits in a tenant, a batch at a time, until nothing does. */
 async function embedWaiting(ctx: Ctx): Promise<void> {
@@ -72,7 +96,7 @@ export const memoryJobs: JobDefinition[] = [
     concurrency: 2,
     timeoutS: 300,
     retries: 20,
-    run: embedWaiting,
+    run: embedTenant,
   },
 ];
 
