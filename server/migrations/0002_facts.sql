@@ -32,8 +32,7 @@ create table fact_positions (
   tenant_id text not null,
   numbered bigint not null default 0,
   relayed bigint not null default 0,
-  primary key (tenant_id),
-  foreign key (tenant_id) references tenants (tenant_id)
+  primary key (tenant_id)
 );
 select stamp_tenant_table('fact_positions', 'select');
 create index fact_positions_behind on fact_positions (tenant_id) where relayed < numbered;

@@ -1,11 +1,11 @@
 import type { FastifyInstance } from 'fastify';
 import { authenticateKey } from '#modules/access/api-keys/service.ts';
 import { identityRoutes } from '#modules/access/identity/routes.ts';
-import { decideAccess } from '#modules/access/policy/service.ts';
+import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionRoutes } from '#modules/access/sessions/routes.ts';
-import { authenticateToken } from '#modules/access/sessions/service.ts';
-import { planOf } from '#modules/access/tenants/service.ts';
+import { authenticateToken, loadSigningKeys } from '#modules/access/sessions/service.ts';
+import { planOf, tenantOf } from '#modules/access/tenants/service.ts';
 import { corpusRoutes } from '#modules/knowledge/corpora/routes.ts';
 import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jobs.ts';
 import { documentRoutes } from '#modules/knowledge/documents/routes.ts';
@@ -60,8 +60,13 @@ export const schedules: Schedule[] = [
 
 /** What the platform asks features for. */
 const features: Features = {
-  authenticate: (app, credential) =>
-    credential.startsWith('mk_') ? authenticateKey(app, credential) : authenticateToken(app, credential),
+  authenticate: async (app, credential) => {
+    const found = await (credential.startsWith('mk_')
+      ? authenticateKey(app, credential)
+      : authenticateToken(app, credential));
+    return found && (await tenantOf(app, found.tenant))?.is_active ? found : undefined;
+  },
+  prepare: pinPolicies,
   decide: decideAccess,
   planOf,
 };
@@ -147,6 +152,7 @@ export async function start(
     }
     let server: FastifyInstance | undefined;
     if (parts.serve) {
+      await loadSigningKeys(app);
       server = await buildServer(app, routes);
       const closable = server;
       // A run whose client left outlives its connection; it needs the database to the end.

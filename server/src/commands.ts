@@ -183,6 +183,11 @@ async function createKey(app: App, options: Record<string, string>): Promise<voi
   const ctx: Ctx = { ...systemCtx(app, tenant, uuidv7()), actor: systemActor };
   const key = await ctx.db.transaction(async (tx) => {
     const identity = await ensureIdentity({ ...ctx, db: tx }, name!, role);
+    if (identity.role !== role) {
+      throw new Error(
+        `${name} is an identity with the role ${identity.role}; choose another --name, or that --role`,
+      );
+    }
     const prepared = prepareApiKey(
       ctx,
       {

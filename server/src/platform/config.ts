@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, linkSync, mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 
 /** A bad or missing environment variable. The message names the variable and says what it must be. */
@@ -73,6 +74,20 @@ const list = (about: string): Setting<string[]> => ({
       .filter(Boolean),
 });
 
+/** Never `true`: that would believe what the client itself wrote into the header. */
+const proxies = (about: string): Setting<number | string[] | undefined> => ({
+  initial: undefined,
+  about,
+  read: (raw) => {
+    if (/^(false|0)$/i.test(raw)) return undefined;
+    if (/^\d{1,2}$/.test(raw)) return Number(raw);
+    const addresses = raw.split(',').map((item) => item.trim());
+    return addresses.every((item) => isIP(item.replace(/\/\d{1,3}$/, '')) > 0)
+      ? addresses
+      : fail('must be a number of proxies, or their addresses (CIDR), comma separated');
+  },
+});
+
 /** Every environment variable the server reads, in the order of `.env.example`. */
 export const settings = {
   ENVIRONMENT: choice(
@@ -114,7 +129,9 @@ export const settings = {
   ),
   SIGN_UPS_PER_HOUR: integer(60, 1, 1_000_000, 'sign-ups allowed to one address in an hour'),
   AUTH_DEV_BYPASS: boolean(false, 'development only: X-Tenant-Id and X-Role stand in for a credential'),
-  TRUST_PROXY: boolean(false, 'take the client address from X-Forwarded-For (only behind a proxy of yours)'),
+  TRUST_PROXY: proxies(
+    'whose X-Forwarded-For is believed: how many proxies stand before the server, or their addresses',
+  ),
   CORS_ORIGINS: list('origins that browsers may call from, comma separated'),
   BODY_LIMIT_BYTES: integer(4_194_304, 1024, 104_857_600, 'largest JSON body'),
   UPLOAD_LIMIT_BYTES: integer(26_214_400, 1024, 1_073_741_824, 'largest uploaded file'),

@@ -32,6 +32,8 @@ export interface App {
 export interface Features {
   /** The actor behind a credential, or undefined: unknown, expired, revoked and malformed look the same. */
   authenticate: (app: App, credential: string) => Promise<Authenticated | undefined>;
+  /** Makes ready what decisions of this request need, before any transaction is open. */
+  prepare: (ctx: Ctx) => Promise<void>;
   /** Decides by policy; the decision says which policy and why. */
   decide: (ctx: Ctx, permission: Permission, target?: Target) => Promise<PermissionDecision>;
   /** The tenant's plan. */

@@ -1,5 +1,5 @@
 import type { Ctx, Permission, Target } from './context.ts';
-import { forbidden } from './errors.ts';
+import { type ApiError, forbidden } from './errors.ts';
 import { recordDenial } from './facts/denials.ts';
 
 /** True when the caller may do this to this target. Scopes of a key narrow what policy allows. */
@@ -14,26 +14,39 @@ export async function isPermitted(ctx: Ctx, permission: Permission, target?: Tar
  * @throws ApiError 403 AUTH_FORBIDDEN (nothing allows it, or the key's scopes do not) or POLICY_DENIED (a policy forbids it)
  */
 export async function authorize(ctx: Ctx, permission: Permission, target?: Target): Promise<void> {
-  if (ctx.actor.type === 'system') return;
+  const refusal = await refusalOf(ctx, permission, target);
+  if (refusal) throw refusal();
+}
+
+/** Why the caller may not do this, or undefined when it may. Calling the answer records the refusal and gives the error. */
+export async function refusalOf(
+  ctx: Ctx,
+  permission: Permission,
+  target?: Target,
+): Promise<(() => ApiError) | undefined> {
+  if (ctx.actor.type === 'system') return undefined;
+  const refused = (decision: { policy_id: string | null; reason: string }, error: ApiError) => () => {
+    recordDenial(ctx, permission, target, decision);
+    return error;
+  };
   if (!scopesAllow(ctx.actor.scopes, permission)) {
-    recordDenial(ctx, permission, target, { policy_id: null, reason: 'scope' });
-    throw forbidden('AUTH_FORBIDDEN', `This API key does not have the scope for ${permission}.`);
+    const message = `This API key does not have the scope for ${permission}.`;
+    return refused({ policy_id: null, reason: 'scope' }, forbidden('AUTH_FORBIDDEN', message));
   }
   const decision = await ctx.app.features.decide(ctx, permission, target);
-  if (decision.allowed) return;
-  recordDenial(ctx, permission, target, decision);
-  if (decision.reason === 'policy') {
-    throw forbidden(
-      decision.code ?? 'POLICY_DENIED',
-      decision.message ?? 'A policy of your tenant does not allow this.',
-    );
-  }
-  throw forbidden('AUTH_FORBIDDEN', 'Your role may not do this.');
+  if (decision.allowed) return undefined;
+  if (decision.reason !== 'policy')
+    return refused(decision, forbidden('AUTH_FORBIDDEN', 'Your role may not do this.'));
+  const message = decision.message ?? 'A policy of your tenant does not allow this.';
+  return refused(decision, forbidden(decision.code ?? 'POLICY_DENIED', message));
 }
 
 const readActions = new Set(['read', 'list', 'search']);
 
-/** Scopes: `admin` everything, `read` and `write` by kind of action, or `resource:action` with `*` for either. No scopes: no narrowing. */
+/** What decides who may do what; only a scope that names it reaches it. */
+const privileged = new Set(['admin', 'identity', 'policy', 'api_keys', 'sessions']);
+
+/** Scopes: `admin` everything, `read` and `write` by kind of action (`write` nothing that gives rights), or `resource:action` with `*` for either. No scopes: no narrowing. */
 export function scopesAllow(scopes: string[] | undefined, permission: Permission): boolean {
   if (!scopes || scopes.length === 0) return true;
   const [resource, action] = permission.split(':') as [string, string];
@@ -41,7 +54,7 @@ export function scopesAllow(scopes: string[] | undefined, permission: Permission
   return scopes.some((scope) => {
     if (scope === 'admin' || scope === permission || scope === '*') return true;
     if (scope === 'read') return reads;
-    if (scope === 'write') return !resource.startsWith('admin');
+    if (scope === 'write') return !reads && !privileged.has(resource);
     return scope === `${resource}:*` || scope === `*:${action}`;
   });
 }

@@ -63,12 +63,12 @@ function createDb(pool: pg.Pool, tenant: string | undefined): Db {
     ...db,
     transaction: (work) =>
       withClient(pool, async (client) => {
-        await sendBatch(client, [sql`begin`, ...enter]);
         const tx: Db = {
           ...withQueries(tenant, true, (statements) => sendBatch(client, [...statements])),
           transaction: (inner) => inner(tx),
         };
         try {
+          await sendBatch(client, [sql`begin`, ...enter]);
           const value = await work(tx);
           await sendBatch(client, [sql`commit`]);
           return value;

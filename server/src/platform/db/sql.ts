@@ -12,6 +12,18 @@ interface Template {
   name: string;
 }
 
+// Only what this file made is a statement. A value from a client may have the same fields, and must stay a value.
+const made = new WeakSet<object>();
+
+function statement<Row>(text: string, values: unknown[], name: string | undefined): Statement<Row> {
+  const one: Statement<Row> = Object.freeze({ text, values, name });
+  made.add(one);
+  return one;
+}
+
+const isStatement = (value: unknown): value is Statement =>
+  typeof value === 'object' && value !== null && made.has(value);
+
 // A template literal's strings array is one object for each place in the source, so a place in the source is
 // compiled to text once and is one prepared statement on each connection.
 const templates = new WeakMap<TemplateStringsArray, Template>();
@@ -34,15 +46,8 @@ export function sql<Row = Record<string, unknown>>(
     template = { text, name: `s${++count}` };
     templates.set(strings, template);
   }
-  return { text: template.text, values, name: template.name };
+  return statement(template.text, values, template.name);
 }
-
-const isStatement = (value: unknown): value is Statement =>
-  typeof value === 'object' &&
-  value !== null &&
-  'text' in value &&
-  'values' in value &&
-  Array.isArray(value.values);
 
 function compose<Row>(strings: TemplateStringsArray, parts: unknown[]): Statement<Row> {
   const values: unknown[] = [];
@@ -63,8 +68,8 @@ function compose<Row>(strings: TemplateStringsArray, parts: unknown[]): Statemen
     name = `c${++count}`;
     composed.set(text, name);
   }
-  return { text, values, name };
+  return statement(text, values, name);
 }
 
 /** Text that is put into a statement as it is. Only for constants of the source code. */
-export const raw = (text: string): Statement => ({ text, values: [], name: undefined });
+export const raw = (text: string): Statement => statement(text, [], undefined);

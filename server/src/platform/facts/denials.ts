@@ -1,5 +1,6 @@
 import type { App, Ctx, Permission, Target } from '../context.ts';
 import type { Statement } from '../db/sql.ts';
+import { isDatabaseUnavailable } from '../errors.ts';
 import { perApp } from '../per-app.ts';
 import { fact } from './record.ts';
 
@@ -58,6 +59,14 @@ export async function flushDenials(app: App): Promise<void> {
     try {
       await app.database.tenant(tenant).batch(statements);
     } catch (error) {
+      if (!isDatabaseUnavailable(error)) {
+        // Trying again would fail again, and take the room of others.
+        app.log.error(
+          { err: error, tenant_id: tenant, lost: statements.length },
+          'refusals can not be written',
+        );
+        continue;
+      }
       app.log.warn({ err: error, tenant_id: tenant }, 'refusals could not be written yet');
       buffer.byTenant.set(tenant, [...statements, ...(buffer.byTenant.get(tenant) ?? [])]);
       buffer.size += statements.length;

@@ -41,7 +41,13 @@ export function createRelay(app: App, sink: FactSink) {
         union select tenant_id from fact_positions where relayed < numbered`);
       for (const { tenant_id } of tenants) {
         if (stopped) return;
-        if (await relayTenant(app, tenant_id, sink)) again = true;
+        // What one tenant's facts run into must not hold up the others.
+        await relayTenant(app, tenant_id, sink).then(
+          (more) => {
+            again ||= more;
+          },
+          (error) => app.log.warn({ err: error, tenant_id }, "a tenant's facts could not be relayed yet"),
+        );
       }
     } while (again && !stopped);
   };

@@ -68,6 +68,24 @@ export function limit(
   );
 }
 
+/**
+ * Takes what a request did of an operation beyond the one call it was counted as: the items of a bulk request.
+ * @throws ApiError 429 RATE_LIMITED
+ */
+export async function chargeOperation(ctx: Ctx, operation: string, count: number): Promise<void> {
+  const hourly = operationLimits[operation];
+  if (!ctx.app.config.RATE_LIMIT_ENABLED || hourly === undefined || count <= 0) return;
+  const burst = hourly * planFactor[await ctx.app.features.planOf(ctx.app, ctx.tenant)];
+  const bucket = { key: `o:${ctx.tenant}:${operation}`, rate: burst / 3600, burst, cost: count };
+  try {
+    const taken = await ctx.app.shared.take([bucket]);
+    if (!taken.allowed) throw refused(ctx, 'operation', 'mutation', taken.retryAfterMs);
+  } catch (error) {
+    if (!(error instanceof SharedUnavailable)) throw error;
+    if (ctx.app.config.RL_FAIL_MODE === 'closed') throw limitsUnavailable();
+  }
+}
+
 const scaled = ({ rate, burst }: Rate, factor: number): Rate => ({
   rate: rate * factor,
   burst: burst * factor,
@@ -76,11 +94,7 @@ const scaled = ({ rate, burst }: Rate, factor: number): Rate => ({
 function lost(ctx: Ctx, reply: FastifyReply, error: unknown): void {
   if (!(error instanceof SharedUnavailable)) throw error;
   if (ctx.app.config.RL_FAIL_MODE === 'closed') {
-    throw unavailable(
-      'RATE_LIMIT_UNAVAILABLE',
-      'Limits can not be checked right now. Repeat the request.',
-      1,
-    );
+    throw limitsUnavailable();
   }
   reply.header('x-ratelimit-status', 'degraded');
 }
@@ -107,18 +121,24 @@ function answer(
   );
   reply.raw.setHeader('ratelimit', `"${routeClass}";r=${left};t=${resetS}`);
   if (taken.allowed) return;
-  const scope = scopes[taken.scope]!;
+  throw refused(ctx, scopes[taken.scope]!, routeClass, taken.retryAfterMs);
+}
+
+const limitsUnavailable = () =>
+  unavailable('RATE_LIMIT_UNAVAILABLE', 'Limits can not be checked right now. Repeat the request.', 1);
+
+function refused(ctx: Ctx, scope: string, routeClass: RouteClass, retryAfterMs: number): ApiError {
   ctx.app.metrics.rateLimited.inc({ scope });
-  throw new ApiError(
+  return new ApiError(
     429,
     'RATE_LIMITED',
     'Too many requests. Wait as long as Retry-After says.',
-    { scope, route_class: routeClass, retry_after_ms: taken.retryAfterMs },
+    { scope, route_class: routeClass, retry_after_ms: retryAfterMs },
     {
-      'retry-after': String(Math.max(1, Math.ceil(taken.retryAfterMs / 1000))),
+      'retry-after': String(Math.max(1, Math.ceil(retryAfterMs / 1000))),
       'x-ratelimit-scope': scope,
       'x-ratelimit-route-class': routeClass,
-      'x-ratelimit-retry-after-ms': String(taken.retryAfterMs),
+      'x-ratelimit-retry-after-ms': String(retryAfterMs),
     },
   );
 }

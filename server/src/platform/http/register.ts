@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Type as T, type TSchema } from 'typebox';
 import type { App, Authenticated, Ctx } from '../context.ts';
 import { ApiError, badRequest, unauthorized, unsupportedMediaType } from '../errors.ts';
-import { authorize } from '../permission.ts';
+import { refusalOf } from '../permission.ts';
 import { idempotently } from './idempotency.ts';
 import { limit } from './limits.ts';
 import { describe } from './openapi.ts';
@@ -33,7 +33,7 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
     bodyLimit: route.bodyLimit ?? app.config.BODY_LIMIT_BYTES,
     config: {
       measure: measureOf(app, route),
-      ...(route.routeClass === 'run' ? { admission: 'own' as const } : {}),
+      ...(route.routeClass === 'run' || route.tag === 'operations' ? { admission: 'own' as const } : {}),
     },
     onRequest: (request: FastifyRequest, reply: FastifyReply) => admit(app, route, request, reply),
     // Extended by the body: naming a tenant is refused whatever else the body says.
@@ -88,10 +88,15 @@ async function admit(app: App, route: Route, request: FastifyRequest, reply: Fas
   const identified = await authenticate(app, route, request);
   const ctx = new RequestContext(app, identified.tenant, identified.actor, request, reply, routeClass);
   request.ctx = ctx;
-  if (route.permission) await authorize(ctx, route.permission);
-  if (!app.config.RATE_LIMIT_ENABLED || !ctx.tenant) return;
-  const plan = await app.features.planOf(app, ctx.tenant);
-  await limit(ctx, reply, routeClass, route.operation, route.cost ?? 1, plan);
+  if (!ctx.tenant) return;
+  await app.features.prepare(ctx);
+  const refusal = route.permission ? await refusalOf(ctx, route.permission) : undefined;
+  // Refused requests count as well: a flood of them would fill the ledger.
+  if (app.config.RATE_LIMIT_ENABLED) {
+    const plan = await app.features.planOf(app, ctx.tenant);
+    await limit(ctx, reply, routeClass, route.operation, route.cost ?? 1, plan);
+  }
+  if (refusal) throw refusal();
 }
 
 async function authenticate(app: App, route: Route, request: FastifyRequest): Promise<Authenticated> {
@@ -173,7 +178,8 @@ async function handle(
   const work = async () => asAnswer(route, await route.handler(ctx, input as never));
   let answer: Answer | Stream;
   if (route.method === 'GET' || route.idempotent !== undefined || !ctx.tenant) answer = await work();
-  else answer = await idempotently(ctx, request, request.body, work as () => Promise<Answer>);
+  else
+    answer = await idempotently(ctx, request, [request.body, request.query], work as () => Promise<Answer>);
   if (route.method !== 'GET') app.nudgeRelay();
   if (answer instanceof Stream) {
     // A stream is written past Fastify, which would drop what was set on its reply: deprecation of aliases, limits.
@@ -228,12 +234,21 @@ function measureOf(app: App, route: Route): (status: number, seconds: number) =>
   };
 }
 
+/** Character by character: a pattern for this takes quadratic time on a path of slashes. */
+function withoutSlash(path: string): string {
+  let end = path.length;
+  while (end > 1 && path[end - 1] === '/') end -= 1;
+  return path.slice(0, end);
+}
+
 /** Methods of the routes whose path fits, for 405. */
 export function allowedMethods(app: App, routes: Route[], url: string): string[] {
-  const path = pathOf(url).replace(/\/+$/, '') || '/';
+  const path = withoutSlash(pathOf(url).slice(0, 2_000));
   const fits = (pattern: string) =>
     new RegExp(
-      `^${(pattern.replace(/\/+$/, '') || '/').replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/:[a-z_]+/g, '[^/]+')}$`,
+      `^${withoutSlash(pattern)
+        .replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
+        .replace(/:[a-z_]+/g, '[^/]+')}$`,
     ).test(path);
   const known = routes.filter(
     (route) =>

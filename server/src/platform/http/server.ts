@@ -24,7 +24,7 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
   const { config } = app;
   const server = fastify({
     logger: false,
-    trustProxy: config.TRUST_PROXY,
+    trustProxy: trusted(config.TRUST_PROXY),
     bodyLimit: config.BODY_LIMIT_BYTES,
     requestTimeout: 60_000,
     keepAliveTimeout: 65_000,
@@ -82,6 +82,10 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
   return server;
 }
 
+/** So many hops from the server outwards, or the named addresses, may say who called them. */
+const trusted = (proxies: number | string[] | undefined) =>
+  typeof proxies === 'number' ? (_address: string, hop: number) => hop < proxies : (proxies ?? false);
+
 function hooks(app: App, server: FastifyInstance): void {
   let inFlight = 0;
   let admitted = 0;
@@ -89,6 +93,12 @@ function hooks(app: App, server: FastifyInstance): void {
     reply.raw.setHeader('x-request-id', request.id);
     reply.raw.setHeader('x-content-type-options', 'nosniff');
     cors(app, request, reply);
+    if (request.url.includes('%00'))
+      return done(badRequest('INVALID_URL', 'The address contains a NUL character.'));
+    done();
+  });
+  // Counted when the body is there: clients that only begin to send one take no room from others.
+  server.addHook('preHandler', (request, reply, done) => {
     const counts = request.routeOptions.config.admission === 'own' ? 0 : 1;
     inFlight += 1;
     admitted += counts;
@@ -98,16 +108,9 @@ function hooks(app: App, server: FastifyInstance): void {
       app.metrics.inFlight.set(--inFlight);
     });
     if (admitted > app.config.MAX_IN_FLIGHT && counts > 0) {
-      return done(
-        unavailable(
-          'SERVICE_BUSY',
-          'The server has more requests than it can work on. Repeat the request.',
-          1,
-        ),
-      );
+      const busy = 'The server has more requests than it can work on. Repeat the request.';
+      return done(unavailable('SERVICE_BUSY', busy, 1));
     }
-    if (request.url.includes('%00'))
-      return done(badRequest('INVALID_URL', 'The address contains a NUL character.'));
     done();
   });
   server.addHook('onResponse', (request, reply, done) => {

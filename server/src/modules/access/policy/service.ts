@@ -11,14 +11,26 @@ export { outranks, rolesAtMost } from './builtin.ts';
 
 const cacheOf = perApp((app) => createCache<PolicySet>(app.shared, 'policy', 10_000));
 
-async function policiesOf(ctx: Ctx): Promise<PolicySet> {
-  const cache = cacheOf(ctx.app);
-  return cache.peek(ctx.tenant) ?? cache.get(ctx.tenant, () => loadPolicies(ctx));
+// Policies are read once a request and before its transaction: on the embedded database a second connection would wait
+// for the first for ever, and a load that other requests join must not depend on what one of them holds.
+const pinned = new WeakMap<Ctx, PolicySet>();
+
+/** Fixes the policies a request is decided by. */
+export async function pinPolicies(ctx: Ctx): Promise<void> {
+  pinned.set(ctx, await policiesOf(ctx));
 }
 
-// Through the request's own Db: inside its transaction a second connection could wait for the first for ever.
-async function loadPolicies({ app, tenant, db }: Ctx): Promise<PolicySet> {
-  const set = compilePolicies(await listActivePolicies(db));
+async function policiesOf(ctx: Ctx): Promise<PolicySet> {
+  const cache = cacheOf(ctx.app);
+  return (
+    pinned.get(ctx) ??
+    cache.peek(ctx.tenant) ??
+    cache.get(ctx.tenant, () => loadPolicies(ctx.app, ctx.tenant))
+  );
+}
+
+async function loadPolicies(app: App, tenant: string): Promise<PolicySet> {
+  const set = compilePolicies(await listActivePolicies(app.database.tenant(tenant)));
   for (const problem of set.problems)
     app.log.warn({ tenant_id: tenant, ...problem }, 'a stored policy does not compile');
   return set;

@@ -21,6 +21,10 @@ export async function registerIdentity(ctx: Ctx, input: IdentityCreate) {
 
 async function joinTenant(ctx: Ctx, input: IdentityCreate) {
   await authorize(ctx, 'identity:create');
+  if (ctx.actor.scopes && !ctx.actor.scopes.includes('admin')) {
+    // The answer is a session, which no scope would bind.
+    throw forbidden('AUTH_FORBIDDEN', 'An API key that is limited by scopes can not make identities.');
+  }
   if (outranks(input.role, ctx.actor.role))
     throw forbidden('AUTH_FORBIDDEN', 'You may not give a role above your own.');
   return store(ctx, ctx.db, newIdentity(ctx.tenant, input, new Date()));

@@ -9,6 +9,8 @@ import { activeIdentity, type Identity } from '../identity/service.ts';
 import { findSession, insertSession, type SessionState } from './store.ts';
 import { signAccessToken, verifyAccessToken } from './tokens.ts';
 
+export { loadSigningKeys } from './tokens.ts';
+
 export interface StartedSession {
   /** Belongs in the transaction that makes or signs in the identity. */
   statement: Statement;

@@ -32,20 +32,31 @@ interface KeyRing {
 }
 
 const audience = 'manushya';
-const rings = new WeakMap<App, Promise<KeyRing>>();
 const verifiedOf = perApp(() => new Map<string, AccessClaims>());
 const mostVerified = 20_000;
 
-const ringOf = (app: App): Promise<KeyRing> => {
-  let ring = rings.get(app);
-  if (!ring) {
-    ring = loadRing(app);
-    rings.set(app, ring);
-    // A failure is not kept: the next request tries again.
-    ring.catch(() => rings.delete(app));
-  }
-  return ring;
-};
+const ringsOf = perApp((): { ring?: KeyRing; loading?: Promise<KeyRing> | undefined } => ({}));
+
+const ringOf = (app: App): KeyRing | Promise<KeyRing> => ringsOf(app).ring ?? reloadRing(app);
+
+/** Loads the keys anew; the ones known so far serve until then. */
+function reloadRing(app: App): Promise<KeyRing> {
+  const state = ringsOf(app);
+  state.loading ??= loadRing(app)
+    .then((ring) => {
+      state.ring = ring;
+      return ring;
+    })
+    .finally(() => {
+      state.loading = undefined;
+    });
+  return state.loading;
+}
+
+/** Makes the keys ready before the first request: one inside a transaction must not wait for another connection. */
+export async function loadSigningKeys(app: App): Promise<void> {
+  await reloadRing(app);
+}
 
 async function loadRing(app: App): Promise<KeyRing> {
   let rows = await listSigningKeys(app.database.operator);
@@ -136,8 +147,7 @@ async function verify(app: App, token: string): Promise<AccessClaims | undefined
         if (!kid) throw new Error('no kid');
         if (!ring.verifying.has(kid) && performance.now() - ring.loadedAt > 5_000) {
           // Another process may have made a new key; asked at most every five seconds.
-          rings.delete(app);
-          ring = await ringOf(app);
+          ring = await reloadRing(app);
         }
         const key = ring.verifying.get(kid);
         if (!key) throw new Error('unknown kid');

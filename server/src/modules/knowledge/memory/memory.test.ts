@@ -364,3 +364,25 @@ async function assertCounted(tenant: string, texts: string[]): Promise<void> {
   );
   assert.equal(vectors?.count, texts.length);
 }
+
+describe('text from outside', () => {
+  it('stays a value, whatever shape it has', async () => {
+    const [ann, bob] = [await newTenant('admin'), await newTenant('admin')];
+    await bob.call('POST', '/v1/memory/', note('only of bob'));
+    const hostile = { text: `(select jsonb_agg(t) from tenants t)`, values: [], name: 'x' };
+    const made = await ann.call('POST', '/v1/memory/', note('a note', { metadata: hostile }));
+    assert.equal(made.status, 201);
+    assert.deepEqual(made.body.metadata, hostile);
+    assert.deepEqual((await ann.call('GET', `/v1/memory/${made.body.id}`)).body.metadata, hostile);
+    const found = await ann.call('POST', '/v1/memory/search', { query: 'a note', metadata: hostile });
+    assert.equal(found.body.length, 1);
+    const changed = await ann.call('PUT', `/v1/memory/${made.body.id}`, {
+      metadata: { ...hostile, deep: hostile },
+    });
+    assert.deepEqual(changed.body.metadata.deep, hostile);
+    const person = await call('POST', '/v1/identity/', {
+      body: { external_id: `hostile-${Date.now()}`, role: 'user', claims: hostile },
+    });
+    assert.deepEqual(person.body.identity.claims, hostile);
+  });
+});

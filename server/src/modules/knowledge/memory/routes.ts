@@ -1,4 +1,5 @@
 import { Type as T } from 'typebox';
+import { chargeOperation } from '#platform/http/limits.ts';
 import { page, pageQuery, positionOf } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
 import {
@@ -48,7 +49,10 @@ export const memoryRoutes = [
     bodyLimit: 33_554_432,
     body: MemoryBulkCreate,
     response: { 201: MemoryBulkCreated },
-    handler: (ctx, { body }) => createMemories(ctx, body.memories),
+    handler: async (ctx, { body }) => {
+      await chargeOperation(ctx, 'memory:create', body.memories.length);
+      return createMemories(ctx, body.memories);
+    },
   }),
   route({
     method: 'POST',

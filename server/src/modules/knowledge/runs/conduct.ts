@@ -50,7 +50,7 @@ export async function conductRun(
   const lease = keepLease(ctx, run, cancel);
   try {
     await events.send('request.accepted', { accepted_at: run.created_at, run_id });
-    const { text, citations, model } = await answerRun(ctx, run, input, events, cancel.signal);
+    const { text, citations, model } = await answerRun(ctx, run, input, events, cancel.signal, lease);
     await events.send('message.final', { text, citations, model, run_id });
     if (input.audio)
       await events.send('audio.error', {
@@ -70,7 +70,7 @@ export async function conductRun(
     ctx.app.metrics.runs.inc({ outcome: failure.status });
   } finally {
     isDone = true;
-    clearInterval(lease);
+    lease.end();
     clearTimeout(grace);
     ctx.app.nudgeRelay();
   }
@@ -90,6 +90,7 @@ async function answerRun(
   input: RunCreate,
   events: RunEvents,
   cancel: AbortSignal,
+  lease: Lease,
 ): Promise<RunAnswer> {
   let history: PastMessage[] = [];
   let searchText = input.message;
@@ -98,7 +99,10 @@ async function answerRun(
   let answerId: string | undefined;
   const checkpoints = new TenantCheckpoints(ctx.db, async (statements) => {
     // Without an answer there is nothing to go on from: the thread stays where its last finished run left it.
-    if (answer && answerId) await recordAnswer(ctx, run, answer, answerId, statements);
+    if (!answer || !answerId) return;
+    // From here on the run is no longer 'running': a renewal that finds none must not take it for lost.
+    lease.end();
+    await recordAnswer(ctx, run, answer, answerId, statements);
   });
   const steps = {
     load: async () => {
@@ -213,11 +217,12 @@ const aboutRun = (run: NewRun, now: Date) => ({
 });
 
 /** Says at intervals that the run's process lives. A run that was declared lost meanwhile is stopped. */
-function keepLease(ctx: Ctx, run: NewRun, cancel: AbortController): NodeJS.Timeout {
-  return setInterval(async () => {
+function keepLease(ctx: Ctx, run: NewRun, cancel: AbortController): Lease {
+  let ended = false;
+  const timer = setInterval(async () => {
     try {
       const renewed = await ctx.db.rows(renewLease(run, new Date(Date.now() + leaseMs)));
-      if (renewed.length === 0) cancel.abort(runFailure('PROCESS_LOST'));
+      if (renewed.length === 0 && !ended) cancel.abort(runFailure('PROCESS_LOST'));
     } catch (error) {
       ctx.log.warn(
         { err: error, run_id: run.id },
@@ -225,4 +230,14 @@ function keepLease(ctx: Ctx, run: NewRun, cancel: AbortController): NodeJS.Timeo
       );
     }
   }, renewMs);
+  return {
+    end: () => {
+      ended = true;
+      clearInterval(timer);
+    },
+  };
+}
+
+interface Lease {
+  end: () => void;
 }
