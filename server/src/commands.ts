@@ -3,8 +3,8 @@ import { flushCompileCache } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { prepareApiKey, revokeApiKey, tenantOfKey } from '#modules/access/api-keys/service.ts';
-import { ensureIdentity } from '#modules/access/identity/service.ts';
+import { keyIdOf, prepareApiKey, revokeApiKey, tenantOfKey } from '#modules/access/api-keys/service.ts';
+import { ensureIdentity, rolePattern } from '#modules/access/identity/service.ts';
 import { listTenants, tenantInsert } from '#modules/access/tenants/service.ts';
 import { ConfigError, environmentExample, readConfig } from '#platform/config.ts';
 import { type App, type Ctx, systemActor, systemCtx } from '#platform/context.ts';
@@ -12,7 +12,7 @@ import { generateTables } from '#platform/db/tables.ts';
 import { fact } from '#platform/facts/record.ts';
 import { openApiDocument } from '#platform/http/openapi.ts';
 import { buildServer } from '#platform/http/server.ts';
-import { isSlug, isUuid, uuidv7 } from '#platform/ids.ts';
+import { isSlug, uuidv7 } from '#platform/ids.ts';
 import { createLog } from '#platform/log.ts';
 import { openApp, routes, start } from './app.ts';
 import { seedDemo } from './seed.ts';
@@ -34,10 +34,22 @@ const guarded =
     try {
       await work(...args);
     } catch (error) {
-      const { message, name } = error as Error;
-      fail(message, error instanceof ConfigError || name === 'DirectoryLockedError' ? 2 : 1);
+      const { name } = error as Error;
+      fail(
+        explained(error as Error),
+        error instanceof ConfigError || name === 'DirectoryLockedError' ? 2 : 1,
+      );
     }
   };
+
+/** Names the setting behind a failure of the system, where there is one. */
+function explained({ message, code, syscall }: NodeJS.ErrnoException): string {
+  if (code === 'EADDRINUSE') return `${message}: set PORT to a free one, or stop what listens there`;
+  if (syscall === 'connect' || code === '28P01' || code === '3D000')
+    return `the database of DATABASE_URL: ${message}`;
+  if (syscall === 'mkdir') return `the directory of DATA_DIR can not be made: ${message}`;
+  return message;
+}
 
 /** Opens the App for a command that ends: quiet, without server and worker. */
 async function withApp(work: (app: App) => Promise<void>): Promise<void> {
@@ -132,18 +144,23 @@ async function greet(app: App): Promise<void> {
   const seeded = config.production ? undefined : await seedDemo(app);
   app.nudgeRelay();
   log.info({ address: `http://${config.HOST}:${config.PORT}`, engine: app.database.engine }, 'ready');
-  if (!seeded) return;
-  say(
-    [
-      '',
-      `  Manushya is ready at ${config.publicUrl}`,
-      `  API pages        ${config.publicUrl}/v1/docs`,
+  if (config.production) return;
+  const lines = [
+    '',
+    `  Manushya is ready at ${config.publicUrl}`,
+    `  API pages        ${config.publicUrl}/v1/docs`,
+  ];
+  if (seeded) {
+    const another = 'npm run manushya -- keys create --tenant t1 --role admin --name NAME';
+    const when = app.database.engine === 'embedded' ? ', with the server stopped' : '';
+    lines.push(
       '  Demo tenant      t1, with corpus c1',
       `  Admin API key    ${seeded.key}`,
-      '                   (shown once; another: npm run manushya -- keys create --tenant t1 --role admin --name NAME)',
-      '',
-    ].join('\n'),
-  );
+      `                   shown only now; for another one${when}:`,
+      `                   ${another}`,
+    );
+  }
+  say([...lines, ''].join('\n'));
 }
 
 function registerKeys(keys: Command): void {
@@ -157,14 +174,15 @@ function registerKeys(keys: Command): void {
     .option('--expires-in-days <days>', 'days until it stops working')
     .action(guarded(async (options: Record<string, string>) => withApp((app) => createKey(app, options))));
   keys
-    .command('revoke <key-id>')
-    .description('revoke an API key, on every process at once')
+    .command('revoke <key>')
+    .description('revoke an API key, by its id or the key itself, on every process at once')
     .action(
-      guarded(async (id: string) =>
+      guarded(async (given: string) =>
         withApp(async (app) => {
-          const tenant = isUuid(id) ? await tenantOfKey(app, id) : undefined;
+          const id = keyIdOf(given);
+          const tenant = id && (await tenantOfKey(app, id));
           if (!tenant || !(await revokeApiKey(systemCtx(app, tenant, uuidv7()), id)))
-            throw new Error(`no active key has the id ${id}`);
+            throw new Error('no active key is known by this');
           say(`Revoked ${id}.`);
         }),
       ),
@@ -174,6 +192,12 @@ function registerKeys(keys: Command): void {
 async function createKey(app: App, options: Record<string, string>): Promise<void> {
   const { tenant, name, role = 'admin', scopes, expiresInDays } = options;
   if (!tenant || !isSlug(tenant)) throw new ConfigError('--tenant must be a tenant id');
+  if (!new RegExp(rolePattern).test(role))
+    throw new ConfigError('--role must be a role: a-z 0-9 _ -, beginning with a letter');
+  for (const scope of scopes?.split(',') ?? []) {
+    if (!/^(admin|read|write|\*|[a-z_]+:([a-z_]+|\*)|\*:[a-z_]+)$/.test(scope))
+      throw new ConfigError(`--scopes: ${scope} is none; there are admin, read, write, and resource:action`);
+  }
   const days = expiresInDays === undefined ? undefined : Number(expiresInDays);
   if (days !== undefined && !(Number.isInteger(days) && days > 0))
     throw new ConfigError('--expires-in-days must be a whole number of days');

@@ -230,7 +230,8 @@ describe('another tenant’s ids', () => {
   }
 
   for (const route of routes) {
-    const inBody = fieldsOf(route.body).map((field) => ({ field, in: 'body' }));
+    // Forms have a test of their own below.
+    const inBody = route.consumes ? [] : fieldsOf(route.body).map((field) => ({ field, in: 'body' }));
     const inQuery = fieldsOf(route.query).map((field) => ({ field, in: 'query' }));
     for (const place of [...inBody, ...inQuery].filter(({ field }) => /^id$|_ids?$/.test(field))) {
       const { field } = place;

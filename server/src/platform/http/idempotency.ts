@@ -38,7 +38,7 @@ export async function idempotently(
   work: () => Promise<Answer>,
 ): Promise<Answer> {
   const key = request.headers['idempotency-key'];
-  if (key === undefined || key === '') return work();
+  if (key === undefined) return work();
   if (typeof key !== 'string' || !/^[\x21-\x7e][\x20-\x7e]{0,127}$/.test(key) || key.trim() === '') {
     throw badRequest(
       'IDEMPOTENCY_KEY_INVALID',

@@ -25,6 +25,9 @@ export function describe(route: Route): Record<string, unknown> {
     ...(route.public ? { security: [] } : {}),
     ...(route.consumes ? { consumes: [route.consumes] } : {}),
     ...(route.permission ? { 'x-permission': route.permission } : {}),
+    ...(route.method !== 'GET' && route.idempotent !== false && route.permission
+      ? { 'x-idempotent': true }
+      : {}),
   };
 }
 
@@ -58,6 +61,7 @@ interface Operation {
   parameters?: { name: string; in: string }[];
   responses?: Record<string, unknown>;
   requestBody?: unknown;
+  'x-idempotent'?: boolean;
 }
 
 const documents = new WeakMap<FastifyInstance, object>();
@@ -79,9 +83,9 @@ export function openApiDocument(server: FastifyInstance): object {
     content: { 'application/json': { schema: { $ref: '#/components/schemas/Error' } } },
   };
   for (const operations of Object.values(document.paths)) {
-    for (const [method, operation] of Object.entries(operations)) {
+    for (const operation of Object.values(operations)) {
       operation.responses = { ...operation.responses, '4XX': error, '5XX': error };
-      if (method !== 'get') {
+      if (operation['x-idempotent']) {
         operation.parameters = [
           ...(operation.parameters ?? []),
           {

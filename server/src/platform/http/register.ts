@@ -35,6 +35,8 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
       measure: measureOf(app, route),
       ...(route.routeClass === 'run' || route.tag === 'operations' ? { admission: 'own' as const } : {}),
     },
+    // A form is read by its handler; its schema is for the contract.
+    ...(route.consumes ? { validatorCompiler: () => () => true } : {}),
     onRequest: (request: FastifyRequest, reply: FastifyReply) => admit(app, route, request, reply),
     // Extended by the body: naming a tenant is refused whatever else the body says.
     preValidation: (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void) => {
@@ -77,7 +79,7 @@ function schemaOf(route: Route, bare: boolean): Record<string, unknown> {
     ...(route.query
       ? { querystring: route.query }
       : { querystring: T.Object({}, { additionalProperties: true }) }),
-    ...(route.body && !route.consumes ? { body: route.body } : {}),
+    ...(route.body ? { body: route.body } : {}),
     response,
   };
 }

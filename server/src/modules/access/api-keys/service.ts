@@ -2,7 +2,7 @@ import { createCache } from '#platform/cache.ts';
 import type { App, Authenticated, Ctx } from '#platform/context.ts';
 import { hmac, sameBytes } from '#platform/crypto.ts';
 import { fact } from '#platform/facts/record.ts';
-import { uuidv7 } from '#platform/ids.ts';
+import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { perApp } from '#platform/per-app.ts';
 import { activeIdentity } from '../identity/service.ts';
 import { makeKeyText, parseKeyText } from './secret.ts';
@@ -59,6 +59,16 @@ export async function revokeApiKey(ctx: Ctx, id: string): Promise<boolean> {
   });
   ctx.app.shared.invalidate('api_key', `${ctx.tenant}/${id}`);
   return revoked;
+}
+
+/** The id of a key, given as such, as it stands inside the key's text, or as the whole key. */
+export function keyIdOf(given: string): string | undefined {
+  const hex = parseKeyText(given)?.id ?? given;
+  const id = hex.replace(
+    /^([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})$/i,
+    '$1-$2-$3-$4-$5',
+  );
+  return isUuid(id) ? id : undefined;
 }
 
 /** The tenant that has a key, for the operator. */

@@ -17,7 +17,6 @@ import {
   type ChunkSizes,
   type DocumentContent,
   type DocumentRow,
-  findDocument,
   insertDocument,
   lockDocument,
   queueDocument,
@@ -101,12 +100,6 @@ async function store(ctx: Ctx, input: Input): Promise<Answer> {
   if (content.length > ctx.app.config.UPLOAD_LIMIT_BYTES) throw tooLarge(ctx.app.config.UPLOAD_LIMIT_BYTES);
   await getCorpus(ctx, input.corpus_id);
   const id = input.document_id ?? `doc-${uuidv7().replaceAll('-', '')}`;
-  // Policies are asked before the transaction begins: they may have to be loaded over another connection.
-  const known = input.document_id === undefined ? undefined : await findDocument(ctx.db, id);
-  if (known) {
-    if (!(await isPermitted(ctx, 'documents:read', targetOf(known)))) throw notFound('Document');
-    if (input.overwrite) await authorize(ctx, 'documents:create', targetOf(known));
-  }
   return ctx.db.transaction(async (tx) => {
     const [held, locked] = await tx.batch([
       holdCorpus(ctx.tenant, input.corpus_id),
@@ -118,6 +111,7 @@ async function store(ctx: Ctx, input: Input): Promise<Answer> {
     const row = rowOf(input, id, content, undefined);
     const job = uuidv7();
     const key = { tenant_id: ctx.tenant, id, corpus_id: input.corpus_id, created_by: ctx.actor.identity_id };
+    await authorize(ctx, 'documents:create', targetOf({ ...row, id, created_by: key.created_by ?? null }));
     const made = await tx.rows(insertDocument(key, row, job, new Date()));
     if (made.length === 0) {
       // Somebody else made it between the two statements; it is there to be locked now.
@@ -144,6 +138,9 @@ async function storeAgain(
   input: Input,
   content: Buffer,
 ): Promise<Answer> {
+  // Decided on the row that is locked, not on one that was read before: it may have come or changed meanwhile.
+  if (!(await isPermitted(ctx, 'documents:read', targetOf(before)))) throw notFound('Document');
+  if (input.overwrite) await authorize(ctx, 'documents:create', targetOf(before));
   if (before.corpus_id !== input.corpus_id) {
     throw conflict(
       'DOCUMENT_IN_OTHER_CORPUS',

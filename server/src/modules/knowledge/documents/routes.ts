@@ -10,6 +10,7 @@ import {
   RetrievedChunk,
   Status,
   TextIngest,
+  UploadForm,
 } from './schema.ts';
 import {
   getDocument,
@@ -30,9 +31,10 @@ export const documentRoutes = [
     method: 'POST',
     path: '/v1/documents',
     name: 'upload_document',
-    summary: 'Upload a document (form fields: corpus_id, file, document_id?, overwrite?); its chunks follow',
+    summary: 'Upload a document ; its chunks follow',
     permission: 'documents:create',
     consumes: 'multipart/form-data',
+    body: UploadForm,
     idempotent: 'manual',
     response: { 202: DocumentAccepted, 200: DocumentAccepted },
     handler: (ctx, { raw }) => storeUpload(ctx, raw),

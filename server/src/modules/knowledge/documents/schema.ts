@@ -118,3 +118,11 @@ export const RetrievedChunk = T.Object({
   document_metadata: T.Record(T.String(), T.Unknown()),
 });
 export type RetrievedChunk = Static<typeof RetrievedChunk>;
+
+/** The fields of an upload, for the contract; the form itself is read as it comes. */
+export const UploadForm = T.Object({
+  corpus_id: T.String(),
+  file: T.String({ format: 'binary' }),
+  document_id: T.Optional(T.String()),
+  overwrite: T.Optional(T.Boolean()),
+});

@@ -102,7 +102,7 @@ export const memoryJobs: JobDefinition[] = [
 
 /** Queues the embedding of tenants whose memories have waited long: a worker may have died with the job in hand. */
 async function nudgeWaiting(app: App): Promise<void> {
-  const tenants = await listTenantsWaiting(app.database.operator, new Date(Date.now() - 10_000));
+  const tenants = await listTenantsWaiting(app.database.operator, new Date(Date.now() - 3_000));
   await app.enqueue(
     'memory.embed',
     tenants.map(({ tenant_id }) => ({ tenant_id, fact_id: uuidv7(), resource_id: null, data: {} })),
@@ -136,6 +136,6 @@ async function removeExpired(app: App): Promise<void> {
 }
 
 export const memorySchedules: Schedule[] = [
-  { name: 'memory.waiting', pattern: '*/10 * * * * *', run: nudgeWaiting },
+  { name: 'memory.waiting', pattern: '*/5 * * * * *', run: nudgeWaiting },
   { name: 'memory.expired', pattern: '30 * * * * *', run: removeExpired },
 ];
