@@ -17,6 +17,7 @@ import {
   lockExpired,
   removeMemories,
   takeFromQueue,
+  type WaitingMemory,
 } from './store.ts';
 
 const batch = 2_000;
@@ -46,46 +47,74 @@ async function embedTenant(ctx: Ctx): Promise<void> {
   }
 }
 
-/** Embeds and counts what waits in a tenant, a batch at a time, until nothing does. */
+/**
+ * Embeds and counts what waits in a tenant, a batch at a time, until nothing does. While one batch is stored the next
+ * is read and prepared: the database and this process work at once.
+ */
 async function embedWaiting(ctx: Ctx): Promise<void> {
   await setTimeout(gatherMs, undefined, { signal: ctx.signal });
+  let stored: Promise<void> = Promise.resolve();
+  let after: string | undefined;
   for (;;) {
     ctx.signal.throwIfAborted();
-    const waiting = await listWaiting(ctx.db, batch);
-    if (waiting.length === 0) return;
-    // Outside the transaction: the model may be far away.
-    const { model, vectors } = await embedTexts(
-      ctx,
-      waiting.map(({ text }) => text),
-    );
-    const prepared: { id: string; vector: Buffer; counted: CountedText }[] = [];
-    for (const [i, { id, text }] of waiting.entries()) {
-      prepared.push({ id, vector: encodeVector(vectors[i]!), counted: analyzeDocument(text) });
-      if (i % 64 === 63) await breathe();
+    const waiting = await listWaiting(ctx.db, batch, after);
+    const prepared = waiting.length > 0 ? await prepare(ctx, waiting) : undefined;
+    await stored;
+    if (prepared) {
+      stored = store(ctx, waiting, prepared);
+      // Awaited above, or below; told here so that a failure meanwhile is not taken for one nobody looks at.
+      stored.catch(() => {});
+      after = waiting.at(-1)!.id;
+    } else if (after === undefined) {
+      return;
+    } else {
+      // Once more from the start: what was changed meanwhile, or came with an earlier id, still waits.
+      after = undefined;
     }
-    await ctx.db.transaction(async (tx) => {
-      const taken = new Set((await takeFromQueue(tx, waiting)).map(({ memory_id }) => memory_id));
-      // The others were changed, deleted, or done by another worker meanwhile.
-      const kept = prepared.filter(({ id }) => taken.has(id));
-      if (kept.length === 0) return;
-      await tx.batch([
-        insertVectors(
-          ctx.tenant,
-          model,
-          kept.map(({ id }) => id),
-          kept.map(({ vector }) => vector),
-          ctx.app.vectorTypes,
-        ),
-        ...countTexts(
-          ctx.tenant,
-          memoryScope,
-          kept.map(({ counted }) => counted),
-          1,
-        ),
-      ]);
-    });
-    if (waiting.length < batch) return;
   }
+}
+
+interface Prepared {
+  model: string;
+  memories: { id: string; vector: Buffer; counted: CountedText }[];
+}
+
+async function prepare(ctx: Ctx, waiting: WaitingMemory[]): Promise<Prepared> {
+  const { model, vectors } = await embedTexts(
+    ctx,
+    waiting.map(({ text }) => text),
+  );
+  const memories: Prepared['memories'] = [];
+  for (const [i, { id, text }] of waiting.entries()) {
+    memories.push({ id, vector: encodeVector(vectors[i]!), counted: analyzeDocument(text) });
+    if (i % 64 === 63) await breathe();
+  }
+  return { model, memories };
+}
+
+/** Vectors, statistics and the end of waiting, in one transaction. */
+async function store(ctx: Ctx, waiting: WaitingMemory[], { model, memories }: Prepared): Promise<void> {
+  await ctx.db.transaction(async (tx) => {
+    const taken = new Set((await takeFromQueue(tx, waiting)).map(({ memory_id }) => memory_id));
+    // The others were changed, deleted, or done by another worker meanwhile.
+    const kept = memories.filter(({ id }) => taken.has(id));
+    if (kept.length === 0) return;
+    await tx.batch([
+      insertVectors(
+        ctx.tenant,
+        model,
+        kept.map(({ id }) => id),
+        kept.map(({ vector }) => vector),
+        ctx.app.vectorTypes,
+      ),
+      ...countTexts(
+        ctx.tenant,
+        memoryScope,
+        kept.map(({ counted }) => counted),
+        1,
+      ),
+    ]);
+  });
 }
 
 export const memoryJobs: JobDefinition[] = [

@@ -260,12 +260,13 @@ export interface WaitingMemory {
   version: number;
 }
 
-/** The oldest memories that wait to be counted and embedded. */
-export const listWaiting = (db: Db, limit: number): Promise<WaitingMemory[]> =>
+/** The oldest memories that wait to be counted and embedded, from one on. */
+export const listWaiting = (db: Db, limit: number, after: string | undefined): Promise<WaitingMemory[]> =>
   db.rows(sql<WaitingMemory>`
     select m.id, m.text, m.version
     from (
-      select memory_id from memory_queue where tenant_id = ${db.tenant} order by memory_id limit ${limit}
+      select memory_id from memory_queue where tenant_id = ${db.tenant}
+        ${after === undefined ? raw('') : sql`and memory_id > ${after}::uuid`} order by memory_id limit ${limit}
     ) q
     -- Row by row through the key: of a tenant newer than the last ANALYZE the planner thinks it has one row, and joins
     -- all with all.
