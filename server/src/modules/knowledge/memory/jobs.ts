@@ -60,17 +60,13 @@ async function embedWaiting(ctx: Ctx): Promise<void> {
     const waiting = await listWaiting(ctx.db, batch, after);
     const prepared = waiting.length > 0 ? await prepare(ctx, waiting) : undefined;
     await stored;
-    if (prepared) {
-      stored = store(ctx, waiting, prepared);
-      // Awaited above, or below; told here so that a failure meanwhile is not taken for one nobody looks at.
-      stored.catch(() => {});
-      after = waiting.at(-1)!.id;
-    } else if (after === undefined) {
-      return;
-    } else {
-      // Once more from the start: what was changed meanwhile, or came with an earlier id, still waits.
-      after = undefined;
-    }
+    if (!prepared) return;
+    stored = store(ctx, waiting, prepared);
+    // Awaited above, or below; told here so that a failure meanwhile is not taken for one nobody looks at.
+    stored.catch(() => {});
+    after = waiting.at(-1)!.id;
+    // What came or changed meanwhile has a fact, and so a job, of its own: gathered with others it costs far less.
+    if (waiting.length < batch) return stored;
   }
 }
 
