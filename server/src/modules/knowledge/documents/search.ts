@@ -1,7 +1,7 @@
 import type { Ctx } from '#platform/context.ts';
 import { corpusScope, getCorpus } from '../corpora/service.ts';
 import { embedQuery } from '../embeddings/service.ts';
-import { type Candidate, calibrate, encodeVector, fuse, prepareQuery, rerank } from '../retrieval/service.ts';
+import { type Candidate, encodeVector, prepareQuery, rankFound } from '../retrieval/service.ts';
 import { type FoundChunk, findCandidates, findNearest } from './chunk-store.ts';
 import type { ChunkSearch, RetrievedChunk } from './schema.ts';
 import { readableDocuments } from './visible.ts';
@@ -77,10 +77,10 @@ async function ranked(
       if (!rows.has(chunk.id)) rows.set(chunk.id, rowOf(chunk));
     }
   }
-  const lexical = rerank(prepared.query, prepared.stats, [...rows.values()], prepared.vectors);
-  const order = fuse(lexical, { cosines, weight: model && cosines.size > 0 ? model.weight : 0 });
-  const scores = calibrate(prepared.query, prepared.stats, order);
-  return order.map(({ candidate }, i) => ({ chunk: candidate.chunk, score: scores[i]! }));
+  return rankFound(prepared, [...rows.values()], cosines, model?.weight ?? 0).map(({ row, score }) => ({
+    chunk: row.candidate.chunk,
+    score,
+  }));
 }
 
 /** Nearest vectors alone, of every model that texts were embedded with, each compared with its own kind. */

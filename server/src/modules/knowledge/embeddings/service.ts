@@ -27,9 +27,6 @@ export const hashedModel: EmbeddingModel = {
   },
 };
 
-/** The model that new texts are embedded with while it works. */
-export const preferredModel = ({ app }: Ctx): EmbeddingModel => app.models.embeddings ?? hashedModel;
-
 /**
  * Embeds texts with the configured model, or with the built-in one while that can not be reached, so that no text
  * stays without a vector. Every vector knows its model.

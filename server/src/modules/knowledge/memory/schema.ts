@@ -26,8 +26,6 @@ const life = {
   expires_at: T.Optional(T.Union([Timestamp, T.Null()])),
 };
 
-export const memoryText = (maximum: number) => T.String({ minLength: 1, maxLength: maximum, pattern: '\\S' });
-
 export const MemoryCreate = T.Object(
   {
     text: T.String({ minLength: 1, maxLength: 1_000_000, description: 'At most MAX_MEMORY_SIZE characters' }),

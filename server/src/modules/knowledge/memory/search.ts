@@ -3,16 +3,7 @@ import { isUuid } from '#platform/ids.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { embedQuery } from '../embeddings/service.ts';
-import {
-  type Candidate,
-  calibrate,
-  encodeVector,
-  fuse,
-  type PreparedQuery,
-  prepareQuery,
-  type Ranked,
-  rerank,
-} from '../retrieval/service.ts';
+import { type Candidate, encodeVector, prepareQuery, type Ranked, rankFound } from '../retrieval/service.ts';
 import type { Memory, MemorySearch } from './schema.ts';
 import { memoryScope, targetOf } from './service.ts';
 import { findCandidates, findMemories, findNearest, type SearchFilter } from './store.ts';
@@ -87,7 +78,7 @@ async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Prom
     const vector = (await embedQuery(ctx, input.query)).find((known) => known.model === model)?.vector;
     if (vector) await addNearest(ctx, model.name, vector, filter, rows, cosines);
   }
-  return score(prepared, [...rows.values()], cosines, model && cosines.size > 0 ? model.weight : 0);
+  return rankFound(prepared, [...rows.values()], cosines, model?.weight ?? 0);
 }
 
 async function addNearest(
@@ -109,13 +100,6 @@ async function addNearest(
     cosines.set(memory.id, cosine);
     if (!rows.has(memory.id)) rows.set(memory.id, memory);
   }
-}
-
-function score(prepared: PreparedQuery, rows: Candidate[], cosines: Map<string, number>, weight: number) {
-  const lexical = rerank(prepared.query, prepared.stats, rows, prepared.vectors);
-  const order = fuse(lexical, { cosines, weight });
-  const scores = calibrate(prepared.query, prepared.stats, order);
-  return order.map((row, i) => ({ row, score: scores[i]! }));
 }
 
 /** Nearest vectors alone, of every model that texts were embedded with, each compared with its own kind. */

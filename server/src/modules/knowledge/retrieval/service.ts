@@ -7,15 +7,15 @@ import {
   type CollectionStats,
   type QueryVectors,
 } from './analyze.ts';
-import { trigramWeight } from './rank.ts';
+import { calibrate } from './calibrate.ts';
+import { fuse } from './fuse.ts';
+import { type Candidate, type Ranked, rerank, trigramWeight } from './rank.ts';
 import { encodeSparse, type SparseVector } from './sparse.ts';
 import { termCounts } from './statistics.ts';
 import { addTermCounts, addTextCount } from './store.ts';
 
 export { type AnalyzedQuery, analyzeDocument, analyzeQuery, type CollectionStats } from './analyze.ts';
-export { calibrate } from './calibrate.ts';
-export { fuse } from './fuse.ts';
-export { type Candidate, type Ranked, READ_TEXTS, rerank } from './rank.ts';
+export { type Candidate, type Ranked, READ_TEXTS } from './rank.ts';
 export { encodeSparse, encodeVector, SPARSE_DIMENSIONS, type SparseVector } from './sparse.ts';
 export { type Word, wordsOf } from './words.ts';
 
@@ -57,6 +57,22 @@ export async function prepareQuery(ctx: Ctx, scope: string, text: string): Promi
       query.language !== 'english' || words.some((dimension) => stats.df('words', dimension) === 0),
     trigramWeight: trigramWeight(vectors),
   };
+}
+
+/**
+ * Ranks what was found, best first, with calibrated scores 0..1: by words, then with the cosines of an embedding model
+ * where one took part, which count `weight` (0: not at all).
+ */
+export function rankFound<C extends Candidate>(
+  prepared: PreparedQuery,
+  found: C[],
+  cosines: ReadonlyMap<string, number>,
+  weight: number,
+): { row: Ranked<C>; score: number }[] {
+  const lexical = rerank(prepared.query, prepared.stats, found, prepared.vectors);
+  const order = fuse(lexical, { cosines, weight: cosines.size > 0 ? weight : 0 });
+  const scores = calibrate(prepared.query, prepared.stats, order);
+  return order.map((row, i) => ({ row, score: scores[i]! }));
 }
 
 /** The term weights of one text. */
