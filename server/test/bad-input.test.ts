@@ -650,7 +650,8 @@ describe('a credential', () => {
     { authorization: 'Bearer rt_t1_x' }, { authorization: 'Token x' }, { authorization: ', ,' }, { authorization: 'Bearer __proto__' },
     { 'x-api-key': '' }, { 'x-api-key': 'x' }, { 'x-api-key': 'mk_' }, { 'x-api-key': 'x'.repeat(9_000) }, { 'x-api-key': 'é' },
   ]; // biome-ignore format: a list
-  for (const route of routes) {
+  // Routes for anybody do not look at one: clients send stale tokens along when they sign in anew.
+  for (const route of routes.filter(({ public: open }) => open !== true)) {
     it(`${keyOf(route)} refuses one that is none, before it reads the body`, async () => {
       for (const headers of broken) {
         const what = JSON.stringify(headers).slice(0, 80);

@@ -45,7 +45,7 @@ export interface Authenticated {
   actor: Actor;
 }
 
-/** Who acts. `credential` names the token's session or the key: limits and idempotency are counted by it. */
+/** Who acts. `credential` names the token's session, the key or the grant: limits and idempotency are counted by it. */
 export interface Actor {
   type: 'identity' | 'api_key' | 'system' | 'anonymous';
   identity_id: string | undefined;
@@ -56,6 +56,17 @@ export interface Actor {
   session_id?: string;
   /** Undefined for tokens: what the policy allows. For keys: what the key was limited to. */
   scopes?: string[];
+  /** Set when agents act for the identity, by its leave. */
+  delegation?: Delegation;
+}
+
+/** Agents that act for somebody. All of them, and the one they act for, must be allowed what is done. */
+export interface Delegation {
+  grant_id: string;
+  /** The one that calls comes first, then whoever let it act, as in `act` of a token (RFC 8693, section 4.1). */
+  agents: { identity_id: string; external_id: string; role: string; claims: Record<string, unknown> }[];
+  /** What each grant was limited to; each must cover what is done. */
+  scopes: string[][];
 }
 
 /** `resource:action`, e.g. `memory:read`. */

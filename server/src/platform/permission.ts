@@ -1,11 +1,11 @@
-import type { Ctx, Permission, Target } from './context.ts';
+import type { Actor, Ctx, Permission, Target } from './context.ts';
 import { type ApiError, forbidden } from './errors.ts';
 import { recordDenial } from './facts/denials.ts';
 
 /** True when the caller may do this to this target. Scopes of a key narrow what policy allows. */
 export async function isPermitted(ctx: Ctx, permission: Permission, target?: Target): Promise<boolean> {
   if (ctx.actor.type === 'system') return true;
-  if (!scopesAllow(ctx.actor.scopes, permission)) return false;
+  if (!withinScopes(ctx.actor, permission)) return false;
   return (await ctx.app.features.decide(ctx, permission, target)).allowed;
 }
 
@@ -29,8 +29,8 @@ export async function refusalOf(
     recordDenial(ctx, permission, target, decision);
     return error;
   };
-  if (!scopesAllow(ctx.actor.scopes, permission)) {
-    const message = `This API key does not have the scope for ${permission}.`;
+  if (!withinScopes(ctx.actor, permission)) {
+    const message = `This credential does not have the scope for ${permission}.`;
     return refused({ policy_id: null, reason: 'scope' }, forbidden('AUTH_FORBIDDEN', message));
   }
   const decision = await ctx.app.features.decide(ctx, permission, target);
@@ -40,6 +40,11 @@ export async function refusalOf(
   const message = decision.message ?? 'A policy of your tenant does not allow this.';
   return refused(decision, forbidden(decision.code ?? 'POLICY_DENIED', message));
 }
+
+/** True when neither the key's scopes nor those of a delegation stand against it. */
+export const withinScopes = ({ scopes, delegation }: Actor, permission: Permission): boolean =>
+  scopesAllow(scopes, permission) &&
+  (delegation?.scopes.every((granted) => scopesAllow(granted, permission)) ?? true);
 
 const readActions = new Set(['read', 'list', 'search']);
 

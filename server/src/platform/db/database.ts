@@ -39,6 +39,8 @@ export interface Db {
   run(statement: Statement<unknown>): Promise<number>;
   /** Several batches in one transaction. Inside it use only the Db that is handed in. */
   transaction<T>(work: (tx: Db) => Promise<T>): Promise<T>;
+  /** Does something once what was written is there for all to see: now, or when the transaction around it commits. */
+  afterCommit(work: () => void): void;
 }
 
 /**
@@ -61,11 +63,14 @@ function createDb(pool: pg.Pool, tenant: string | undefined): Db {
   );
   return {
     ...db,
-    transaction: (work) =>
-      withClient(pool, async (client) => {
+    afterCommit: (work) => work(),
+    transaction: async (work) => {
+      const committed: (() => void)[] = [];
+      const value = await withClient(pool, async (client) => {
         const tx: Db = {
           ...withQueries(tenant, true, (statements) => sendBatch(client, [...statements])),
           transaction: (inner) => inner(tx),
+          afterCommit: (work) => void committed.push(work),
         };
         try {
           await sendBatch(client, [sql`begin`, ...enter]);
@@ -83,7 +88,10 @@ function createDb(pool: pg.Pool, tenant: string | undefined): Db {
           }
           throw error;
         }
-      }),
+      });
+      for (const then of committed) then();
+      return value;
+    },
   };
 }
 
@@ -91,7 +99,7 @@ function withQueries(
   tenant: string | undefined,
   inTransaction: boolean,
   send: (statements: readonly Statement<unknown>[]) => Promise<Result<unknown>[]>,
-): Omit<Db, 'transaction'> {
+): Omit<Db, 'transaction' | 'afterCommit'> {
   return {
     tenant,
     inTransaction,

@@ -21,6 +21,8 @@ export interface FactRow {
   type: string;
   actor_type: string;
   actor_id: string;
+  /** The person an agent acted for. */
+  on_behalf_of: string | undefined;
   resource_type: string;
   resource_id: string | undefined;
   outcome: string;
@@ -35,11 +37,13 @@ export interface FactRow {
 
 /** What a fact of this request says; to be stored with `insertFacts` where many go together. */
 export function factRow({ actor, request, requestId }: Ctx, input: FactInput): FactRow {
+  const agent = actor.delegation?.agents[0];
   return {
     id: input.id ?? uuidv7(),
     type: input.type,
     actor_type: actor.type,
-    actor_id: actor.identity_id ?? actor.credential,
+    actor_id: agent?.identity_id ?? actor.identity_id ?? actor.credential,
+    on_behalf_of: agent && actor.identity_id,
     resource_type: input.resource_type,
     resource_id: input.resource_id,
     outcome: input.outcome ?? 'success',
@@ -57,10 +61,10 @@ export function factRow({ actor, request, requestId }: Ctx, input: FactInput): F
 export const fact = (ctx: Ctx, input: FactInput): Statement => insertFact(ctx.tenant, factRow(ctx, input));
 
 const insertFact = (tenant: string, row: FactRow): Statement => sql`
-    insert into facts (tenant_id, id, type, actor_type, actor_id, resource_type, resource_id, outcome,
+    insert into facts (tenant_id, id, type, actor_type, actor_id, on_behalf_of, resource_type, resource_id, outcome,
       before, after, data, request_id, ip, user_agent, created_at)
-    values (${tenant}, ${row.id}, ${row.type}, ${row.actor_type}, ${row.actor_id}, ${row.resource_type},
-      ${row.resource_id}, ${row.outcome}, ${row.before}, ${row.after}, ${row.data}, ${row.request_id}, ${row.ip},
+    values (${tenant}, ${row.id}, ${row.type}, ${row.actor_type}, ${row.actor_id}, ${row.on_behalf_of},
+      ${row.resource_type}, ${row.resource_id}, ${row.outcome}, ${row.before}, ${row.after}, ${row.data}, ${row.request_id}, ${row.ip},
       ${row.user_agent}, ${row.created_at})`;
 
 /** The statement that writes the facts of several requests of one tenant. */
@@ -70,16 +74,16 @@ export function insertFacts(tenant: string, rows: FactRow[]): Statement {
   const json = (name: 'before' | 'after' | 'data') =>
     rows.map((row) => (row[name] === undefined ? null : JSON.stringify(row[name])));
   return sql`
-    insert into facts (tenant_id, id, type, actor_type, actor_id, resource_type, resource_id, outcome,
+    insert into facts (tenant_id, id, type, actor_type, actor_id, on_behalf_of, resource_type, resource_id, outcome,
       before, after, data, request_id, ip, user_agent, created_at)
-    select ${tenant}, r.id, r.type, r.actor_type, r.actor_id, r.resource_type, r.resource_id, r.outcome,
+    select ${tenant}, r.id, r.type, r.actor_type, r.actor_id, r.on_behalf_of, r.resource_type, r.resource_id, r.outcome,
       r.before::jsonb, r.after::jsonb, r.data::jsonb, r.request_id, r.ip, r.user_agent, r.created_at
     from unnest(${column('id')}::uuid[], ${column('type')}::text[], ${column('actor_type')}::text[],
-      ${column('actor_id')}::text[], ${column('resource_type')}::text[], ${column('resource_id')}::text[],
-      ${column('outcome')}::text[], ${json('before')}::text[], ${json('after')}::text[], ${json('data')}::text[],
+      ${column('actor_id')}::text[], ${column('on_behalf_of')}::text[], ${column('resource_type')}::text[],
+      ${column('resource_id')}::text[], ${column('outcome')}::text[], ${json('before')}::text[], ${json('after')}::text[], ${json('data')}::text[],
       ${column('request_id')}::text[], ${column('ip')}::text[], ${column('user_agent')}::text[],
       ${column('created_at')}::timestamptz[])
-      as r (id, type, actor_type, actor_id, resource_type, resource_id, outcome, before, after, data, request_id, ip,
+      as r (id, type, actor_type, actor_id, on_behalf_of, resource_type, resource_id, outcome, before, after, data, request_id, ip,
         user_agent, created_at)
     returning 1`;
 }

@@ -29,6 +29,24 @@ export function parseJson(bytes: Buffer): unknown {
   return value;
 }
 
+/**
+ * Parses a form (`application/x-www-form-urlencoded`) into texts by name.
+ * @throws ApiError 400 MALFORMED_FORM for bad UTF-8 and for a name that comes twice (RFC 6749, section 3.2), 422 for text
+ *   that can not be stored
+ */
+export function parseForm(bytes: Buffer): Record<string, string> {
+  if (!isUtf8(bytes)) throw badRequest('MALFORMED_FORM', 'The body is not valid UTF-8.');
+  const fields = new Map<string, string>();
+  for (const [name, value] of new URLSearchParams(bytes.toString('utf8'))) {
+    if (fields.has(name)) throw badRequest('MALFORMED_FORM', `The form has ${name.slice(0, 100)} twice.`);
+    if (fields.size >= 100) throw badRequest('MALFORMED_FORM', 'The form has too many fields.');
+    checkText(name, '');
+    checkText(value, `/${name}`);
+    fields.set(name, value);
+  }
+  return Object.fromEntries(fields);
+}
+
 function inspect(root: unknown, closely: boolean): void {
   const stack: { value: unknown; path: string; depth: number }[] = [{ value: root, path: '', depth: 0 }];
   for (let top = stack.pop(); top; top = stack.pop()) {

@@ -86,6 +86,23 @@ export async function chargeOperation(ctx: Ctx, operation: string, count: number
   }
 }
 
+/**
+ * Takes from what one address may do in an hour of something that needs no credential. Fails closed: without the limiter
+ * nobody may.
+ * @throws ApiError 429 RATE_LIMITED, 503 RATE_LIMIT_UNAVAILABLE
+ */
+export async function limitAddress(ctx: Ctx, operation: string, perHour: number): Promise<void> {
+  if (!ctx.app.config.RATE_LIMIT_ENABLED) return;
+  const bucket = { key: `a:${operation}:${ctx.request?.ip}`, rate: perHour / 3600, burst: perHour, cost: 1 };
+  let taken: Taken;
+  try {
+    taken = await ctx.app.shared.take([bucket]);
+  } catch (error) {
+    throw error instanceof SharedUnavailable ? limitsUnavailable() : error;
+  }
+  if (!taken.allowed) throw refused(ctx, 'address', ctx.request!.route_class, taken.retryAfterMs);
+}
+
 const scaled = ({ rate, burst }: Rate, factor: number): Rate => ({
   rate: rate * factor,
   burst: burst * factor,

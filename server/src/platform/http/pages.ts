@@ -8,6 +8,21 @@ import { Answer } from './route.ts';
 /** Where a list goes on: values of the sort columns of the last row shown. */
 export type Position = (string | number)[];
 
+/** Which rows of a list a query of the database answers: those after a position, of one owner where it is given. */
+export interface PageFrom {
+  owner?: string;
+  after?: Position;
+  skip: number;
+  limit: number;
+}
+
+/** What a caller says about the page it wants. */
+export interface PageQuery {
+  limit?: number;
+  skip?: number;
+  cursor?: string;
+}
+
 /** Query fields of a list, by family. */
 export const pageQuery = (initial: number, maximum: number) => ({
   limit: T.Optional(T.Integer({ minimum: 1, maximum, default: initial })),

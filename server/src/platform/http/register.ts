@@ -25,8 +25,8 @@ const Meta = T.Object({ request_id: T.String(), api_version: T.Literal('v1') });
 /** Registers a route, and its unversioned alias. A route that says neither who may call it nor that all may is refused. */
 export function registerRoute(app: App, server: FastifyInstance, route: Route): void {
   const { method, path } = route;
-  if (!route.permission && route.public !== true) {
-    throw new Error(`${method} ${path} declares neither a permission nor public: true`);
+  if (!route.permission && route.public !== true && route.public !== 'optional') {
+    throw new Error(`${method} ${path} declares neither a permission nor that it is public`);
   }
   const options = {
     method: route.method,
@@ -35,13 +35,14 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
       measure: measureOf(app, route),
       ...(route.routeClass === 'run' || route.tag === 'operations' ? { admission: 'own' as const } : {}),
     },
-    // A form is read by its handler; its schema is for the contract.
-    ...(route.consumes ? { validatorCompiler: () => () => true } : {}),
+    // An upload is read by its handler; its schema is for the contract.
+    ...(route.consumes === 'multipart/form-data' ? { validatorCompiler: () => () => true } : {}),
     onRequest: (request: FastifyRequest, reply: FastifyReply) => admit(app, route, request, reply),
     // Extended by the body: naming a tenant is refused whatever else the body says.
     preValidation: (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void) => {
-      // The form parser is registered for all routes; only those that ask for a form take one.
-      if (request.isMultipart() && route.consumes === undefined) return done(unsupportedMediaType());
+      // Parsers of forms are registered for all routes; only those that ask for a form take one.
+      const form = formOf(request);
+      if (form !== undefined && form !== route.consumes) return done(unsupportedMediaType());
       if (isEmptyObject(request.body) && route.bodyOptional) request.body = {};
       done(
         namesOtherTenant(request)
@@ -62,6 +63,13 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
     });
   }
 }
+
+const forms = ['multipart/form-data', 'application/x-www-form-urlencoded'];
+
+const formOf = ({ headers }: FastifyRequest): string | undefined => {
+  const type = headers['content-type']?.toLowerCase() ?? '';
+  return forms.find((form) => type.startsWith(form));
+};
 
 const isEmptyObject = (body: unknown) => body === undefined || body === null;
 
@@ -102,7 +110,7 @@ async function admit(app: App, route: Route, request: FastifyRequest, reply: Fas
 }
 
 async function authenticate(app: App, route: Route, request: FastifyRequest): Promise<Authenticated> {
-  const credential = credentialOf(request);
+  const credential = route.public === true ? undefined : credentialOf(request);
   const anonymous: Authenticated = {
     tenant: '',
     actor: {

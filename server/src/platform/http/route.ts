@@ -72,7 +72,11 @@ interface Common<P, Q, B> {
 
 /** A route: path, schemas, declared permission and a one-line handler. */
 export type Route<P = unknown, Q = unknown, B = unknown> = Common<P, Q, B> &
-  ({ permission: Permission; public?: never } | { public: true; permission?: never });
+  (
+    | { permission: Permission; public?: never }
+    /** `true`: anybody; credentials are not looked at. `optional`: anybody, and a credential that is sent must be good. */
+    | { public: true | 'optional'; permission?: never }
+  );
 
 /** Declares a route; the types of params, query and body follow from their schemas. */
 export function route<

@@ -10,7 +10,7 @@ import type { TSchema } from 'typebox';
 import type { App } from '../context.ts';
 import { ApiError, badRequest, notFound, toApiError, unavailable, unsupportedMediaType } from '../errors.ts';
 import { uuidv7 } from '../ids.ts';
-import { parseJson, tooLarge } from './json.ts';
+import { parseForm, parseJson, tooLarge } from './json.ts';
 import { registerOpenApi } from './openapi.ts';
 import { allowedMethods, registerRoute } from './register.ts';
 import type { Route } from './route.ts';
@@ -46,6 +46,17 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
       done(error as Error, undefined);
     }
   });
+  server.addContentTypeParser(
+    'application/x-www-form-urlencoded',
+    { parseAs: 'buffer' },
+    (_request, body, done) => {
+      try {
+        done(null, parseForm(body as Buffer));
+      } catch (error) {
+        done(error as Error, undefined);
+      }
+    },
+  );
   await server.register(multipart, {
     limits: {
       fileSize: config.UPLOAD_LIMIT_BYTES,

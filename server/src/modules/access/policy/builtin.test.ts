@@ -4,10 +4,9 @@ import {
   BUILTIN,
   BUILTIN_POLICIES,
   BUILTIN_ROLES,
-  outranks,
+  mayGive,
   type Permission,
   RESOURCE_ACTIONS,
-  rolesAtMost,
   splitPermission,
 } from './builtin.ts';
 import { type PolicyTarget, policyContext } from './context.ts';
@@ -33,7 +32,7 @@ const MEMORY = ['create', 'read', 'list', 'search', 'update', 'delete'].map((act
 const KNOWLEDGE = ['corpora:read', 'corpora:list', 'documents:read', 'documents:list', 'runs:create'];
 const OWN_RUNS = ['runs:read', 'runs:list', 'runs:cancel'];
 const OWN_SESSIONS = ['sessions:read', 'sessions:list', 'sessions:delete'];
-const SELF = ['identity:read', 'identity:update', ...OWN_SESSIONS];
+const SELF = ['identity:read', 'identity:list', 'identity:update', ...OWN_SESSIONS];
 const WRITE = ['documents:create', 'documents:delete', 'documents:reindex', 'corpora:update'];
 
 /** role -> [on anything in the tenant, on what is its own] */
@@ -45,7 +44,7 @@ const TABLE: Record<string, [string[], string[]]> = {
     [...OWN_RUNS, ...MEMORY, ...SELF],
   ],
   reader: [KNOWLEDGE, [...OWN_RUNS, 'memory:read', 'memory:list', 'memory:search', ...SELF]],
-  agent: [KNOWLEDGE, [...OWN_RUNS, ...MEMORY, 'identity:read', ...OWN_SESSIONS]],
+  agent: [KNOWLEDGE, [...OWN_RUNS, ...MEMORY, 'identity:read', 'identity:list', ...OWN_SESSIONS]],
   user: [KNOWLEDGE, [...OWN_RUNS, ...MEMORY, ...SELF]],
   auditor: [[], []],
   __defineGetter__: [[], []],
@@ -69,7 +68,8 @@ test('an identity may read itself, and nobody else', () => {
   for (const role of ['reader', 'agent', 'user', 'editor']) {
     assert.equal(may(role, 'identity:read', { id: 'me' }), true);
     assert.equal(may(role, 'identity:read', { id: 'you' }), false);
-    assert.equal(may(role, 'identity:list', 'own'), false);
+    assert.equal(may(role, 'identity:list', 'own'), true);
+    assert.equal(may(role, 'identity:list', { id: 'you', owner: 'you' }), false);
   }
 });
 
@@ -88,12 +88,11 @@ test('the built-in policies are plain JSON with stable ids and compile', () => {
 });
 
 test('nobody hands out a role above their own', () => {
-  assert.deepEqual(rolesAtMost('system'), [...BUILTIN_ROLES]);
-  assert.deepEqual(rolesAtMost('admin'), ['admin', 'editor', 'reader', 'agent', 'user']);
-  assert.deepEqual(rolesAtMost('editor'), ['editor', 'reader', 'agent', 'user']);
-  assert.deepEqual(rolesAtMost('auditor'), ['reader', 'agent', 'user']);
-  assert.equal(outranks('admin', 'editor'), true);
-  assert.equal(outranks('admin', 'admin'), false);
-  assert.equal(outranks('user', '__proto__'), false);
-  assert.equal(outranks('admin', 'auditor'), true);
+  const given = [...BUILTIN_ROLES, 'auditor', '__proto__'];
+  const may = (role: string) => given.filter((other) => mayGive(role, other));
+  assert.deepEqual(may('system'), ['admin', 'editor', 'reader', 'agent', 'user', 'auditor', '__proto__']);
+  assert.deepEqual(may('admin'), may('system'));
+  assert.deepEqual(may('editor'), ['editor', 'reader', 'agent', 'user']);
+  assert.deepEqual(may('user'), ['user']);
+  assert.deepEqual(may('auditor'), ['reader', 'agent', 'user', 'auditor']);
 });

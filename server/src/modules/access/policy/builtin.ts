@@ -30,25 +30,21 @@ export function splitPermission(permission: Permission): { resource: Resource; a
 /** The roles that come with policies. Any other role a tenant names can do nothing until a policy says so. */
 export const BUILTIN_ROLES = ['system', 'admin', 'editor', 'reader', 'agent', 'user'] as const;
 
-const RANK: ReadonlyMap<string, number> = new Map([
-  ['system', 3],
-  ['admin', 2],
-  ['editor', 1],
-]);
+const HIGHEST = ['system', 'admin'];
+/** What a holder of any other role may hand out besides its own role. */
+const LOWEST = ['reader', 'agent', 'user'];
 
-function rankOf(role: string): number {
-  return RANK.get(role) ?? 0;
+/**
+ * True when a holder of one role may give somebody another: its own, and those below. A role that a tenant named itself
+ * may be mighty or weak, so only `admin` and `system` give one to others; nobody gives `system`.
+ */
+export function mayGive(role: string, given: string): boolean {
+  if (given === 'system') return false;
+  if (given === role || HIGHEST.includes(role)) return true;
+  return LOWEST.includes(given) && given !== role && (role === 'editor' || !isBuiltin(role));
 }
 
-/** True when `a` stands strictly above `b`: system > admin > editor > every other role, custom ones included. */
-export function outranks(a: string, b: string): boolean {
-  return rankOf(a) > rankOf(b);
-}
-
-/** The built-in roles that a holder of `role` may hand out: none above its own. For a custom role ask `!outranks(it, role)`. */
-export function rolesAtMost(role: string): string[] {
-  return BUILTIN_ROLES.filter((other) => !outranks(other, role));
-}
+const isBuiltin = (role: string): boolean => (BUILTIN_ROLES as readonly string[]).includes(role);
 
 type Rule = Record<string, unknown>;
 
@@ -63,8 +59,8 @@ const ITSELF = { '==': [attribute('target.id'), attribute('identity_id')] };
 
 const ownMemory = (...actions: string[]) => allOf(onResources('memory'), doing(...actions), OWNED);
 // `write` is the one word that Manushya.ai's clients and policies use for create, update and delete.
-const OWN_MEMORY = ownMemory('create', 'read', 'list', 'search', 'update', 'delete', 'write');
-const OWN_IDENTITY_READ = allOf(onResources('identity'), doing('read'), anyOf(ITSELF, OWNED));
+const OWN_MEMORY = ownMemory('read', 'list', 'search', 'create', 'update', 'delete', 'write');
+const OWN_IDENTITY_READ = allOf(onResources('identity'), doing('read', 'list'), anyOf(ITSELF, OWNED));
 const OWN_IDENTITY_UPDATE = allOf(onResources('identity'), doing('update'), anyOf(ITSELF, OWNED));
 const OWN_SESSIONS = allOf(onResources('sessions'), doing('read', 'list', 'delete'), OWNED);
 const RUNS = allOf(

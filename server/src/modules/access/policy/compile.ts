@@ -1,3 +1,4 @@
+import { spellOutActions } from './action-words.ts';
 import { attributesOf, type Guards, guardsOf } from './analyse.ts';
 import { buildRun, type Run } from './operators.ts';
 import { parseRule, type RuleNode } from './parse.ts';
@@ -36,13 +37,14 @@ export type Evaluation = {
  *   true when the comparison is false; a deny rule that must fire on absence asks with `!` or `missing`.)
  *   An attribute that is present with the value null is not missing.
  * - NaN satisfies no comparison, not even `!=`.
+ * - Compared with `action`, the constants `read` and `write` stand for all actions of their kind.
  * - `>` and `>=` take a third operand as `<` and `<=` do.
  * - Only own data properties of plain objects and arrays are read, array elements by index alone.
  *
  * Throws `RuleError` naming the place, a code and the operator.
  */
 export function compileRule(rule: unknown): CompiledRule {
-  const tree = parseRule(rule);
+  const tree = spellOutActions(parseRule(rule));
   return { tree, run: buildRun(tree), guards: guardsOf(tree), attributes: attributesOf(tree) };
 }
 

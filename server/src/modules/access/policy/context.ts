@@ -30,6 +30,8 @@ export type PolicyContextInput = {
    * - null: the action has no row at all.
    */
   target: PolicyTarget | 'own' | null;
+  /** The agent that acts, when it acts for somebody. */
+  agent?: { id: string; external_id: string; role: string } | null;
   request?: {
     method?: string | null;
     /** Path without query. */
@@ -53,6 +55,8 @@ export type PolicyContext = {
   tenant_id: string;
   identity: { id: string; external_id?: string; role: string; claims: Readonly<Record<string, unknown>> };
   target?: { [field in keyof PolicyTarget]?: NonNullable<PolicyTarget[field]> };
+  /** Missing unless an agent acts for somebody; then it is there when that person's policies are asked, and the agent's. */
+  agent?: { id: string; external_id: string; role: string };
   request: { method?: string; path?: string; ip?: string; time?: string; route_class?: string };
   identity_id: string;
   external_id?: string;
@@ -83,6 +87,7 @@ export function policyContext(input: PolicyContextInput): PolicyContext {
     context.identity.external_id = identity.external_id;
     context.external_id = identity.external_id;
   }
+  if (input.agent != null) context.agent = input.agent;
   return input.target === null ? context : withTarget(context, input.target);
 }
 

@@ -1,13 +1,13 @@
 import { createCache } from '#platform/cache.ts';
-import type { App, Ctx, Permission, PermissionDecision, Target } from '#platform/context.ts';
+import type { Actor, App, Ctx, Permission, PermissionDecision, Target } from '#platform/context.ts';
+import { type PageFrom, type PageQuery, type Position, page, positionOf } from '#platform/http/pages.ts';
+import type { Answer } from '#platform/http/route.ts';
 import { perApp } from '#platform/per-app.ts';
-import { BUILTIN } from './builtin.ts';
+import { BUILTIN, mayGive } from './builtin.ts';
 import { type PolicyContext, policyContext, withTarget } from './context.ts';
 import { decide, narrow } from './decide.ts';
 import { compilePolicies, type PolicySet } from './policy-set.ts';
 import { listActivePolicies } from './store.ts';
-
-export { outranks, rolesAtMost } from './builtin.ts';
 
 const cacheOf = perApp((app) => createCache<PolicySet>(app.shared, 'policy', 10_000));
 
@@ -36,23 +36,48 @@ async function loadPolicies(app: App, tenant: string): Promise<PolicySet> {
   return set;
 }
 
-/** Tells all processes that a tenant's policies changed. */
-export const policiesChanged = (app: App, tenant: string): void => app.shared.invalidate('policy', tenant);
+/** Tells all processes that the tenant's policies changed, once they have. */
+export const policiesChanged = (ctx: Ctx): void =>
+  ctx.db.afterCommit(() => ctx.app.shared.invalidate('policy', ctx.tenant));
 
-function questionOf(ctx: Ctx, permission: Permission): PolicyContext {
+/** Somebody whose policies are asked: who acts, and each agent that acts for it. */
+interface Party {
+  id: string;
+  external_id: string | null;
+  role: string;
+  claims: Record<string, unknown>;
+  /** Whose things count as its own. */
+  owns: string;
+}
+
+function partiesOf({ identity_id, credential, external_id, role, claims, delegation }: Actor): Party[] {
+  const id = identity_id ?? credential;
+  const first: Party = { id, external_id: external_id ?? null, role, claims, owns: id };
+  if (!delegation) return [first];
+  return [
+    first,
+    ...delegation.agents.map((agent) => ({
+      id: agent.identity_id,
+      external_id: agent.external_id,
+      role: agent.role,
+      claims: agent.claims,
+      owns: id,
+    })),
+  ];
+}
+
+function questionOf(ctx: Ctx, permission: Permission, party: Party): PolicyContext {
   const [resource, action] = permission.split(':') as [string, string];
   const { actor, request } = ctx;
+  const agent = actor.delegation?.agents[0];
   return policyContext({
-    role: actor.role,
+    role: party.role,
     action,
     resource,
     tenant_id: ctx.tenant,
-    identity: {
-      id: actor.identity_id ?? actor.credential,
-      external_id: actor.external_id ?? null,
-      claims: actor.claims,
-    },
+    identity: { id: party.id, external_id: party.external_id, claims: party.claims },
     target: null,
+    agent: agent ? { id: agent.identity_id, external_id: agent.external_id, role: agent.role } : null,
     request: request
       ? {
           method: request.method,
@@ -65,13 +90,34 @@ function questionOf(ctx: Ctx, permission: Permission): PolicyContext {
   });
 }
 
-/** Decides one access. Without a target it asks whether the caller could do this to something of its own. */
+/** What belongs to a person belongs to the agent that acts for it, as far as the agent's policies are concerned. */
+function asSeenBy({ id, owns }: Party, target: Target | 'own'): Target | 'own' {
+  if (target === 'own' || owns === id) return target;
+  return {
+    ...target,
+    ...(target.owner === owns ? { owner: id } : {}),
+    ...(target.id === owns ? { id } : {}),
+  };
+}
+
+/**
+ * Decides one access. Without a target it asks whether the caller could do this to something of its own. Where agents
+ * act for somebody, each of them must be allowed as well.
+ */
 export async function decideAccess(
   ctx: Ctx,
   permission: Permission,
   target?: Target,
 ): Promise<PermissionDecision> {
-  return decide(await policiesOf(ctx), BUILTIN, withTarget(questionOf(ctx, permission), target ?? 'own'));
+  const set = await policiesOf(ctx);
+  let first: PermissionDecision | undefined;
+  for (const party of partiesOf(ctx.actor)) {
+    const question = withTarget(questionOf(ctx, permission, party), asSeenBy(party, target ?? 'own'));
+    const decision = decide(set, BUILTIN, question);
+    if (!decision.allowed) return decision;
+    first ??= decision;
+  }
+  return first!;
 }
 
 /** Which rows of a list the caller may see: all of the tenant, its own, each as `sees` says, or none. */
@@ -80,13 +126,78 @@ export interface View {
   sees: (target: Target) => boolean;
 }
 
+/** From the narrowest to the widest; `each` says nothing about how many. */
+const narrowness = ['none', 'each', 'own', 'all'] as const;
+
 /** Decides once for a list or search what it may show. */
 export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
   if (ctx.actor.type === 'system') return { rows: 'all', sees: () => true };
   const set = await policiesOf(ctx);
-  const question = questionOf(ctx, permission);
-  return {
-    rows: narrow(set, BUILTIN, question),
-    sees: (target) => decide(set, BUILTIN, withTarget(question, target)).allowed,
-  };
+  const views = partiesOf(ctx.actor).map((party) => {
+    const question = questionOf(ctx, permission, party);
+    return {
+      rows: narrow(set, BUILTIN, question),
+      sees: (target: Target) =>
+        decide(set, BUILTIN, withTarget(question, asSeenBy(party, target) as Target)).allowed,
+    };
+  });
+  const rows = narrowness.find((kind) => views.some((view) => view.rows === kind))!;
+  return { rows, sees: (target) => views.every((view) => view.sees(target)) };
 }
+
+/** A list of rows that policy may narrow: how a page of it is read, and what policies see of a row. */
+export interface Listing<Row> {
+  /** In the order of the list, one row more than `limit` when there are more. `owner`: of this identity only. */
+  rows: (from: PageFrom) => Promise<Row[]>;
+  /** False for rows that can not be read by their owner; then each is decided. */
+  owned: boolean;
+  target: (row: Row) => Target;
+  position: (row: Row) => Position;
+  /** Rows of a page when the caller does not say. */
+  size: number;
+}
+
+/** Rows read at once where each has to be decided. */
+const scanned = 500;
+
+/** Answers a page of what the caller may see: all of the tenant's rows, its own, or those that policy lets through. */
+export async function visiblePage<Row>(
+  ctx: Ctx,
+  permission: Permission,
+  filter: object,
+  query: PageQuery,
+  listing: Listing<Row>,
+): Promise<Answer> {
+  const limit = query.limit ?? listing.size;
+  const after = positionOf(ctx, permission, filter, query.cursor);
+  const from = { ...(after ? { after } : {}), skip: query.skip ?? 0, limit };
+  const view = await viewOf(ctx, permission);
+  const rows = await visibleRows(view, ctx.actor.identity_id, listing, from);
+  return page(ctx, permission, filter, rows, limit, listing.position);
+}
+
+async function visibleRows<Row>(
+  view: View,
+  owner: string | undefined,
+  { rows, owned, target, position }: Listing<Row>,
+  from: PageFrom,
+): Promise<Row[]> {
+  if (view.rows === 'none') return [];
+  if (view.rows === 'all') return rows(from);
+  if (view.rows === 'own' && owned) return owner === undefined ? [] : rows({ ...from, owner });
+  const shown: Row[] = [];
+  // Read on until the page is full or nothing is left.
+  for (let next: Pick<PageFrom, 'after'> = from; ; ) {
+    const read = await rows({ ...next, skip: 0, limit: scanned });
+    shown.push(...read.slice(0, scanned).filter((row) => view.sees(target(row))));
+    const last = read[scanned - 1];
+    if (shown.length > from.skip + from.limit || read.length <= scanned || !last)
+      return shown.slice(from.skip, from.skip + from.limit + 1);
+    next = { after: position(last) };
+  }
+}
+
+/** True when the caller, and every agent that acts for it, may give somebody this role. */
+export const mayGiveRole = ({ type, role, delegation }: Actor, given: string): boolean =>
+  (type === 'system' && given !== 'system') ||
+  [role, ...(delegation?.agents.map((agent) => agent.role) ?? [])].every((held) => mayGive(held, given));

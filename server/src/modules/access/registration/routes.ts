@@ -9,7 +9,7 @@ export const registrationRoutes = [
     name: 'create_identity',
     summary: 'Make an identity: in your tenant with a credential, in a new tenant of its own without',
     tag: 'identity',
-    public: true,
+    public: 'optional',
     operation: 'identity:create',
     body: IdentityCreate,
     response: { 200: IdentityCreated },

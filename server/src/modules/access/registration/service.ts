@@ -1,10 +1,11 @@
 import type { Ctx } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
-import { ApiError, conflict, forbidden, unauthorized, unavailable } from '#platform/errors.ts';
+import { conflict, forbidden, unauthorized } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
+import { limitAddress } from '#platform/http/limits.ts';
 import { authorize } from '#platform/permission.ts';
 import { type Identity, type IdentityCreate, insertIdentity, newIdentity } from '../identity/service.ts';
-import { outranks } from '../policy/service.ts';
+import { mayGiveRole } from '../policy/service.ts';
 import { startSession } from '../sessions/service.ts';
 import { newTenantId, tenantInsert } from '../tenants/service.ts';
 
@@ -25,7 +26,7 @@ async function joinTenant(ctx: Ctx, input: IdentityCreate) {
     // The answer is a session, which no scope would bind.
     throw forbidden('AUTH_FORBIDDEN', 'An API key that is limited by scopes can not make identities.');
   }
-  if (outranks(input.role, ctx.actor.role))
+  if (!mayGiveRole(ctx.actor, input.role))
     throw forbidden('AUTH_FORBIDDEN', 'You may not give a role above your own.');
   return store(ctx, ctx.db, newIdentity(ctx.tenant, input, new Date()));
 }
@@ -33,7 +34,7 @@ async function joinTenant(ctx: Ctx, input: IdentityCreate) {
 async function signUp(ctx: Ctx, input: IdentityCreate) {
   if (!ctx.app.config.openRegistration)
     throw unauthorized('Registration is closed. Ask an administrator for an identity.');
-  await limitSignUps(ctx);
+  await limitAddress(ctx, 'signup', ctx.app.config.SIGN_UPS_PER_HOUR);
   const tenant = newTenantId();
   const now = new Date();
   const db = ctx.app.database.tenant(tenant);
@@ -64,31 +65,4 @@ async function store(ctx: Ctx, db: Db, identity: Identity, before: Parameters<Db
     return row;
   });
   return { ...session.tokens, identity: stored };
-}
-
-/** Sign-ups an hour from one address. Fails closed: without the limiter nobody signs up. */
-async function limitSignUps(ctx: Ctx): Promise<void> {
-  const perHour = ctx.app.config.SIGN_UPS_PER_HOUR;
-  if (!ctx.app.config.RATE_LIMIT_ENABLED) return;
-  const taken = await Promise.resolve(
-    ctx.app.shared.take([
-      { key: `signup:${ctx.request?.ip}`, rate: perHour / 3600, burst: perHour, cost: 1 },
-    ]),
-  ).catch(() => {
-    throw unavailable(
-      'RATE_LIMIT_UNAVAILABLE',
-      'Limits can not be checked right now. Repeat the request.',
-      2,
-    );
-  });
-  if (taken.allowed) return;
-  throw new ApiError(
-    429,
-    'RATE_LIMITED',
-    'Too many sign-ups from your address. Wait as long as Retry-After says.',
-    { scope: 'address' },
-    {
-      'retry-after': String(Math.ceil(taken.retryAfterMs / 1000)),
-    },
-  );
 }

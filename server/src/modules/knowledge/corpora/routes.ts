@@ -1,5 +1,5 @@
 import { Type as T } from 'typebox';
-import { page, pageQuery, positionOf } from '#platform/http/pages.ts';
+import { pageQuery } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
 import { Corpus, CorpusCreate } from './schema.ts';
 import { createCorpus, getCorpus, listVisibleCorpora } from './service.ts';
@@ -31,12 +31,7 @@ export const corpusRoutes = [
     legacy: true,
     query: T.Object(pageQuery(25, 100), { additionalProperties: false }),
     response: { 200: T.Array(Corpus) },
-    handler: async (ctx, { query }) => {
-      const { limit = 25, skip = 0, cursor } = query;
-      const after = positionOf(ctx, 'corpora', {}, cursor) as [string, string] | undefined;
-      const rows = await listVisibleCorpora(ctx, after, skip, limit);
-      return page(ctx, 'corpora', {}, rows, limit, (row) => [row.created_at, row.id]);
-    },
+    handler: (ctx, { query }) => listVisibleCorpora(ctx, query),
   }),
   route({
     method: 'GET',

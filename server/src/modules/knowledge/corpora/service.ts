@@ -1,9 +1,11 @@
 import type { Ctx } from '#platform/context.ts';
 import { conflict, invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
+import type { PageQuery } from '#platform/http/pages.ts';
+import type { Answer } from '#platform/http/route.ts';
 import { isSlug, uuidv7 } from '#platform/ids.ts';
 import { isPermitted } from '#platform/permission.ts';
-import { viewOf } from '../../access/policy/service.ts';
+import { visiblePage } from '../../access/policy/service.ts';
 import { readProviderConfig } from './provider-config.ts';
 import type { Corpus, CorpusCreate } from './schema.ts';
 import { findCorpus, insertCorpus, listCorpora } from './store.ts';
@@ -53,26 +55,12 @@ export async function getCorpus(ctx: Ctx, id: string): Promise<Corpus> {
   return corpus;
 }
 
-const scanned = 500;
-
-/** Corpora the caller may see, newest first; one more than `limit` when there are more. */
-export async function listVisibleCorpora(
-  ctx: Ctx,
-  after: [string, string] | undefined,
-  skip: number,
-  limit: number,
-): Promise<Corpus[]> {
-  const view = await viewOf(ctx, 'corpora:list');
-  if (view.rows === 'all') return listCorpora(ctx.db, after, skip, limit);
-  if (view.rows === 'none') return [];
-  const shown: Corpus[] = [];
-  // Policies look at each row: read on until the page is full or nothing is left.
-  for (let from = after; ; ) {
-    const rows = await listCorpora(ctx.db, from, 0, scanned);
-    shown.push(...rows.slice(0, scanned).filter(({ id }) => view.sees({ id })));
-    const last = rows[scanned - 1];
-    if (shown.length > skip + limit || rows.length <= scanned || !last)
-      return shown.slice(skip, skip + limit + 1);
-    from = [last.created_at, last.id];
-  }
-}
+/** Corpora the caller may see, newest first. */
+export const listVisibleCorpora = (ctx: Ctx, query: PageQuery): Promise<Answer> =>
+  visiblePage(ctx, 'corpora:list', {}, query, {
+    rows: (from) => listCorpora(ctx.db, from),
+    owned: false,
+    target: ({ id }) => ({ id }),
+    position: (row) => [row.created_at, row.id],
+    size: 25,
+  });

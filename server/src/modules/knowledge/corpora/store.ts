@@ -1,5 +1,6 @@
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
+import type { PageFrom } from '#platform/http/pages.ts';
 import type { Corpus } from './schema.ts';
 
 export const insertCorpus = (corpus: Corpus): Statement<{ id: string }> => sql<{ id: string }>`
@@ -13,12 +14,7 @@ export const findCorpus = (db: Db, id: string): Promise<Corpus | undefined> =>
     where tenant_id = ${db.tenant} and id = ${id}`);
 
 /** Newest first; one row more than `limit` when there are more. */
-export const listCorpora = (
-  db: Db,
-  after: [string, string] | undefined,
-  skip: number,
-  limit: number,
-): Promise<Corpus[]> =>
+export const listCorpora = (db: Db, { after, skip, limit }: PageFrom): Promise<Corpus[]> =>
   db.rows(sql<Corpus>`
     select id, tenant_id, name, provider_config_json, created_at, updated_at from corpora
     where tenant_id = ${db.tenant}

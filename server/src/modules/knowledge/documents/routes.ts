@@ -1,5 +1,5 @@
 import { Type as T } from 'typebox';
-import { page, pageQuery, positionOf } from '#platform/http/pages.ts';
+import { pageQuery } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
 import { storeUpload } from './accept.ts';
 import {
@@ -67,13 +67,7 @@ export const documentRoutes = [
       { additionalProperties: false },
     ),
     response: { 200: T.Array(Document) },
-    handler: async (ctx, { query }) => {
-      const { limit = 25, skip = 0, cursor, corpus_id, status } = query;
-      const filter = { corpus_id, status };
-      const after = positionOf(ctx, 'documents', filter, cursor) as [string, string] | undefined;
-      const rows = await listVisibleDocuments(ctx, filter, after, skip, limit);
-      return page(ctx, 'documents', filter, rows, limit, (row) => [row.created_at, row.id]);
-    },
+    handler: (ctx, { query }) => listVisibleDocuments(ctx, query),
   }),
   route({
     ...family,

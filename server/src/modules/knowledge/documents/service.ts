@@ -1,10 +1,11 @@
 import type { Ctx } from '#platform/context.ts';
 import { conflict, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
+import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { authorize, isPermitted } from '#platform/permission.ts';
-import { viewOf } from '../../access/policy/service.ts';
+import { visiblePage } from '../../access/policy/service.ts';
 import { corpusScope, lockCorpusContent } from '../corpora/service.ts';
 import { countTexts } from '../retrieval/service.ts';
 import { accepted, enqueued } from './accept.ts';
@@ -35,30 +36,20 @@ export async function getDocument(ctx: Ctx, id: string): Promise<DocumentRow> {
   return document;
 }
 
-const scanned = 500;
-
-/** Documents the caller may see, newest first; one more than `limit` when there are more. */
-export async function listVisibleDocuments(
+/** Documents the caller may see, newest first. */
+export const listVisibleDocuments = (
   ctx: Ctx,
-  filter: DocumentFilter,
-  after: [string, string] | undefined,
-  skip: number,
-  limit: number,
-): Promise<DocumentRow[]> {
-  const view = await viewOf(ctx, 'documents:list');
-  if (view.rows === 'all') return listDocuments(ctx.db, filter, after, skip, limit);
-  if (view.rows === 'none') return [];
-  const shown: DocumentRow[] = [];
-  // Policies look at each row: read on until the page is full or nothing is left.
-  for (let from = after; ; ) {
-    const rows = await listDocuments(ctx.db, filter, from, 0, scanned);
-    shown.push(...rows.slice(0, scanned).filter((row) => view.sees(targetOf(row))));
-    const last = rows[scanned - 1];
-    if (shown.length > skip + limit || rows.length <= scanned || !last)
-      return shown.slice(skip, skip + limit + 1);
-    from = [last.created_at, last.id];
-  }
-}
+  { corpus_id, status, ...query }: PageQuery & Partial<DocumentFilter>,
+): Promise<Answer> => {
+  const filter = { corpus_id, status };
+  return visiblePage(ctx, 'documents:list', filter, query, {
+    rows: (from) => listDocuments(ctx.db, filter, from),
+    owned: false,
+    target: targetOf,
+    position: (row) => [row.created_at, row.id],
+    size: 25,
+  });
+};
 
 const inProgress = () =>
   conflict(

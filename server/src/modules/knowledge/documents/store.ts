@@ -1,5 +1,6 @@
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
+import type { PageFrom } from '#platform/http/pages.ts';
 import type { DocumentStatus } from './schema.ts';
 
 /** What policies look at. */
@@ -63,17 +64,15 @@ export const lockDocument = (tenant: string, id: string): Statement<DocumentRow>
   sql<DocumentRow>`select ${shown} from documents where tenant_id = ${tenant} and id = ${id} for update`;
 
 export interface DocumentFilter {
-  corpus_id: string | undefined;
-  status: string | undefined;
+  corpus_id?: string | undefined;
+  status?: string | undefined;
 }
 
 /** Newest first; one row more than `limit` when there are more. */
 export const listDocuments = (
   db: Db,
   filter: DocumentFilter,
-  after: [string, string] | undefined,
-  skip: number,
-  limit: number,
+  { after, skip, limit }: PageFrom,
 ): Promise<DocumentRow[]> =>
   db.rows(sql<DocumentRow>`
     select ${shown} from documents

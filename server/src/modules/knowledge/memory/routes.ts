@@ -1,6 +1,6 @@
 import { Type as T } from 'typebox';
 import { chargeOperation } from '#platform/http/limits.ts';
-import { page, pageQuery, positionOf } from '#platform/http/pages.ts';
+import { pageQuery } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
 import {
   Memory,
@@ -111,19 +111,7 @@ export const memoryRoutes = [
       { additionalProperties: false },
     ),
     response: { 200: T.Array(Memory) },
-    handler: async (ctx, { query }) => {
-      const { limit = 100, skip = 0, cursor, memory_type, session_id } = query;
-      const filter = { memory_type, session_id };
-      const after = positionOf(ctx, 'memories', filter, cursor)?.[0] as string | undefined;
-      const rows = await listVisible(
-        ctx,
-        { types: memory_type === undefined ? undefined : [memory_type], session_id },
-        after,
-        skip,
-        limit,
-      );
-      return page(ctx, 'memories', filter, rows, limit, (row) => [row.id]);
-    },
+    handler: (ctx, { query }) => listVisible(ctx, query),
   }),
   route({
     method: 'GET',

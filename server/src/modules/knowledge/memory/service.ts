@@ -5,11 +5,13 @@ import type { Db } from '#platform/db/database.ts';
 import { createGatherer } from '#platform/db/gather.ts';
 import { invalid, notFound } from '#platform/errors.ts';
 import { type FactRow, fact, factRow, insertFacts } from '#platform/facts/record.ts';
+import type { PageQuery } from '#platform/http/pages.ts';
+import type { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { perApp } from '#platform/per-app.ts';
 import { authorize, isPermitted } from '#platform/permission.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
-import { viewOf } from '../../access/policy/service.ts';
+import { viewOf, visiblePage } from '../../access/policy/service.ts';
 import { analyzeDocument, countTexts, encodeSparse } from '../retrieval/service.ts';
 import { type Memory, MemoryCreate, type MemoryUpdate } from './schema.ts';
 import {
@@ -22,7 +24,6 @@ import {
   listMemories,
   lockMemories,
   lockMemory,
-  type MemoryFilter,
   type MemoryRow,
   removeMemories,
   updateMemory,
@@ -223,28 +224,19 @@ export async function getMemory(ctx: Ctx, id: string): Promise<Memory> {
 }
 
 /** Memories the caller may see, newest first: its own, or the tenant's where policy says so. */
-export async function listVisible(
+export const listVisible = (
   ctx: Ctx,
-  filter: Omit<MemoryFilter, 'owner'>,
-  after: string | undefined,
-  skip: number,
-  limit: number,
-): Promise<Memory[]> {
-  const view = await viewOf(ctx, 'memory:list');
-  const owner = view.rows === 'own' || view.rows === 'none' ? ctx.actor.identity_id : undefined;
-  if (view.rows !== 'each') return listMemories(ctx.db, { ...filter, owner }, after, skip, limit, new Date());
-  const shown: Memory[] = [];
-  let from = after;
-  // Policies look at each row: read on until the page is full or nothing is left.
-  for (;;) {
-    const rows = await listMemories(ctx.db, { ...filter, owner: undefined }, from, 0, 500, new Date());
-    shown.push(...rows.slice(0, 500).filter((row) => view.sees(targetOf(row))));
-    const last = rows[499];
-    if (shown.length > skip + limit || rows.length <= 500 || !last)
-      return shown.slice(skip, skip + limit + 1);
-    from = last.id;
-  }
-}
+  { memory_type, session_id, ...query }: PageQuery & { memory_type?: string; session_id?: string },
+): Promise<Answer> => {
+  const filter = { types: memory_type === undefined ? undefined : [memory_type], session_id };
+  return visiblePage(ctx, 'memory:list', { memory_type, session_id }, query, {
+    rows: (from) => listMemories(ctx.db, filter, from, new Date()),
+    owned: true,
+    target: targetOf,
+    position: ({ id }) => [id],
+    size: 100,
+  });
+};
 
 /** Changes a memory; its version grows. A changed text is searched by its words at once and embedded anew. */
 export async function changeMemory(ctx: Ctx, id: string, input: MemoryUpdate): Promise<Memory> {

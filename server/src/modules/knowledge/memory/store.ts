@@ -2,6 +2,7 @@ import type { VectorTypes } from '#platform/db/binary.ts';
 import { binaryArray } from '#platform/db/binary.ts';
 import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
+import type { PageFrom } from '#platform/http/pages.ts';
 import { type PreparedQuery, READ_TEXTS } from '../retrieval/service.ts';
 import type { Memory } from './schema.ts';
 
@@ -71,8 +72,6 @@ export const lockMemory = (tx: Db, id: string, now: Date): Promise<Memory | unde
     for update of m`);
 
 export interface MemoryFilter {
-  /** Undefined: of all identities. */
-  owner: string | undefined;
   types: string[] | undefined;
   session_id?: string | undefined;
 }
@@ -81,17 +80,15 @@ export interface MemoryFilter {
 export const listMemories = (
   db: Db,
   filter: MemoryFilter,
-  after: string | undefined,
-  skip: number,
-  limit: number,
+  { owner, after, skip, limit }: PageFrom,
   now: Date,
 ): Promise<Memory[]> =>
   db.rows(sql<Memory>`
     select ${shown} from memories m
     where m.tenant_id = ${db.tenant} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
-      ${filter.owner === undefined ? raw('') : sql`and m.identity_id = ${filter.owner}::uuid`}
+      ${owner === undefined ? raw('') : sql`and m.identity_id = ${owner}::uuid`}
       ${filter.session_id === undefined ? raw('') : sql`and m.session_id = ${filter.session_id}`}
-      ${after === undefined ? raw('') : sql`and m.id < ${after}::uuid`}
+      ${after === undefined ? raw('') : sql`and m.id < ${after[0]}::uuid`}
       and (${filter.types}::text[] is null or m.type = any(${filter.types}::text[]))
     order by m.id desc limit ${limit + 1} offset ${skip}`);
 
@@ -141,6 +138,8 @@ export const removeMemories = (tenant: string, ids: string[], hard: boolean, now
     : sql`update memories set deleted_at = ${now}, updated_at = ${now} where tenant_id = ${tenant} and id = any(${ids}::uuid[])`;
 
 export interface SearchFilter extends MemoryFilter {
+  /** Undefined: of all identities. */
+  owner: string | undefined;
   metadata: Record<string, unknown> | undefined;
   created_from: string | undefined;
   created_to: string | undefined;

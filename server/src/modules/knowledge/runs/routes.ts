@@ -1,5 +1,5 @@
 import { Type as T } from 'typebox';
-import { page, pageQuery, positionOf } from '#platform/http/pages.ts';
+import { pageQuery } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
 import { Run, RunCreate, RunStatus, RunWithMessages } from './schema.ts';
 import { getRun, listVisibleRuns, refuseResume, startRun } from './service.ts';
@@ -44,13 +44,7 @@ export const runRoutes = [
       { additionalProperties: false },
     ),
     response: { 200: T.Array(Run) },
-    handler: async (ctx, { query }) => {
-      const { limit = 25, session_id, status } = query;
-      const filter = { session_id, status };
-      const after = positionOf(ctx, 'runs', filter, query.cursor) as [string, string] | undefined;
-      const rows = await listVisibleRuns(ctx, filter, after, limit);
-      return page(ctx, 'runs', filter, rows, limit, (run) => [run.created_at, run.id]);
-    },
+    handler: (ctx, { query }) => listVisibleRuns(ctx, query),
   }),
   route({
     method: 'GET',

@@ -2,11 +2,13 @@ import type { App, Ctx, Target } from '#platform/context.ts';
 import { systemCtx } from '#platform/context.ts';
 import { conflict, notFound, unavailable } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
+import type { PageQuery } from '#platform/http/pages.ts';
+import type { Answer } from '#platform/http/route.ts';
 import { Stream } from '#platform/http/route.ts';
 import { openEventStream } from '#platform/http/sse.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { isPermitted } from '#platform/permission.ts';
-import { viewOf } from '../../access/policy/service.ts';
+import { visiblePage } from '../../access/policy/service.ts';
 import { conductRun, leaseMs } from './conduct.ts';
 import { runEvents } from './events.ts';
 import { runFailure } from './failures.ts';
@@ -151,27 +153,20 @@ export async function getRun(ctx: Ctx, id: string): Promise<RunWithMessages> {
   return run;
 }
 
-/** Runs the caller may see, newest first: its own, or the tenant's where policy says so. One more than `limit` when there are more. */
-export async function listVisibleRuns(
+/** Runs the caller may see, newest first: its own, or the tenant's where policy says so. */
+export const listVisibleRuns = (
   ctx: Ctx,
-  filter: Omit<RunFilter, 'owner'>,
-  after: [string, string] | undefined,
-  limit: number,
-): Promise<Run[]> {
-  const view = await viewOf(ctx, 'runs:list');
-  const owner = view.rows === 'own' || view.rows === 'none' ? ctx.actor.identity_id : undefined;
-  if (view.rows !== 'each') return listRuns(ctx.db, { ...filter, owner }, after, limit);
-  const shown: Run[] = [];
-  const size = 500;
-  // Policies look at each row: read on until the page is full or nothing is left.
-  for (let from = after; ; ) {
-    const rows = await listRuns(ctx.db, { ...filter, owner: undefined }, from, size);
-    shown.push(...rows.slice(0, size).filter((run) => view.sees(targetOf(run))));
-    const last = rows[size - 1];
-    if (shown.length > limit || rows.length <= size || !last) return shown.slice(0, limit + 1);
-    from = [last.created_at, last.id];
-  }
-}
+  { session_id, status, ...query }: PageQuery & Partial<RunFilter>,
+): Promise<Answer> => {
+  const filter = { session_id, status };
+  return visiblePage(ctx, 'runs:list', filter, query, {
+    rows: (from) => listRuns(ctx.db, filter, from),
+    owned: true,
+    target: targetOf,
+    position: (run) => [run.created_at, run.id],
+    size: 25,
+  });
+};
 
 /** Marks runs whose process is gone as failed. */
 export async function endAllLostRuns(app: App): Promise<void> {

@@ -1,5 +1,6 @@
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
+import type { PageFrom } from '#platform/http/pages.ts';
 import type { Citation, Run, RunMessage, RunWithMessages } from './schema.ts';
 
 /** A run as it begins. */
@@ -77,25 +78,23 @@ export async function listHistory(db: Db, run: NewRun, limit: number): Promise<P
 }
 
 export interface RunFilter {
-  owner: string | undefined;
-  session_id: string | undefined;
-  status: string | undefined;
+  session_id?: string | undefined;
+  status?: string | undefined;
 }
 
-/** Runs, newest first; one more than `limit` when there are more. */
+/** Newest first; one row more than `limit` when there are more. */
 export const listRuns = (
   db: Db,
   filter: RunFilter,
-  after: [string, string] | undefined,
-  limit: number,
+  { owner, after, skip, limit }: PageFrom,
 ): Promise<Run[]> =>
   db.rows(sql<Run>`
     select id, session_id, corpus_id, identity_id, status, model, error_code, request_id, created_at, completed_at from runs
-    where tenant_id = ${db.tenant} and (${filter.owner}::uuid is null or identity_id = ${filter.owner}::uuid)
+    where tenant_id = ${db.tenant} and (${owner}::uuid is null or identity_id = ${owner}::uuid)
       and (${filter.session_id}::text is null or session_id = ${filter.session_id}::text)
       and (${filter.status}::text is null or status = ${filter.status}::text)
       and (${after?.[0]}::timestamptz is null or (created_at, id) < (${after?.[0]}::timestamptz, ${after?.[1]}::uuid))
-    order by created_at desc, id desc limit ${limit + 1}`);
+    order by created_at desc, id desc limit ${limit + 1} offset ${skip}`);
 
 export async function findRun(db: Db, id: string): Promise<RunWithMessages | undefined> {
   const [runs, messages] = await db.batch([
