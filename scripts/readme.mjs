@@ -1,21 +1,41 @@
-// Runs the commands of the README's tour as a newcomer pastes them, on a server of their own, and compares what they
-// print with what the README says. `…` in the README stands for anything.
+// Runs the commands of the README and of the guides as a newcomer pastes them, each document on a server of its own, and
+// compares what they print with what the document says.
+//   node scripts/readme.mjs [document ...]
+// A `bash` block is run; a `json` or `text` block right after it is what it prints, `…` standing for anything. An `env`
+// block holds settings that the server of the document starts with.
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-const file = process.argv[2] ?? join(root, 'README.md');
+const guides = join(root, 'docs', 'guides');
+const documents =
+  process.argv.length > 2 ? process.argv.slice(2) : [join(root, 'README.md'), ...guidesIn(guides)];
+
+function guidesIn(folder) {
+  if (!existsSync(folder)) return [];
+  const names = readdirSync(folder).filter((name) => name.endsWith('.md'));
+  return names.sort().map((name) => join(folder, name));
+}
+
+const blocksOf = (markdown) =>
+  [...markdown.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, language, text]) => ({ language, text }));
+
+/** Settings of `env` blocks: lines NAME=value. */
+const settingsOf = (blocks) =>
+  Object.fromEntries(
+    blocks
+      .filter(({ language }) => language === 'env')
+      .flatMap(({ text }) =>
+        [...text.matchAll(/^([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value]),
+      ),
+  );
 
 /** Each `bash` block with the block that follows it: what to run, and what it prints. */
-function stepsOf(markdown) {
-  const blocks = [...markdown.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, language, text]) => ({
-    language,
-    text,
-  }));
+function stepsOf(blocks) {
   return blocks.flatMap(({ language, text }, i) => {
     if (language !== 'bash') return [];
     const next = blocks[i + 1];
@@ -41,60 +61,88 @@ const freePort = () =>
     });
   });
 
-const directory = mkdtempSync(join(tmpdir(), 'manushya-readme-'));
-const port = await freePort();
-const began = Date.now();
-const server = spawn(process.execPath, [join(root, 'scripts/start.mjs')], {
-  cwd: root,
-  env: { ...process.env, DATA_DIR: directory, PORT: String(port), DATABASE_URL: '', REDIS_URL: '' },
-  stdio: ['ignore', 'pipe', 'inherit'],
-});
-let said = '';
-server.stdout.on('data', (bytes) => {
-  said += bytes;
-});
-
-async function key() {
+/** Starts a server with these settings, on a free port and an empty directory. */
+async function startServer(settings) {
+  const directory = mkdtempSync(join(tmpdir(), 'manushya-readme-'));
+  const port = await freePort();
+  const began = Date.now();
+  const child = spawn(process.execPath, [join(root, 'scripts/start.mjs')], {
+    cwd: root,
+    env: {
+      ...process.env,
+      ...settings,
+      DATA_DIR: directory,
+      PORT: String(port),
+      DATABASE_URL: '',
+      REDIS_URL: '',
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let said = '';
+  child.stdout.on('data', (bytes) => {
+    said += bytes;
+  });
+  const stop = async () => {
+    child.kill('SIGTERM');
+    if (child.exitCode === null) await new Promise((resolve) => child.once('exit', resolve));
+    rmSync(directory, { recursive: true, force: true });
+  };
   for (;;) {
     const found = /Admin API key +(mk_\S+)/.exec(said);
-    if (found) return found[1];
-    if (server.exitCode !== null || Date.now() - began > 90_000)
+    const ms = Date.now() - began;
+    if (found) return { apiKey: found[1], port, directory, ms, stop };
+    if (child.exitCode !== null || ms > 90_000) {
+      await stop();
       throw new Error(`the server did not start:\n${said}`);
+    }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
 
+/** Runs one document; answers how many of its commands did what it says. */
+async function runDocument(file) {
+  const name = relative(root, file);
+  const blocks = blocksOf(readFileSync(file, 'utf8'));
+  const steps = stepsOf(blocks);
+  if (steps.length === 0) throw new Error(`${name} has no commands`);
+  const server = await startServer(settingsOf(blocks));
+  let failed = 0;
+  try {
+    const mark = `=== ${Math.random()}`;
+    // One shell for all, so that what one block exports the next one has.
+    const script = steps
+      .map(
+        ({ run }) => `${run.replaceAll('localhost:8000', `localhost:${server.port}`)}\necho; echo '${mark}'`,
+      )
+      .join('\n');
+    const shell = spawnSync('bash', ['-c', script], {
+      encoding: 'utf8',
+      timeout: 120_000,
+      cwd: root,
+      env: { ...process.env, API_KEY: server.apiKey, DATA_DIR: server.directory },
+    });
+    const outputs = shell.stdout.split(mark);
+    for (const [i, { run, prints }] of steps.entries()) {
+      const output = (outputs[i] ?? '').trim();
+      // A command that was never reached has not passed, whatever it was to print.
+      if (i < outputs.length - 1 && (prints === undefined || patternOf(prints).test(output))) continue;
+      failed += 1;
+      console.log(`\n${name} SAYS\n${run}prints\n${prints}\nBUT IT PRINTS\n${output}\n${shell.stderr}`);
+    }
+  } finally {
+    await server.stop();
+  }
+  const seconds = (server.ms / 1000).toFixed(1);
+  console.log(`${name}: ${steps.length - failed} of ${steps.length}, server ready after ${seconds} s`);
+  return { passed: steps.length - failed, failed };
+}
+
 let passed = 0;
 let failed = 0;
-try {
-  const apiKey = await key();
-  console.log(`ready after ${((Date.now() - began) / 1000).toFixed(1)} s`);
-  const steps = stepsOf(readFileSync(file, 'utf8'));
-  const mark = `=== ${Math.random()}`;
-  // One shell for all, so that what one block exports the next one has.
-  const script = steps
-    .map(({ run }) => `${run.replaceAll('localhost:8000', `localhost:${port}`)}\necho; echo '${mark}'`)
-    .join('\n');
-  const shell = spawnSync('bash', ['-c', script], {
-    encoding: 'utf8',
-    timeout: 60_000,
-    env: { ...process.env, API_KEY: apiKey },
-  });
-  const outputs = shell.stdout.split(mark);
-  for (const [i, { run, prints }] of steps.entries()) {
-    const output = (outputs[i] ?? '').trim();
-    if (prints === undefined || patternOf(prints).test(output)) {
-      passed += 1;
-      continue;
-    }
-    failed += 1;
-    console.log(`\nTHE README SAYS\n${run}prints\n${prints}\nBUT IT PRINTS\n${output}\n${shell.stderr}`);
-  }
-  if (steps.length === 0) throw new Error('the README has no commands');
-} finally {
-  server.kill('SIGTERM');
-  await new Promise((resolve) => server.once('exit', resolve));
-  rmSync(directory, { recursive: true, force: true });
+for (const file of documents) {
+  const counts = await runDocument(file);
+  passed += counts.passed;
+  failed += counts.failed;
 }
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed ? 1 : 0);
