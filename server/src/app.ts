@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import { authenticateKey } from '#modules/access/api-keys/service.ts';
 import { identityRoutes } from '#modules/access/identity/routes.ts';
+import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
 import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionRoutes } from '#modules/access/sessions/routes.ts';
@@ -29,6 +30,7 @@ import { buildServer } from '#platform/http/server.ts';
 import { type Schedule, startSchedules } from '#platform/jobs/schedule.ts';
 import { type JobDefinition, type JobQueue, openJobs } from '#platform/jobs/worker.ts';
 import type { Log } from '#platform/log.ts';
+import { openMailer } from '#platform/mail.ts';
 import { createMetrics } from '#platform/metrics.ts';
 import { openModels } from '#platform/models/models.ts';
 import { openShared } from '#platform/shared.ts';
@@ -46,10 +48,15 @@ export const routes: Route[] = [
 ];
 
 /** Every kind of background work, and which facts it follows from. */
-export const jobsOf = (config: Config): JobDefinition[] => [...memoryJobs, ...documentJobs(config)];
+export const jobsOf = (config: Config): JobDefinition[] => [
+  ...mailJobs,
+  ...memoryJobs,
+  ...documentJobs(config),
+];
 
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [
+  ...mailSchedules,
   ...memorySchedules,
   ...documentSchedules,
   ...runSchedules,
@@ -101,6 +108,7 @@ export async function openApp(
       database,
       shared: openShared(config.REDIS_URL, config.DATABASE_URL !== undefined, log),
       models: openModels(config),
+      mail: openMailer(config, log),
       vectorTypes: await vectorTypes(database.operator),
       nudgeRelay: () => {},
       enqueue: async () => {},
@@ -110,6 +118,7 @@ export async function openApp(
     const close = async () => {
       await flushDenials(app);
       await app.models.close();
+      app.mail?.close();
       await app.shared.close();
       await database.close();
     };

@@ -167,6 +167,11 @@ export const settings = {
   RUN_DISCONNECT_GRACE_MS: integer(10_000, 0, 600_000, 'how long a run goes on after its client left'),
   DEBUG_EVENTS: boolean(false, 'adds debug.retrieval events to runs'),
   INGEST_MAX_CONCURRENCY: integer(4, 1, 64, 'documents worked on at once'),
+  SMTP_URL: url(
+    ['smtp://', 'smtps://'],
+    'server that sends mails, with user and password inside; unset: files under DATA_DIR/outbox in development, none in production',
+  ),
+  MAIL_FROM: text('Manushya <manushya@localhost>', 'sender of mails'),
   RELAY_POLL_MS: integer(500, 10, 60_000, 'how often the relay looks for facts nobody told it of'),
   SHUTDOWN_GRACE_MS: integer(10_000, 0, 600_000, 'time for requests and jobs to end at shutdown'),
   LEGACY_ROUTES_ENABLED: boolean(true, 'serve the unversioned aliases at all'),

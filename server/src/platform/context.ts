@@ -5,6 +5,7 @@ import type { Db } from './db/database.ts';
 import type { Database } from './db/open.ts';
 import type { JobPayload } from './jobs/worker.ts';
 import type { Log } from './log.ts';
+import type { Mailer } from './mail.ts';
 import type { Metrics } from './metrics.ts';
 import type { Models } from './models/models.ts';
 import type { Shared } from './shared.ts';
@@ -18,6 +19,8 @@ export interface App {
   database: Database;
   shared: Shared;
   models: Models;
+  /** Undefined where mails can not leave. */
+  mail: Mailer | undefined;
   vectorTypes: VectorTypes;
   /** Tells the relay of this process, if there is one, that facts were committed. */
   nudgeRelay: () => void;

@@ -121,6 +121,15 @@ export interface Tables {
     created_at: string;
     updated_at: string;
   };
+  mails: {
+    tenant_id: string;
+    id: string;
+    kind: string;
+    sealed: Buffer | null;
+    status: string;
+    failure_reason: string | null;
+    created_at: string;
+  };
   memories: {
     tenant_id: string;
     id: string;

@@ -52,13 +52,12 @@ export function prepareApiKey(ctx: Ctx, input: KeyInput, now: Date) {
 
 /** Revokes a key for all processes. @returns false when there was no active key with this id */
 export async function revokeApiKey(ctx: Ctx, id: string): Promise<boolean> {
-  const revoked = await ctx.db.transaction(async (tx) => {
+  return ctx.db.transaction(async (tx) => {
     const row = await tx.one(revokeApiKeyRow(ctx.tenant, id, new Date()));
     if (row) await tx.run(fact(ctx, { type: 'api_key.revoked', resource_type: 'api_key', resource_id: id }));
+    tx.afterCommit(() => ctx.app.shared.invalidate('api_key', `${ctx.tenant}/${id}`));
     return row !== undefined;
   });
-  ctx.app.shared.invalidate('api_key', `${ctx.tenant}/${id}`);
-  return revoked;
 }
 
 /** The id of a key, given as such, as it stands inside the key's text, or as the whole key. */

@@ -3,10 +3,11 @@ import { createCache } from '#platform/cache.ts';
 import type { App, Authenticated, Ctx } from '#platform/context.ts';
 import { hmac } from '#platform/crypto.ts';
 import type { Statement } from '#platform/db/sql.ts';
+import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { perApp } from '#platform/per-app.ts';
 import { activeIdentity, type Identity } from '../identity/service.ts';
-import { findSession, insertSession, type SessionState } from './store.ts';
+import { findSession, insertSession, revokeSessionRows, type SessionState } from './store.ts';
 import { signAccessToken, verifyAccessToken } from './tokens.ts';
 
 export { loadSigningKeys } from './tokens.ts';
@@ -80,4 +81,27 @@ export async function authenticateToken(app: App, token: string): Promise<Authen
       session_id: claims.session,
     },
   };
+}
+
+/**
+ * Ends all sessions of an identity, or all but one, for every process; `ctx.db` may be a transaction.
+ * @returns how many ended
+ */
+export async function revokeSessions(ctx: Ctx, identityId: string, keep?: string): Promise<number> {
+  return ctx.db.transaction(async (tx) => {
+    const ended = await tx.rows(revokeSessionRows(ctx.tenant, identityId, keep, new Date()));
+    await tx.batch(
+      ended.map(({ id }) =>
+        fact(ctx, {
+          type: 'session.revoked',
+          resource_type: 'session',
+          resource_id: id,
+          data: { identity_id: identityId },
+        }),
+      ),
+    );
+    for (const { id } of ended)
+      tx.afterCommit(() => ctx.app.shared.invalidate('session', `${ctx.tenant}/${id}`));
+    return ended.length;
+  });
 }

@@ -46,3 +46,14 @@ export interface SessionState {
 export const findSession = (db: Db, id: string): Promise<SessionState | undefined> =>
   db.one(sql<SessionState>`
     select identity_id, is_active, expires_at from sessions where tenant_id = ${db.tenant} and id = ${id}`);
+
+/** Ends the sessions of an identity, except one where it is given; answers those that ended by this. */
+export const revokeSessionRows = (
+  tenant: string,
+  identityId: string,
+  keep: string | undefined,
+  now: Date,
+): Statement<{ id: string }> => sql<{ id: string }>`
+  update sessions set is_active = false, updated_at = ${now}
+  where tenant_id = ${tenant} and identity_id = ${identityId} and is_active and (${keep}::uuid is null or id <> ${keep}::uuid)
+  returning id`;
