@@ -1,11 +1,14 @@
 import type { FastifyInstance } from 'fastify';
 import { authenticateKey } from '#modules/access/api-keys/service.ts';
+import { delegationSchedules } from '#modules/access/delegations/jobs.ts';
+import { delegationRoutes } from '#modules/access/delegations/routes.ts';
+import { authenticateToken } from '#modules/access/delegations/service.ts';
 import { identityRoutes } from '#modules/access/identity/routes.ts';
 import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
 import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionRoutes } from '#modules/access/sessions/routes.ts';
-import { authenticateToken, loadSigningKeys } from '#modules/access/sessions/service.ts';
+import { loadSigningKeys } from '#modules/access/sessions/service.ts';
 import { planOf, tenantOf } from '#modules/access/tenants/service.ts';
 import { corpusRoutes } from '#modules/knowledge/corpora/routes.ts';
 import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jobs.ts';
@@ -39,6 +42,7 @@ import { openShared } from '#platform/shared.ts';
 export const routes: Route[] = [
   ...registrationRoutes,
   ...identityRoutes,
+  ...delegationRoutes,
   ...sessionRoutes,
   ...memoryRoutes,
   ...corpusRoutes,
@@ -56,6 +60,7 @@ export const jobsOf = (config: Config): JobDefinition[] => [
 
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [
+  ...delegationSchedules,
   ...mailSchedules,
   ...memorySchedules,
   ...documentSchedules,

@@ -66,6 +66,14 @@ const resources: Record<string, Resource> = {
     look: (id) => `/v1/identity/${id}`,
     absent: uuidv7,
   },
+  grant_id: {
+    make: async (owner) => {
+      const agent = await newMember(owner, 'agent');
+      return succeeded(await owner.call('POST', `/v1/identity/${agent.id}/delegate`)).body.grant_id;
+    },
+    look: (id) => `/v1/delegations/${id}`,
+    absent: uuidv7,
+  },
   corpus_id: {
     make: async (owner) =>
       succeeded(await owner.call('POST', '/v1/corpora', { name: `Corpus ${++made}` })).body.data.id,
@@ -109,6 +117,10 @@ const bodies: Record<
   'POST /v1/memory/search': async () => ({ query: 'walnut' }),
   'POST /v1/memory/bulk-delete': async () => ({ memory_ids: [] }),
   'POST /v1/identity/': async () => ({ external_id: `somebody-${++made}`, role: 'user' }),
+  'PUT /v1/identity/me': async () => ({ name: 'Somebody' }),
+  'PUT /v1/identity/:identity_id': async () => ({ name: 'Somebody' }),
+  'POST /v1/identity/bulk-delete': async () => ({ identity_ids: [] }),
+  'POST /v1/identity/:identity_id/delegate': async () => ({}),
   'POST /v1/corpora': async () => ({ name: 'Another' }),
   'POST /v1/documents/text': async (own) => ({ corpus_id: await own('corpus_id'), text: 'Some words.' }),
   'POST /v1/documents/:document_id/reindex': async () => ({}),
@@ -125,12 +137,21 @@ const fieldNames: Record<string, string | null> = {
   'POST /v1/corpora id': 'corpus_id',
   'POST /v1/memory/bulk-delete memory_ids': 'memory_id',
   'POST /v1/identity/ external_id': null,
+  'POST /v1/identity/ owner_id': 'identity_id',
+  'PUT /v1/identity/me external_id': null,
+  'PUT /v1/identity/me owner_id': 'identity_id',
+  'PUT /v1/identity/:identity_id external_id': null,
+  'PUT /v1/identity/:identity_id owner_id': 'identity_id',
+  'POST /v1/identity/bulk-delete identity_ids': 'identity_id',
+  'GET /v1/delegations agent_id': 'identity_id',
+  'GET /v1/delegations subject_id': 'identity_id',
 };
 
 /** What each list is a list of. */
 const lists: Record<string, string> = {
   '/v1/memory/': 'memory_id',
   '/v1/identity/': 'identity_id',
+  '/v1/delegations': 'grant_id',
   '/v1/corpora': 'corpus_id',
   '/v1/documents': 'document_id',
   '/v1/runs': 'run_id',
@@ -231,7 +252,10 @@ describe('another tenant’s ids', () => {
 
   for (const route of routes) {
     // Forms have a test of their own below.
-    const inBody = route.consumes ? [] : fieldsOf(route.body).map((field) => ({ field, in: 'body' }));
+    const inBody =
+      route.consumes === 'multipart/form-data'
+        ? []
+        : fieldsOf(route.body).map((field) => ({ field, in: 'body' }));
     const inQuery = fieldsOf(route.query).map((field) => ({ field, in: 'query' }));
     for (const place of [...inBody, ...inQuery].filter(({ field }) => /^id$|_ids?$/.test(field))) {
       const { field } = place;
@@ -316,7 +340,7 @@ describe('another tenant’s ids', () => {
     assert.deepEqual(comparable(await upload(hers), hers), wanted);
     assert.deepEqual((await ann.call('GET', `/v1/documents?corpus_id=${hers}`)).body.data, []);
     assert.equal((await upload(await resources.corpus_id!.make(bob))).status, 202);
-    for (const { path } of routes.filter(({ consumes }) => consumes))
+    for (const { path } of routes.filter(({ consumes }) => consumes === 'multipart/form-data'))
       assert.equal(path, '/v1/documents', `${path}: add an upload like this one`);
   });
 

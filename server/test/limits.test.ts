@@ -30,6 +30,7 @@ const publicRoutes = [
   'GET /metrics',
   'GET /v1/health',
   'POST /v1/identity/',
+  'POST /v1/oauth/token',
 ];
 
 describe('who may call', () => {

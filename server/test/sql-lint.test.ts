@@ -16,6 +16,7 @@ interface Written {
 
 /** Statements that look at all tenants; they run as the operator. Everything else names its tenant. */
 const operatorStatements = [
+  'src/modules/access/delegations/store.ts#pruneGrants',
   'src/modules/access/api-keys/store.ts#findKeyTenant',
   'src/modules/access/mails/store.ts#listUnsent',
   'src/modules/access/tenants/store.ts#listAllTenants',

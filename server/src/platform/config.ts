@@ -123,6 +123,12 @@ export const settings = {
     'address clients use; issuer of tokens; unset: http://localhost:PORT',
   ),
   ACCESS_TOKEN_TTL_S: integer(900, 30, 86_400, 'life of an access token'),
+  DELEGATION_TTL_MAX_S: integer(
+    3_600,
+    10,
+    86_400,
+    'longest life of a token by which an agent acts for somebody',
+  ),
   SESSION_TTL_DAYS: integer(30, 1, 365, 'life of a session'),
   OPEN_REGISTRATION: decided(
     'POST /v1/identity/ without a credential makes a new tenant; unset: on in development, off in production',

@@ -43,6 +43,20 @@ export interface Tables {
     created_at: string;
     updated_at: string;
   };
+  delegations: {
+    tenant_id: string;
+    id: string;
+    subject_id: string;
+    agent_id: string;
+    parent_id: string | null;
+    session_id: string | null;
+    api_key_id: string | null;
+    scopes: unknown;
+    reason: string | null;
+    expires_at: string;
+    revoked_at: string | null;
+    created_at: string;
+  };
   documents: {
     tenant_id: string;
     id: string;
@@ -120,6 +134,7 @@ export interface Tables {
     is_active: boolean;
     created_at: string;
     updated_at: string;
+    owner_id: string | null;
   };
   mails: {
     tenant_id: string;

@@ -23,6 +23,7 @@ const operationLimits: Record<string, number> = {
   'memory:search': 2_000,
   'identity:create': 100,
   'policy:test': 500,
+  'oauth:token': 1_000,
   'webhook:create': 50,
 };
 

@@ -16,6 +16,7 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** `own`: the route has its own bulkhead and is not counted against MAX_IN_FLIGHT. */
     admission?: 'own';
+    errors?: 'oauth';
     measure?: (status: number, seconds: number) => void;
   }
 }
@@ -33,6 +34,7 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
     bodyLimit: route.bodyLimit ?? app.config.BODY_LIMIT_BYTES,
     config: {
       measure: measureOf(app, route),
+      ...(route.errors ? { errors: route.errors } : {}),
       ...(route.routeClass === 'run' || route.tag === 'operations' ? { admission: 'own' as const } : {}),
     },
     // An upload is read by its handler; its schema is for the contract.

@@ -62,6 +62,8 @@ interface Common<P, Q, B> {
   cost?: number;
   /** False for writes that only read, and for streams; `manual` where the handler itself calls `idempotently`. */
   idempotent?: false | 'manual';
+  /** Errors in the form of OAuth 2.0 (RFC 6749, section 5.2), whose clients read no other. */
+  errors?: 'oauth';
   /** Also served without `/v1`, as a deprecated alias. */
   legacy?: true;
   /** Not part of the published contract. */

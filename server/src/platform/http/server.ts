@@ -197,17 +197,50 @@ function sendError(app: App, error: FastifyError, request: FastifyRequest, reply
   }
   // Addresses that can not be decoded are refused before any hook has run.
   reply.raw.setHeader('x-request-id', request.id);
+  const asOauth = request.routeOptions?.config?.errors === 'oauth';
   reply
-    .code(shown.status)
+    // OAuth knows one status for whatever is wrong with a request.
+    .code(asOauth && shown.status === 422 ? 400 : shown.status)
     .headers(shown.headers)
     .type('application/json; charset=utf-8')
     .serializer((body: unknown) => JSON.stringify(body))
     .send({
-      error: {
-        code: shown.code,
-        message: shown.message,
-        ...(shown.details ? { details: shown.details } : {}),
-      },
+      ...(asOauth
+        ? oauthError(shown)
+        : {
+            error: {
+              code: shown.code,
+              message: shown.message,
+              ...(shown.details ? { details: shown.details } : {}),
+            },
+          }),
       meta: { request_id: request.id, api_version: 'v1' },
     });
+}
+
+const oauthCodes = new Set([
+  'invalid_request',
+  'invalid_client',
+  'invalid_grant',
+  'invalid_scope',
+  'invalid_target',
+  'unauthorized_client',
+  'unsupported_grant_type',
+  'access_denied',
+]);
+
+/** RFC 6749, section 5.2; what has no code there is told by its status. */
+function oauthError({ code, status, message }: ApiError): { error: string; error_description: string } {
+  const known = code.toLowerCase();
+  const byStatus =
+    status === 401
+      ? 'invalid_client'
+      : status === 403
+        ? 'access_denied'
+        : status === 429 || status === 503
+          ? 'temporarily_unavailable'
+          : status >= 500
+            ? 'server_error'
+            : 'invalid_request';
+  return { error: oauthCodes.has(known) ? known : byStatus, error_description: message };
 }

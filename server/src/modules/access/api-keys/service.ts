@@ -76,17 +76,22 @@ export const tenantOfKey = async (app: App, id: string): Promise<string | undefi
 
 const cacheOf = perApp((app) => createCache<ApiKeyRow | undefined>(app.shared, 'api_key', 50_000));
 
+/** The key, when it is there, not revoked and not expired. May be as old as the shared cache allows. */
+export async function activeKey(app: App, tenant: string, id: string): Promise<ApiKeyRow | undefined> {
+  const cache = cacheOf(app);
+  const name = `${tenant}/${id}`;
+  const key = cache.peek(name) ?? (await cache.get(name, () => findApiKey(app.database.tenant(tenant), id)));
+  if (!key?.is_active || (key.expires_at !== null && Date.parse(key.expires_at) <= Date.now()))
+    return undefined;
+  return key;
+}
+
 /** The actor behind an API key: key and identity must both hold now. A key acts as its identity, narrowed by its scopes. */
 export async function authenticateKey(app: App, text: string): Promise<Authenticated | undefined> {
   const parts = parseKeyText(text);
   if (!parts) return undefined;
-  const cache = cacheOf(app);
-  const name = `${parts.tenant}/${parts.id}`;
-  const key =
-    cache.peek(name) ??
-    (await cache.get(name, () => findApiKey(app.database.tenant(parts.tenant), parts.id)));
-  if (!key?.is_active || !sameBytes(hmac(app.keys.credential, text), key.secret_hash)) return undefined;
-  if (key.expires_at !== null && Date.parse(key.expires_at) <= Date.now()) return undefined;
+  const key = await activeKey(app, parts.tenant, parts.id);
+  if (!key || !sameBytes(hmac(app.keys.credential, text), key.secret_hash)) return undefined;
   const identity = await activeIdentity(app, parts.tenant, key.identity_id);
   if (!identity) return undefined;
   return {

@@ -1,59 +1,101 @@
 import { Type as T } from 'typebox';
 import { notFound } from '#platform/errors.ts';
-import { page, pageQuery, positionOf } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
-import { Identity, IdentityParams } from './schema.ts';
-import { getIdentity } from './service.ts';
-import { findIdentity, listIdentities } from './store.ts';
+import { changeIdentity } from './change.ts';
+import { bulkDelete, removeIdentity } from './remove.ts';
+import {
+  Identity,
+  IdentityBulkDelete,
+  IdentityBulkDeleted,
+  IdentityList,
+  IdentityParams,
+  IdentityUpdate,
+  Myself,
+} from './schema.ts';
+import { getIdentity, getMyself, listVisibleIdentities } from './service.ts';
+
+const tag = 'identity';
 
 export const identityRoutes = [
   route({
     method: 'GET',
     path: '/v1/identity/me',
     name: 'get_current_identity',
-    summary: 'The identity behind the credential',
-    tag: 'identity',
+    summary: 'The identity behind the credential, and who acts for it',
+    tag,
     permission: 'identity:read',
+    response: { 200: Myself },
+    handler: (ctx) => getMyself(ctx),
+  }),
+  route({
+    method: 'PUT',
+    path: '/v1/identity/me',
+    name: 'update_current_identity',
+    summary: 'Change the identity behind the credential',
+    tag,
+    permission: 'identity:update',
+    body: IdentityUpdate,
     response: { 200: Identity },
-    handler: async (ctx) => {
-      const identity = ctx.actor.identity_id ? await findIdentity(ctx.db, ctx.actor.identity_id) : undefined;
-      if (!identity) throw notFound('Identity');
-      return identity;
+    handler: async (ctx, { body }) => {
+      if (!ctx.actor.identity_id) throw notFound('Identity');
+      return changeIdentity(ctx, ctx.actor.identity_id, body);
     },
+  }),
+  route({
+    method: 'POST',
+    path: '/v1/identity/bulk-delete',
+    name: 'bulk_delete_identities',
+    summary: 'Delete many identities',
+    tag,
+    permission: 'identity:delete',
+    body: IdentityBulkDelete,
+    response: { 200: IdentityBulkDeleted },
+    handler: (ctx, { body }) => bulkDelete(ctx, body),
   }),
   route({
     method: 'GET',
     path: '/v1/identity/:identity_id',
     name: 'get_identity',
     summary: 'One identity',
-    tag: 'identity',
+    tag,
     permission: 'identity:read',
     params: IdentityParams,
     response: { 200: Identity },
-    handler: async (ctx, { params }) => getIdentity(ctx, params.identity_id),
+    handler: (ctx, { params }) => getIdentity(ctx, params.identity_id),
+  }),
+  route({
+    method: 'PUT',
+    path: '/v1/identity/:identity_id',
+    name: 'update_identity',
+    summary: 'Change an identity',
+    tag,
+    permission: 'identity:update',
+    params: IdentityParams,
+    body: IdentityUpdate,
+    response: { 200: Identity },
+    handler: (ctx, { params, body }) => changeIdentity(ctx, params.identity_id, body),
+  }),
+  route({
+    method: 'DELETE',
+    path: '/v1/identity/:identity_id',
+    name: 'delete_identity',
+    summary: 'Delete an identity: it stops working at once; hard_delete removes it and what it remembered',
+    tag,
+    permission: 'identity:delete',
+    params: IdentityParams,
+    query: T.Object({ hard_delete: T.Optional(T.Boolean()) }, { additionalProperties: false }),
+    response: { 200: T.Object({ message: T.String() }) },
+    handler: (ctx, { params, query }) => removeIdentity(ctx, params.identity_id, query.hard_delete ?? false),
   }),
   route({
     method: 'GET',
     path: '/v1/identity/',
     name: 'list_identities',
-    summary: 'Identities of the tenant, newest first',
-    tag: 'identity',
+    summary: 'Identities the caller may see, newest first',
+    tag,
     permission: 'identity:list',
-    query: T.Object(
-      {
-        ...pageQuery(100, 1_000),
-        role: T.Optional(T.String({ maxLength: 100 })),
-        is_active: T.Optional(T.Boolean({ description: 'Default: active ones' })),
-      },
-      { additionalProperties: false },
-    ),
+    query: IdentityList,
     response: { 200: T.Array(Identity) },
-    handler: async (ctx, { query }) => {
-      const { limit = 100, skip = 0, cursor } = query;
-      const filter = { role: query.role, is_active: query.is_active ?? true };
-      const after = positionOf(ctx, 'identities', filter, cursor) as [string, string] | undefined;
-      const rows = await listIdentities(ctx.db, filter, after, skip, limit);
-      return page(ctx, 'identities', filter, rows, limit, (row) => [row.created_at, row.id]);
-    },
+    handler: (ctx, { query }) => listVisibleIdentities(ctx, query),
   }),
 ];

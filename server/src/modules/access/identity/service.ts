@@ -1,15 +1,17 @@
 import { createCache } from '#platform/cache.ts';
-import type { App, Ctx } from '#platform/context.ts';
-import { notFound } from '#platform/errors.ts';
+import type { App, Ctx, Target } from '#platform/context.ts';
+import { invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
+import type { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { perApp } from '#platform/per-app.ts';
-import { authorize } from '#platform/permission.ts';
-import type { Identity, IdentityCreate } from './schema.ts';
-import { findByExternalId, findIdentity, insertIdentity } from './store.ts';
+import { isPermitted } from '#platform/permission.ts';
+import { visiblePage } from '../policy/service.ts';
+import type { Identity, IdentityCreate, IdentityList, Myself } from './schema.ts';
+import { findByExternalId, findIdentity, insertIdentity, listIdentities } from './store.ts';
 
-export { Identity, IdentityCreate, IdentityCreated, rolePattern } from './schema.ts';
-export { insertIdentity } from './store.ts';
+export { Identity, IdentityCreate, IdentityCreated, IdentityParams, rolePattern } from './schema.ts';
+export { findIdentity, insertIdentity } from './store.ts';
 
 const cacheOf = perApp((app) => createCache<Identity | undefined>(app.shared, 'identity', 50_000));
 
@@ -22,6 +24,13 @@ export async function activeIdentity(app: App, tenant: string, id: string): Prom
   return identity?.is_active ? identity : undefined;
 }
 
+/** An identity as policies see it: an agent belongs to its owner. */
+export const targetOf = ({ id, owner_id, role }: Pick<Identity, 'id' | 'owner_id' | 'role'>): Target => ({
+  id,
+  role,
+  ...(owner_id === null ? {} : { owner: owner_id }),
+});
+
 /** A new identity as a row; nothing is stored yet. */
 export function newIdentity(tenant: string, input: IdentityCreate, now: Date): Identity {
   const at = now.toISOString();
@@ -32,6 +41,7 @@ export function newIdentity(tenant: string, input: IdentityCreate, now: Date): I
     name: input.name ?? null,
     description: input.description ?? null,
     claims: input.claims ?? {},
+    owner_id: input.owner_id ?? null,
     is_active: input.is_active ?? true,
     created_at: at,
     updated_at: at,
@@ -39,13 +49,57 @@ export function newIdentity(tenant: string, input: IdentityCreate, now: Date): I
   };
 }
 
-/** @throws ApiError 404, also for what another tenant has */
+/** @throws ApiError 422 for an owner that is no identity of the tenant */
+export async function checkOwner(ctx: Ctx, ownerId: string | null | undefined): Promise<void> {
+  if (ownerId == null) return;
+  if (!isUuid(ownerId) || !(await findIdentity(ctx.db, ownerId)))
+    throw invalid([{ path: '/owner_id', message: 'is not an identity of your tenant' }]);
+}
+
+/** @throws ApiError 404 also for one that the caller may not see */
 export async function getIdentity(ctx: Ctx, id: string): Promise<Identity> {
   const identity = isUuid(id) ? await findIdentity(ctx.db, id) : undefined;
-  if (!identity) throw notFound('Identity');
-  await authorize(ctx, 'identity:read', { id: identity.id, owner: identity.id, role: identity.role });
+  if (!identity || !(await isPermitted(ctx, 'identity:read', targetOf(identity)))) throw notFound('Identity');
   return identity;
 }
+
+/** The identity behind the credential, and who acts for it. @throws ApiError 404 for a credential without one */
+export async function getMyself(ctx: Ctx): Promise<Myself> {
+  const { identity_id, delegation } = ctx.actor;
+  const identity = identity_id ? await findIdentity(ctx.db, identity_id) : undefined;
+  if (!identity) throw notFound('Identity');
+  if (!delegation) return identity;
+  const { grant_id, scopes, agents } = delegation;
+  return {
+    ...identity,
+    delegation: {
+      grant_id,
+      agents: agents.map(({ identity_id: id, external_id, role }) => ({ id, external_id, role })),
+      scopes,
+    },
+  };
+}
+
+/** Identities the caller may see, newest first: all of the tenant, or itself and the agents that belong to it. */
+export const listVisibleIdentities = (
+  ctx: Ctx,
+  { role, is_active = true, ...query }: IdentityList,
+): Promise<Answer> => {
+  const filter = { role, is_active };
+  return visiblePage(ctx, 'identity:list', filter, query, {
+    rows: (from) => listIdentities(ctx.db, filter, from),
+    owned: true,
+    target: targetOf,
+    position: (row) => [row.created_at, row.id],
+    size: 100,
+  });
+};
+
+/** Tells all processes that identities changed, once they have. */
+export const identitiesChanged = (ctx: Ctx, ids: string[]): void =>
+  ctx.db.afterCommit(() => {
+    for (const id of ids) ctx.app.shared.invalidate('identity', `${ctx.tenant}/${id}`);
+  });
 
 /** The identity with this external id, made when it is not there. For the command line and seeds. */
 export async function ensureIdentity(ctx: Ctx, externalId: string, role: string): Promise<Identity> {

@@ -1,36 +1,46 @@
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
+import type { PageFrom } from '#platform/http/pages.ts';
 import type { Identity } from './schema.ts';
 
-const columns = sql`id, external_id, role, name, description, claims, is_active, created_at, updated_at, tenant_id`;
+const columns = sql`id, external_id, role, name, description, claims, owner_id, is_active, created_at, updated_at, tenant_id`;
 
 /** Answers the row, or nothing when the external id is taken. */
 export const insertIdentity = (identity: Identity): Statement<Identity> => sql<Identity>`
-  insert into identities (tenant_id, id, external_id, role, name, description, claims, is_active, created_at, updated_at)
+  insert into identities (tenant_id, id, external_id, role, name, description, claims, owner_id, is_active, created_at, updated_at)
   values (${identity.tenant_id}, ${identity.id}, ${identity.external_id}, ${identity.role}, ${identity.name},
-    ${identity.description}, ${identity.claims}, ${identity.is_active}, ${identity.created_at}, ${identity.updated_at})
+    ${identity.description}, ${identity.claims}, ${identity.owner_id}, ${identity.is_active}, ${identity.created_at}, ${identity.updated_at})
   on conflict (tenant_id, external_id) do nothing returning ${columns}`;
 
 export const findIdentity = (db: Db, id: string): Promise<Identity | undefined> =>
   db.one(sql<Identity>`select ${columns} from identities where tenant_id = ${db.tenant} and id = ${id}`);
+
+/** Those of these ids that are there, kept from changing until the transaction ends. */
+export const lockIdentities = (tx: Db, ids: string[]): Promise<Identity[]> =>
+  tx.rows(sql<Identity>`
+    select ${columns} from identities where tenant_id = ${tx.tenant} and id = any(${ids}::uuid[]) order by id for update`);
+
+/** The active identities of a role, kept from changing until the transaction ends. */
+export const lockActiveOfRole = (tx: Db, role: string): Promise<{ id: string }[]> =>
+  tx.rows(sql<{ id: string }>`
+    select id from identities where tenant_id = ${tx.tenant} and role = ${role} and is_active order by id for update`);
 
 export interface IdentityFilter {
   role: string | undefined;
   is_active: boolean;
 }
 
-/** Newest first; one row more than `limit` when there are more. */
+/** Newest first. What is an identity's own: itself, and the agents that belong to it. */
 export const listIdentities = (
   db: Db,
   filter: IdentityFilter,
-  after: [string, string] | undefined,
-  skip: number,
-  limit: number,
+  { owner, after, skip, limit }: PageFrom,
 ): Promise<Identity[]> =>
   db.rows(sql<Identity>`
     select ${columns} from identities
     where tenant_id = ${db.tenant} and is_active = ${filter.is_active}
       and (${filter.role}::text is null or role = ${filter.role})
+      and (${owner}::uuid is null or id = ${owner}::uuid or owner_id = ${owner}::uuid)
       and (${after?.[0]}::timestamptz is null or (created_at, id) < (${after?.[0]}::timestamptz, ${after?.[1]}::uuid))
     order by created_at desc, id desc limit ${limit + 1} offset ${skip}`);
 
@@ -38,3 +48,21 @@ export const findByExternalId = (db: Db, externalId: string): Promise<Identity |
   db.one(
     sql<Identity>`select ${columns} from identities where tenant_id = ${db.tenant} and external_id = ${externalId}`,
   );
+
+/** Answers the row as it is now. @throws 23505 when the external id is taken */
+export const updateIdentity = (row: Identity): Statement<Identity> => sql<Identity>`
+  update identities set external_id = ${row.external_id}, role = ${row.role}, name = ${row.name},
+    description = ${row.description}, claims = ${row.claims}, owner_id = ${row.owner_id}, is_active = ${row.is_active},
+    updated_at = ${row.updated_at}
+  where tenant_id = ${row.tenant_id} and id = ${row.id} returning ${columns}`;
+
+export const deactivateIdentities = (tenant: string, ids: string[], now: Date): Statement => sql`
+  update identities set is_active = false, updated_at = ${now} where tenant_id = ${tenant} and id = any(${ids}::uuid[])`;
+
+/** Removes identities; agents that belonged to them belong to nobody. Sessions, keys and grants go with them. */
+export const deleteIdentities = (tenant: string, ids: string[], now: Date): Statement[] => [
+  sql`
+    update identities set owner_id = null, updated_at = ${now}
+    where tenant_id = ${tenant} and owner_id = any(${ids}::uuid[])`,
+  sql`delete from identities where tenant_id = ${tenant} and id = any(${ids}::uuid[])`,
+];

@@ -32,7 +32,8 @@ const MEMORY = ['create', 'read', 'list', 'search', 'update', 'delete'].map((act
 const KNOWLEDGE = ['corpora:read', 'corpora:list', 'documents:read', 'documents:list', 'runs:create'];
 const OWN_RUNS = ['runs:read', 'runs:list', 'runs:cancel'];
 const OWN_SESSIONS = ['sessions:read', 'sessions:list', 'sessions:delete'];
-const SELF = ['identity:read', 'identity:list', 'identity:update', ...OWN_SESSIONS];
+const DELEGATIONS = ['create', 'read', 'list', 'delete'].map((action) => `delegations:${action}`);
+const SELF = ['identity:read', 'identity:list', 'identity:update', ...OWN_SESSIONS, ...DELEGATIONS];
 const WRITE = ['documents:create', 'documents:delete', 'documents:reindex', 'corpora:update'];
 
 /** role -> [on anything in the tenant, on what is its own] */
@@ -44,7 +45,10 @@ const TABLE: Record<string, [string[], string[]]> = {
     [...OWN_RUNS, ...MEMORY, ...SELF],
   ],
   reader: [KNOWLEDGE, [...OWN_RUNS, 'memory:read', 'memory:list', 'memory:search', ...SELF]],
-  agent: [KNOWLEDGE, [...OWN_RUNS, ...MEMORY, 'identity:read', 'identity:list', ...OWN_SESSIONS]],
+  agent: [
+    KNOWLEDGE,
+    [...OWN_RUNS, ...MEMORY, 'identity:read', 'identity:list', ...OWN_SESSIONS, ...DELEGATIONS],
+  ],
   user: [KNOWLEDGE, [...OWN_RUNS, ...MEMORY, ...SELF]],
   auditor: [[], []],
   __defineGetter__: [[], []],
@@ -70,6 +74,14 @@ test('an identity may read itself, and nobody else', () => {
     assert.equal(may(role, 'identity:read', { id: 'you' }), false);
     assert.equal(may(role, 'identity:list', 'own'), true);
     assert.equal(may(role, 'identity:list', { id: 'you', owner: 'you' }), false);
+  }
+});
+
+test('everybody may let an agent act for it, and nobody else', () => {
+  for (const role of ['reader', 'agent', 'user', 'editor']) {
+    assert.equal(may(role, 'delegations:create', { id: 'a', role: 'agent' }), true);
+    assert.equal(may(role, 'delegations:create', { id: 'a', role: 'user' }), false);
+    assert.equal(may(role, 'delegations:delete', { id: 'a', owner: 'you' }), false);
   }
 });
 

@@ -2,7 +2,9 @@ import { compilePolicies, type PolicyRow, type PolicySet } from './policy-set.ts
 
 /** What can be done to what. A route declares one of these as its permission, `resource:action`. */
 export const RESOURCE_ACTIONS = {
-  identity: ['create', 'read', 'list', 'update', 'delete'],
+  // assign: role, claims, owner and activity, which decide what somebody may do
+  identity: ['create', 'read', 'list', 'update', 'assign', 'delete'],
+  delegations: ['create', 'read', 'list', 'delete'],
   memory: ['create', 'read', 'list', 'search', 'update', 'delete'],
   corpora: ['create', 'read', 'list', 'update', 'delete'],
   documents: ['create', 'read', 'list', 'delete', 'reindex'],
@@ -70,14 +72,22 @@ const RUNS = allOf(
 const KNOWLEDGE_READ = allOf(onResources('corpora', 'documents'), doing('read', 'list'));
 const DOCUMENTS_WRITE = allOf(onResources('documents'), doing('create', 'delete', 'reindex'));
 const CORPORA_UPDATE = allOf(onResources('corpora'), doing('update'));
-const SELF = [OWN_IDENTITY_READ, OWN_IDENTITY_UPDATE, OWN_SESSIONS];
+// A person may let any agent act for it: nobody gains more than that person has.
+const DELEGATIONS = allOf(
+  onResources('delegations'),
+  anyOf(
+    allOf(doing('create'), anyOf(OWNED, { '==': [attribute('target.role'), 'agent'] })),
+    allOf(doing('read', 'list', 'delete'), OWNED),
+  ),
+);
+const SELF = [OWN_IDENTITY_READ, OWN_IDENTITY_UPDATE, OWN_SESSIONS, DELEGATIONS];
 
 const RULES: Record<(typeof BUILTIN_ROLES)[number], Rule> = {
   system: { '==': [attribute('role'), 'system'] },
   admin: { '==': [attribute('role'), 'admin'] },
   editor: anyOf(KNOWLEDGE_READ, DOCUMENTS_WRITE, CORPORA_UPDATE, RUNS, OWN_MEMORY, ...SELF),
   reader: anyOf(KNOWLEDGE_READ, RUNS, ownMemory('read', 'list', 'search'), ...SELF),
-  agent: anyOf(KNOWLEDGE_READ, RUNS, OWN_MEMORY, OWN_IDENTITY_READ, OWN_SESSIONS),
+  agent: anyOf(KNOWLEDGE_READ, RUNS, OWN_MEMORY, OWN_IDENTITY_READ, OWN_SESSIONS, DELEGATIONS),
   user: anyOf(KNOWLEDGE_READ, RUNS, OWN_MEMORY, ...SELF),
 };
 
@@ -102,7 +112,8 @@ export const BUILTIN_POLICIES: readonly PolicyRow[] = BUILTIN_ROLES.map((role) =
  * | reader | read documents and corpora, runs, read its own memories |
  * | agent, user | read documents and corpora, runs, read and write their own memories |
  *
- * Besides: everybody reads itself and its own sessions and may end those; all but agents update themselves.
+ * Besides: everybody reads itself, the agents that belong to it, and its own sessions, may end those, and may let an
+ * agent act for it; all but agents update themselves.
  *
  * **Own** means `target.owner` equals `identity_id` (for an identity also `target.id`). One rule serves both
  * moments at which a route asks. Before a row is known the route's permission is decided with `target: 'own'`:

@@ -1,10 +1,16 @@
 import type { Ctx } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
-import { conflict, forbidden, unauthorized } from '#platform/errors.ts';
+import { conflict, forbidden, invalid, unauthorized } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { limitAddress } from '#platform/http/limits.ts';
 import { authorize } from '#platform/permission.ts';
-import { type Identity, type IdentityCreate, insertIdentity, newIdentity } from '../identity/service.ts';
+import {
+  checkOwner,
+  type Identity,
+  type IdentityCreate,
+  insertIdentity,
+  newIdentity,
+} from '../identity/service.ts';
 import { mayGiveRole } from '../policy/service.ts';
 import { startSession } from '../sessions/service.ts';
 import { newTenantId, tenantInsert } from '../tenants/service.ts';
@@ -22,18 +28,24 @@ export async function registerIdentity(ctx: Ctx, input: IdentityCreate) {
 
 async function joinTenant(ctx: Ctx, input: IdentityCreate) {
   await authorize(ctx, 'identity:create');
-  if (ctx.actor.scopes && !ctx.actor.scopes.includes('admin')) {
+  const { scopes, delegation, identity_id } = ctx.actor;
+  if (delegation || (scopes && !scopes.includes('admin'))) {
     // The answer is a session, which no scope would bind.
-    throw forbidden('AUTH_FORBIDDEN', 'An API key that is limited by scopes can not make identities.');
+    throw forbidden('AUTH_FORBIDDEN', 'A credential that is limited by scopes can not make identities.');
   }
   if (!mayGiveRole(ctx.actor, input.role))
     throw forbidden('AUTH_FORBIDDEN', 'You may not give a role above your own.');
-  return store(ctx, ctx.db, newIdentity(ctx.tenant, input, new Date()));
+  await checkOwner(ctx, input.owner_id);
+  // An agent belongs to whoever made it, unless told otherwise.
+  const owner_id = input.owner_id ?? (input.role === 'agent' && input.owner_id !== null ? identity_id : null);
+  return store(ctx, ctx.db, newIdentity(ctx.tenant, { ...input, owner_id: owner_id ?? null }, new Date()));
 }
 
 async function signUp(ctx: Ctx, input: IdentityCreate) {
   if (!ctx.app.config.openRegistration)
     throw unauthorized('Registration is closed. Ask an administrator for an identity.');
+  if (input.owner_id != null)
+    throw invalid([{ path: '/owner_id', message: 'is not an identity of your tenant' }]);
   await limitAddress(ctx, 'signup', ctx.app.config.SIGN_UPS_PER_HOUR);
   const tenant = newTenantId();
   const now = new Date();

@@ -8,9 +8,9 @@ import { uuidv7 } from '#platform/ids.ts';
 import { perApp } from '#platform/per-app.ts';
 import { activeIdentity, type Identity } from '../identity/service.ts';
 import { findSession, insertSession, revokeSessionRows, type SessionState } from './store.ts';
-import { signAccessToken, verifyAccessToken } from './tokens.ts';
+import { type AccessClaims, signAccessToken } from './tokens.ts';
 
-export { loadSigningKeys } from './tokens.ts';
+export { type AccessClaims, loadSigningKeys, signAccessToken, verifyAccessToken } from './tokens.ts';
 
 export interface StartedSession {
   /** Belongs in the transaction that makes or signs in the identity. */
@@ -52,33 +52,38 @@ export async function startSession(ctx: Ctx, identity: Identity, now: Date): Pro
 
 const cacheOf = perApp((app) => createCache<SessionState | undefined>(app.shared, 'session', 50_000));
 
-/** The actor behind an access token: the token, its session and its identity must all hold now. */
-export async function authenticateToken(app: App, token: string): Promise<Authenticated | undefined> {
-  const claims = await verifyAccessToken(app, token);
-  if (!claims) return undefined;
+/** True when a session of this identity is there, not revoked and not over. */
+export async function sessionHolds(app: App, tenant: string, id: string, identity: string): Promise<boolean> {
   const cache = cacheOf(app);
-  const key = `${claims.tenant}/${claims.session}`;
+  const key = `${tenant}/${id}`;
   const session =
-    cache.peek(key) ??
-    (await cache.get(key, () => findSession(app.database.tenant(claims.tenant), claims.session)));
-  if (
-    !session?.is_active ||
-    session.identity_id !== claims.identity ||
-    Date.parse(session.expires_at) <= Date.now()
-  )
-    return undefined;
-  const identity = await activeIdentity(app, claims.tenant, claims.identity);
+    cache.peek(key) ?? (await cache.get(key, () => findSession(app.database.tenant(tenant), id)));
+  return (
+    session?.is_active === true &&
+    session.identity_id === identity &&
+    Date.parse(session.expires_at) > Date.now()
+  );
+}
+
+/** The actor behind the access token of a session: the session and its identity must hold now. */
+export async function authenticateSession(
+  app: App,
+  claims: AccessClaims,
+): Promise<Authenticated | undefined> {
+  const { tenant, session } = claims;
+  if (!session || !(await sessionHolds(app, tenant, session, claims.identity))) return undefined;
+  const identity = await activeIdentity(app, tenant, claims.identity);
   if (!identity) return undefined;
   return {
-    tenant: claims.tenant,
+    tenant,
     actor: {
       type: 'identity',
       identity_id: identity.id,
       external_id: identity.external_id,
       role: identity.role,
       claims: identity.claims,
-      credential: claims.session,
-      session_id: claims.session,
+      credential: session,
+      session_id: session,
     },
   };
 }

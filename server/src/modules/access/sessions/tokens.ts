@@ -18,8 +18,12 @@ import { insertSigningKey, listSigningKeys } from './store.ts';
 /** What an access token says, once verified. */
 export interface AccessClaims {
   tenant: string;
+  /** Who is acted for: the person where an agent acts. */
   identity: string;
-  session: string;
+  /** The session it belongs to; undefined for a token of a grant. */
+  session: string | undefined;
+  /** The grant by which an agent acts for the identity. */
+  grant: string | undefined;
   /** Seconds since 1970. */
   expires: number;
 }
@@ -98,22 +102,42 @@ export async function publishedKeys(app: App): Promise<{ keys: JWK[] }> {
   return { keys: (await ringOf(app)).published };
 }
 
-/** Signs an access token: EdDSA with `kid`, `typ: at+jwt` (RFC 9068), fifteen minutes unless configured. */
-export async function signAccessToken(
-  app: App,
-  claims: { tenant: string; identity: string; session: string },
-): Promise<string> {
+/** What an access token is made for: a session, or a grant by which agents act for the identity. */
+export type TokenSubject = { tenant: string; identity: string } & (
+  | { session: string }
+  /** `act`: who acts, the one that calls first. */
+  | { grant: string; act: string[]; scope: string; expiresInS: number }
+);
+
+/** Signs an access token: EdDSA with `kid`, `typ: at+jwt` (RFC 9068); `act` as RFC 8693, section 4.1. */
+export async function signAccessToken(app: App, subject: TokenSubject): Promise<string> {
   const { current } = await ringOf(app);
-  return new SignJWT({ tid: claims.tenant, sid: claims.session })
+  const own =
+    'session' in subject
+      ? { sid: subject.session }
+      : { gid: subject.grant, act: actorsOf(subject.act), scope: subject.scope };
+  const ttlS = 'session' in subject ? app.config.ACCESS_TOKEN_TTL_S : subject.expiresInS;
+  return new SignJWT({ tid: subject.tenant, ...own })
     .setProtectedHeader({ alg: 'EdDSA', kid: current.kid, typ: 'at+jwt' })
     .setIssuer(app.config.publicUrl)
     .setAudience(audience)
-    .setSubject(claims.identity)
+    .setSubject(subject.identity)
     .setJti(uuidv7())
     .setIssuedAt()
-    .setExpirationTime(`${app.config.ACCESS_TOKEN_TTL_S}s`)
+    .setExpirationTime(`${ttlS}s`)
     .sign(current.key);
 }
+
+interface Act {
+  sub: string;
+  act?: Act;
+}
+
+/** The actor that calls outermost, whoever let it act inside. */
+const actorsOf = ([first, ...others]: string[]): Act => ({
+  sub: first!,
+  ...(others.length > 0 ? { act: actorsOf(others) } : {}),
+});
 
 /**
  * Verifies an access token as RFC 8725 asks: algorithm pinned, key by `kid` from our own ring only, issuer, audience,
@@ -168,15 +192,10 @@ async function verify(app: App, token: string): Promise<AccessClaims | undefined
       return undefined;
     throw error;
   }
-  const { tid, sid, sub, exp } = payload;
-  if (
-    typeof tid !== 'string' ||
-    !isSlug(tid) ||
-    typeof sid !== 'string' ||
-    !isUuid(sid) ||
-    !sub ||
-    !isUuid(sub)
-  )
-    return undefined;
-  return { tenant: tid, identity: sub, session: sid, expires: exp! };
+  const { tid, sid, gid, sub, exp } = payload;
+  const [session, grant] = [sid, gid].map((id) => (typeof id === 'string' && isUuid(id) ? id : undefined));
+  // Either of them, and never both.
+  const bound = (session === undefined) !== (grant === undefined);
+  if (typeof tid !== 'string' || !isSlug(tid) || !bound || !sub || !isUuid(sub)) return undefined;
+  return { tenant: tid, identity: sub, session, grant, expires: exp! };
 }

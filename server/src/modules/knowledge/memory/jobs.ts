@@ -4,7 +4,7 @@ import { systemCtx } from '#platform/context.ts';
 import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import type { Schedule } from '#platform/jobs/schedule.ts';
-import type { JobDefinition } from '#platform/jobs/worker.ts';
+import type { JobDefinition, JobPayload } from '#platform/jobs/worker.ts';
 import { perApp } from '#platform/per-app.ts';
 import { embedTexts } from '../embeddings/service.ts';
 import { analyzeDocument, type CountedText, countTexts, encodeVector } from '../retrieval/service.ts';
@@ -15,6 +15,7 @@ import {
   listTenantsWaiting,
   listWaiting,
   lockExpired,
+  lockOwned,
   removeMemories,
   takeFromQueue,
   type WaitingMemory,
@@ -113,7 +114,45 @@ async function store(ctx: Ctx, waiting: WaitingMemory[], { model, memories }: Pr
   });
 }
 
+/** Removes what an identity remembered that was removed itself, in steps that may be broken off anywhere. */
+async function purgeOwned(ctx: Ctx, { resource_id, data }: JobPayload): Promise<void> {
+  if (data.kind !== 'hard_deleted') return;
+  const size = 500;
+  for (let removed = size; removed === size; ) {
+    ctx.signal.throwIfAborted();
+    removed = await ctx.db.transaction(async (tx) => {
+      const owned = await lockOwned(tx, resource_id!, size);
+      if (owned.length === 0) return 0;
+      // Those that were deleted before left statistics and vectors then.
+      await takeOut(
+        tx,
+        ctx.tenant,
+        owned.filter(({ deleted_at }) => deleted_at === null),
+      );
+      const ids = owned.map(({ id }) => id);
+      await tx.batch([
+        removeMemories(ctx.tenant, ids, true, new Date()),
+        fact(ctx, {
+          type: 'memory.bulk_deleted',
+          resource_type: 'memory',
+          data: { kind: 'hard_deleted', deleted_count: ids.length, identity_id: resource_id },
+        }),
+      ]);
+      return owned.length;
+    });
+  }
+}
+
 export const memoryJobs: JobDefinition[] = [
+  {
+    name: 'memory.purge',
+    follows: ['identity.deleted'],
+    per: 'fact',
+    concurrency: 1,
+    timeoutS: 900,
+    retries: 20,
+    run: purgeOwned,
+  },
   {
     name: 'memory.embed',
     follows: ['memory.created', 'memory.updated', 'memory.bulk_created'],

@@ -312,3 +312,13 @@ export const lockExpired = (tx: Db, now: Date, limit: number): Promise<Deletable
   tx.rows(sql<DeletableMemory>`
     select id, identity_id, type, metadata, text, version from memories
     where tenant_id = ${tx.tenant} and expires_at <= ${now} and deleted_at is null order by id limit ${limit} for update skip locked`);
+
+/** Memories of an identity, deleted ones as well, kept from changing until the transaction ends. */
+export const lockOwned = (
+  tx: Db,
+  owner: string,
+  limit: number,
+): Promise<(DeletableMemory & { deleted_at: string | null })[]> =>
+  tx.rows(sql<DeletableMemory & { deleted_at: string | null }>`
+    select id, identity_id, type, metadata, text, version, deleted_at from memories
+    where tenant_id = ${tx.tenant} and identity_id = ${owner} order by id limit ${limit} for update`);
