@@ -18,6 +18,8 @@ import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
 import { runSchedules } from '#modules/knowledge/runs/jobs.ts';
 import { runRoutes } from '#modules/knowledge/runs/routes.ts';
 import { runsEnded } from '#modules/knowledge/runs/service.ts';
+import { rateLimitRoutes } from '#modules/ledger/rate-limits/routes.ts';
+import { limitsFor } from '#modules/ledger/rate-limits/service.ts';
 import type { Config } from '#platform/config.ts';
 import type { App, Features } from '#platform/context.ts';
 import { deriveKeys } from '#platform/crypto.ts';
@@ -44,6 +46,7 @@ export const routes: Route[] = [
   ...identityRoutes,
   ...delegationRoutes,
   ...sessionRoutes,
+  ...rateLimitRoutes,
   ...memoryRoutes,
   ...corpusRoutes,
   ...documentRoutes,
@@ -81,6 +84,7 @@ const features: Features = {
   prepare: pinPolicies,
   decide: decideAccess,
   planOf,
+  limitsFor,
 };
 
 /** A running process: the App and what it was started as. */

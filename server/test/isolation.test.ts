@@ -66,6 +66,20 @@ const resources: Record<string, Resource> = {
     look: (id) => `/v1/identity/${id}`,
     absent: uuidv7,
   },
+  rule_id: {
+    make: async (owner) => {
+      const rule = {
+        scope: 'role',
+        subject: `role-${++made}`,
+        endpoint: 'read',
+        limit: 5,
+        window_seconds: 60,
+      };
+      return succeeded(await owner.call('PUT', '/v1/admin/rate-limits/rules', rule)).body.id;
+    },
+    look: () => '/v1/admin/rate-limits/rules',
+    absent: uuidv7,
+  },
   grant_id: {
     make: async (owner) => {
       const agent = await newMember(owner, 'agent');
@@ -121,6 +135,12 @@ const bodies: Record<
   'PUT /v1/identity/:identity_id': async () => ({ name: 'Somebody' }),
   'POST /v1/identity/bulk-delete': async () => ({ identity_ids: [] }),
   'POST /v1/identity/:identity_id/delegate': async () => ({}),
+  'PUT /v1/admin/rate-limits/rules': async () => ({
+    scope: 'tenant',
+    endpoint: 'read',
+    limit: 50,
+    window_seconds: 60,
+  }),
   'POST /v1/corpora': async () => ({ name: 'Another' }),
   'POST /v1/documents/text': async (own) => ({ corpus_id: await own('corpus_id'), text: 'Some words.' }),
   'POST /v1/documents/:document_id/reindex': async () => ({}),

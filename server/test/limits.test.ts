@@ -275,7 +275,7 @@ describe('how often', () => {
   it('the hourly ceiling of an operation holds beside them', async () => {
     const ann = await newTenant('admin', server);
     const { app } = server;
-    const bucket = { key: `o:${ann.tenant}:memory:create`, rate: 1_000 / 3600, burst: 1_000, cost: 1_000 };
+    const bucket = { key: `${ann.tenant}:o:memory:create`, rate: 1_000 / 3600, burst: 1_000, cost: 1_000 };
     assert.ok((await app.shared.take([bucket])).allowed);
     const reply = await ann.call('POST', '/v1/memory/', { text: 'a note', type: 'note' });
     assert.equal(reply.status, 429);
@@ -288,7 +288,7 @@ describe('how often', () => {
     const { app } = server;
     const address = '127.0.0.1';
     const perHour = app.config.SIGN_UPS_PER_HOUR;
-    const bucket = { key: `a:signup:${address}`, rate: perHour / 3600, burst: perHour };
+    const bucket = { key: `@:signup:${address}`, rate: perHour / 3600, burst: perHour };
     const { remaining } = await app.shared.take([{ ...bucket, cost: 0 }]);
     await app.shared.take([{ ...bucket, cost: Math.floor(remaining[0]!) }]);
     const reply = await callServer(server, 'POST', '/v1/identity/', {

@@ -143,6 +143,10 @@ export const settings = {
   UPLOAD_LIMIT_BYTES: integer(26_214_400, 1024, 1_073_741_824, 'largest uploaded file'),
   MAX_IN_FLIGHT: integer(400, 1, 100_000, 'requests worked on at once before 503 SERVICE_BUSY'),
   RATE_LIMIT_ENABLED: boolean(true, 'false only for benchmarks'),
+  RATE_LIMIT_FACTORS: text(
+    'free=1,pro=10,enterprise=100',
+    "what a plan multiplies the limits of free by; a tenant's own rules can only be stricter",
+  ),
   RL_FAIL_MODE: choice('open', ['open', 'closed'], 'what a lost Redis does: let requests through, or 503'),
   DEFAULT_PLAN: optional(
     'plan of a tenant that has none: free, pro or enterprise; unset: enterprise in development, free in production',
@@ -195,6 +199,7 @@ export interface Config extends Raw {
   encryptionKey: string;
   openRegistration: boolean;
   defaultPlan: Plan;
+  rateLimitFactors: Record<Plan, number>;
   embeddingProvider: 'openai-compatible' | 'hashed';
   version: string;
 }
@@ -243,9 +248,23 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     openRegistration: values.OPEN_REGISTRATION ?? !production,
     defaultPlan:
       plans.find((known) => known === plan) ?? fail(`DEFAULT_PLAN must be one of ${plans.join(', ')}`),
+    rateLimitFactors: factorsOf(values.RATE_LIMIT_FACTORS),
     embeddingProvider: provider,
     version: '0.1.0',
   };
+}
+
+function factorsOf(given: string): Record<Plan, number> {
+  const factors: Record<Plan, number> = { free: 1, pro: 10, enterprise: 100 };
+  for (const part of given.split(',')) {
+    const [name = '', factor = ''] = part.split('=').map((text) => text.trim());
+    const plan = plans.find((known) => known === name);
+    const value = Number(factor);
+    if (!plan || !(value > 0 && value <= 1_000_000))
+      return fail(`RATE_LIMIT_FACTORS must be like free=1,pro=10,enterprise=100, with numbers above 0`);
+    factors[plan] = value;
+  }
+  return factors;
 }
 
 function checkedSecret(name: string, given: string | undefined, fallback: string | undefined): string {

@@ -3,6 +3,7 @@ import type { Keys } from './crypto.ts';
 import type { VectorTypes } from './db/binary.ts';
 import type { Db } from './db/database.ts';
 import type { Database } from './db/open.ts';
+import type { Limits } from './http/limits.ts';
 import type { JobPayload } from './jobs/worker.ts';
 import type { Log } from './log.ts';
 import type { Mailer } from './mail.ts';
@@ -41,6 +42,8 @@ export interface Features {
   decide: (ctx: Ctx, permission: Permission, target?: Target) => Promise<PermissionDecision>;
   /** The tenant's plan. */
   planOf: (app: App, tenant: string) => Promise<Plan>;
+  /** What a request counts against. */
+  limitsFor: (ctx: Ctx, routeClass: RouteClass, operation: string | undefined) => Promise<Limits>;
 }
 
 export interface Authenticated {

@@ -9,6 +9,9 @@ export interface Bucket {
   cost: number;
 }
 
+/** A bucket as it was left when something was last taken from it, filled up to now. */
+export type FilledBucket = Omit<Bucket, 'cost'> & { tokens: number };
+
 /** What taking from all buckets said. When refused none was charged, and `scope` is the index of the bucket that waits longest. */
 export interface Taken {
   allowed: boolean;
@@ -25,6 +28,10 @@ export interface Taken {
 export interface Shared {
   /** @throws SharedUnavailable when Redis can not be reached */
   take(buckets: Bucket[]): Promise<Taken> | Taken;
+  /** The buckets whose key begins so and that are not full, at most `most`. @throws SharedUnavailable */
+  levels(prefix: string, most: number): Promise<FilledBucket[]>;
+  /** Fills the buckets whose key begins so; answers how many were not full. @throws SharedUnavailable */
+  clear(prefix: string): Promise<number>;
   /** Tells all processes, this one included, that what is cached under a topic and key is no longer true. */
   invalidate(topic: string, key: string): void;
   onInvalidate(listener: (topic: string, key: string) => void): void;
@@ -42,10 +49,10 @@ export const openShared = (redisUrl: string | undefined, multiProcess: boolean, 
   redisUrl ? redisShared(redisUrl, log) : localShared(multiProcess);
 
 function localShared(multiProcess: boolean): Shared {
-  const levels = new Map<string, { tokens: number; at: number }>();
+  const levels = new Map<string, { tokens: number; at: number; rate: number; burst: number }>();
   const listeners: ((topic: string, key: string) => void)[] = [];
   const maximum = 100_000;
-  const level = ({ key, rate, burst }: Bucket, now: number): number => {
+  const level = ({ key, rate, burst }: Omit<Bucket, 'cost'>, now: number): number => {
     const last = levels.get(key);
     return last ? Math.min(burst, last.tokens + ((now - last.at) / 1000) * rate) : burst;
   };
@@ -57,11 +64,27 @@ function localShared(multiProcess: boolean): Shared {
       if (refusal) return { ...refusal, remaining };
       buckets.forEach((bucket, i) => {
         remaining[i]! -= bucket.cost;
-        levels.set(bucket.key, { tokens: remaining[i]!, at: now });
+        const { key, rate, burst } = bucket;
+        levels.set(key, { tokens: remaining[i]!, at: now, rate, burst });
       });
       if (levels.size > maximum)
         for (const key of levels.keys()) if (levels.delete(key) && levels.size < maximum / 2) break;
       return { allowed: true, scope: -1, retryAfterMs: 0, remaining };
+    },
+    levels: async (prefix, most) => {
+      const now = performance.now();
+      const found: FilledBucket[] = [];
+      for (const [key, { rate, burst }] of levels) {
+        if (!key.startsWith(prefix)) continue;
+        const tokens = level({ key, rate, burst }, now);
+        if (tokens < burst && found.push({ key, rate, burst, tokens }) >= most) break;
+      }
+      return found;
+    },
+    clear: async (prefix) => {
+      let cleared = 0;
+      for (const key of levels.keys()) if (key.startsWith(prefix) && levels.delete(key)) cleared += 1;
+      return cleared;
     },
     invalidate: (topic, key) => {
       for (const listener of listeners) listener(topic, key);
@@ -106,7 +129,7 @@ for i = 1, #KEYS do
   if out[1] == 1 then
     local rate, burst, cost = tonumber(ARGV[i*3-2]), tonumber(ARGV[i*3-1]), tonumber(ARGV[i*3])
     tokens[i] = tokens[i] - cost
-    redis.call('HSET', KEYS[i], 't', tostring(tokens[i]), 'a', tostring(now))
+    redis.call('HSET', KEYS[i], 't', tostring(tokens[i]), 'a', tostring(now), 'r', ARGV[i*3-2], 'b', ARGV[i*3-1])
     redis.call('PEXPIRE', KEYS[i], math.ceil(burst / rate * 1000) + 1000)
   end
   out[3 + i] = tostring(tokens[i])
@@ -117,6 +140,17 @@ const channel = 'manushya:invalidate';
 
 interface RedisWithTake extends Redis {
   take(keys: number, ...args: (string | number)[]): Promise<(number | string)[]>;
+}
+
+const limitPrefix = 'manushya:limit:';
+
+/** Batches of keys that begin so. Prefixes are made of tenant ids, which hold nothing that a pattern takes for more. */
+async function* keysOf(client: Redis, prefix: string): AsyncGenerator<string[]> {
+  try {
+    yield* client.scanStream({ match: `${limitPrefix}${prefix}*`, count: 1_000 });
+  } catch (error) {
+    throw new SharedUnavailable((error as Error).message);
+  }
 }
 
 function redisShared(url: string, log: Log): Shared {
@@ -165,7 +199,7 @@ function redisShared(url: string, log: Log): Shared {
   });
   return {
     take: async (buckets) => {
-      const keys = buckets.map(({ key }) => `manushya:limit:${key}`);
+      const keys = buckets.map(({ key }) => limitPrefix + key);
       const args = buckets.flatMap(({ rate, burst, cost }) => [rate, burst, cost]);
       let answer: (number | string)[];
       try {
@@ -180,6 +214,27 @@ function redisShared(url: string, log: Log): Shared {
         ...number[],
       ];
       return { allowed: allowed === 1, scope, retryAfterMs, remaining };
+    },
+    levels: async (prefix, most) => {
+      const found: FilledBucket[] = [];
+      for await (const keys of keysOf(client, prefix)) {
+        const now = Date.now();
+        const rows = await Promise.all(keys.map((key) => client.hmget(key, 't', 'a', 'r', 'b')));
+        rows.forEach((row, i) => {
+          const [tokens, at, rate, burst] = row.map(Number) as [number, number, number, number];
+          const filled = Math.min(burst, tokens + ((now - at) / 1000) * rate);
+          // A bucket may have run out between the two questions.
+          if (row[0] !== null && filled < burst)
+            found.push({ key: keys[i]!.slice(limitPrefix.length), rate, burst, tokens: filled });
+        });
+        if (found.length >= most) break;
+      }
+      return found.slice(0, most);
+    },
+    clear: async (prefix) => {
+      let cleared = 0;
+      for await (const keys of keysOf(client, prefix)) if (keys.length) cleared += await client.unlink(keys);
+      return cleared;
     },
     invalidate: (topic, key) => {
       tell(topic, key);

@@ -190,6 +190,18 @@ export interface Tables {
     created_at: string;
     updated_at: string;
   };
+  rate_limit_rules: {
+    tenant_id: string;
+    id: string;
+    scope: string;
+    subject: string;
+    endpoint: string;
+    burst: number;
+    window_seconds: number;
+    is_operator: boolean;
+    created_at: string;
+    updated_at: string;
+  };
   run_checkpoint_writes: {
     tenant_id: string;
     thread_id: string;

@@ -1,33 +1,44 @@
 import type { FastifyReply } from 'fastify';
-import type { Plan } from '../config.ts';
 import type { Ctx, RouteClass } from '../context.ts';
 import { ApiError, unavailable } from '../errors.ts';
 import { type Bucket, SharedUnavailable, type Taken } from '../shared.ts';
 
-interface Rate {
+/** Tokens a second up to a burst. */
+export interface Rate {
   rate: number;
   burst: number;
 }
 
-/** Tokens a second and burst of one credential and of a whole tenant, for the plan `free`. */
-const classLimits: Record<RouteClass, { key: Rate; tenant: Rate }> = {
-  run: { key: { rate: 1, burst: 5 }, tenant: { rate: 3, burst: 15 } },
-  mutation: { key: { rate: 2, burst: 10 }, tenant: { rate: 5, burst: 25 } },
-  read: { key: { rate: 5, burst: 20 }, tenant: { rate: 15, burst: 60 } },
-  ops: { key: { rate: 2, burst: 10 }, tenant: { rate: 4, burst: 20 } },
-};
+/** What a request counts against: its credential and its tenant by class of route, and the operation by both. */
+export interface Limits {
+  key: Rate;
+  tenant: Rate;
+  operation: Rate | undefined;
+  keyOperation: Rate | undefined;
+}
 
-/** Calls an hour of one operation by one tenant, for the plan `free`. */
-const operationLimits: Record<string, number> = {
-  'memory:create': 1_000,
-  'memory:search': 2_000,
-  'identity:create': 100,
-  'policy:test': 500,
-  'oauth:token': 1_000,
-  'webhook:create': 50,
-};
-
-const planFactor: Record<Plan, number> = { free: 1, pro: 10, enterprise: 100 };
+/** The buckets of a request, those of its class first. Their keys begin with the tenant, whose id holds no colon. */
+export function bucketsOf(
+  { tenant, actor }: Pick<Ctx, 'tenant' | 'actor'>,
+  routeClass: RouteClass,
+  operation: string | undefined,
+  cost: number,
+  limits: Limits,
+): Bucket[] {
+  const buckets: Bucket[] = [
+    { key: `${tenant}:k:${actor.credential}:${routeClass}`, ...limits.key, cost },
+    { key: `${tenant}:t:${routeClass}`, ...limits.tenant, cost },
+  ];
+  const calls = Math.min(cost, 1);
+  if (limits.operation) buckets.push({ key: `${tenant}:o:${operation}`, ...limits.operation, cost: calls });
+  if (limits.keyOperation)
+    buckets.push({
+      key: `${tenant}:c:${actor.credential}:${operation}`,
+      ...limits.keyOperation,
+      cost: calls,
+    });
+  return buckets;
+}
 
 /**
  * Takes the cost of a request from the buckets of its credential, its tenant and its operation: all have room or none is charged.
@@ -39,23 +50,9 @@ export function limit(
   routeClass: RouteClass,
   operation: string | undefined,
   cost: number,
-  plan: Plan,
+  limits: Limits,
 ): Promise<void> | void {
-  const factor = planFactor[plan];
-  const limits = classLimits[routeClass];
-  const buckets: Bucket[] = [
-    { key: `k:${ctx.tenant}:${ctx.actor.credential}:${routeClass}`, ...scaled(limits.key, factor), cost },
-    { key: `t:${ctx.tenant}:${routeClass}`, ...scaled(limits.tenant, factor), cost },
-  ];
-  const hourly = operation === undefined ? undefined : operationLimits[operation];
-  if (hourly !== undefined) {
-    buckets.push({
-      key: `o:${ctx.tenant}:${operation}`,
-      rate: (hourly * factor) / 3600,
-      burst: hourly * factor,
-      cost: 1,
-    });
-  }
+  const buckets = bucketsOf(ctx, routeClass, operation, cost, limits);
   let taken: Promise<Taken> | Taken;
   try {
     taken = ctx.app.shared.take(buckets);
@@ -74,12 +71,14 @@ export function limit(
  * @throws ApiError 429 RATE_LIMITED
  */
 export async function chargeOperation(ctx: Ctx, operation: string, count: number): Promise<void> {
-  const hourly = operationLimits[operation];
-  if (!ctx.app.config.RATE_LIMIT_ENABLED || hourly === undefined || count <= 0) return;
-  const burst = hourly * planFactor[await ctx.app.features.planOf(ctx.app, ctx.tenant)];
-  const bucket = { key: `o:${ctx.tenant}:${operation}`, rate: burst / 3600, burst, cost: count };
+  if (!ctx.app.config.RATE_LIMIT_ENABLED || count <= 0) return;
+  const limits = await ctx.app.features.limitsFor(ctx, 'mutation', operation);
+  const buckets = bucketsOf(ctx, 'mutation', operation, 1, limits)
+    .slice(2)
+    .map((bucket) => ({ ...bucket, cost: count }));
+  if (buckets.length === 0) return;
   try {
-    const taken = await ctx.app.shared.take([bucket]);
+    const taken = await ctx.app.shared.take(buckets);
     if (!taken.allowed) throw refused(ctx, 'operation', 'mutation', taken.retryAfterMs);
   } catch (error) {
     if (!(error instanceof SharedUnavailable)) throw error;
@@ -94,7 +93,7 @@ export async function chargeOperation(ctx: Ctx, operation: string, count: number
  */
 export async function limitAddress(ctx: Ctx, operation: string, perHour: number): Promise<void> {
   if (!ctx.app.config.RATE_LIMIT_ENABLED) return;
-  const bucket = { key: `a:${operation}:${ctx.request?.ip}`, rate: perHour / 3600, burst: perHour, cost: 1 };
+  const bucket = { key: `@:${operation}:${ctx.request?.ip}`, rate: perHour / 3600, burst: perHour, cost: 1 };
   let taken: Taken;
   try {
     taken = await ctx.app.shared.take([bucket]);
@@ -104,11 +103,6 @@ export async function limitAddress(ctx: Ctx, operation: string, perHour: number)
   if (!taken.allowed) throw refused(ctx, 'address', ctx.request!.route_class, taken.retryAfterMs);
 }
 
-const scaled = ({ rate, burst }: Rate, factor: number): Rate => ({
-  rate: rate * factor,
-  burst: burst * factor,
-});
-
 function lost(ctx: Ctx, reply: FastifyReply, error: unknown): void {
   if (!(error instanceof SharedUnavailable)) throw error;
   if (ctx.app.config.RL_FAIL_MODE === 'closed') {
@@ -117,7 +111,7 @@ function lost(ctx: Ctx, reply: FastifyReply, error: unknown): void {
   reply.header('x-ratelimit-status', 'degraded');
 }
 
-const scopes = ['api_key', 'tenant', 'operation'];
+const scopes = ['api_key', 'tenant', 'operation', 'operation'];
 
 function answer(
   ctx: Ctx,

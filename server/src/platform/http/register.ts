@@ -105,8 +105,8 @@ async function admit(app: App, route: Route, request: FastifyRequest, reply: Fas
   const refusal = route.permission ? await refusalOf(ctx, route.permission) : undefined;
   // Refused requests count as well: a flood of them would fill the ledger.
   if (app.config.RATE_LIMIT_ENABLED) {
-    const plan = await app.features.planOf(app, ctx.tenant);
-    await limit(ctx, reply, routeClass, route.operation, route.cost ?? 1, plan);
+    const limits = await app.features.limitsFor(ctx, routeClass, route.operation);
+    await limit(ctx, reply, routeClass, route.operation, route.cost ?? 1, limits);
   }
   if (refusal) throw refusal();
 }

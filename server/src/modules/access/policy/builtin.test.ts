@@ -33,7 +33,14 @@ const KNOWLEDGE = ['corpora:read', 'corpora:list', 'documents:read', 'documents:
 const OWN_RUNS = ['runs:read', 'runs:list', 'runs:cancel'];
 const OWN_SESSIONS = ['sessions:read', 'sessions:list', 'sessions:delete'];
 const DELEGATIONS = ['create', 'read', 'list', 'delete'].map((action) => `delegations:${action}`);
-const SELF = ['identity:read', 'identity:list', 'identity:update', ...OWN_SESSIONS, ...DELEGATIONS];
+const SELF = [
+  'monitoring:read',
+  'identity:read',
+  'identity:list',
+  'identity:update',
+  ...OWN_SESSIONS,
+  ...DELEGATIONS,
+];
 const WRITE = ['documents:create', 'documents:delete', 'documents:reindex', 'corpora:update'];
 
 /** role -> [on anything in the tenant, on what is its own] */
@@ -47,7 +54,15 @@ const TABLE: Record<string, [string[], string[]]> = {
   reader: [KNOWLEDGE, [...OWN_RUNS, 'memory:read', 'memory:list', 'memory:search', ...SELF]],
   agent: [
     KNOWLEDGE,
-    [...OWN_RUNS, ...MEMORY, 'identity:read', 'identity:list', ...OWN_SESSIONS, ...DELEGATIONS],
+    [
+      ...OWN_RUNS,
+      ...MEMORY,
+      'monitoring:read',
+      'identity:read',
+      'identity:list',
+      ...OWN_SESSIONS,
+      ...DELEGATIONS,
+    ],
   ],
   user: [KNOWLEDGE, [...OWN_RUNS, ...MEMORY, ...SELF]],
   auditor: [[], []],

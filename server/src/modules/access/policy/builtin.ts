@@ -16,6 +16,8 @@ export const RESOURCE_ACTIONS = {
   events: ['create', 'read', 'list', 'update', 'delete'],
   usage: ['read', 'list', 'update'],
   audit: ['read'],
+  monitoring: ['read'],
+  rate_limits: ['list', 'update', 'delete'],
   ops: ['read', 'update'],
   admin: ['create', 'read', 'list', 'update', 'delete'],
 } as const;
@@ -80,14 +82,23 @@ const DELEGATIONS = allOf(
     allOf(doing('read', 'list', 'delete'), OWNED),
   ),
 );
-const SELF = [OWN_IDENTITY_READ, OWN_IDENTITY_UPDATE, OWN_SESSIONS, DELEGATIONS];
+const OWN_MONITORING = allOf(onResources('monitoring'), OWNED);
+const SELF = [OWN_MONITORING, OWN_IDENTITY_READ, OWN_IDENTITY_UPDATE, OWN_SESSIONS, DELEGATIONS];
 
 const RULES: Record<(typeof BUILTIN_ROLES)[number], Rule> = {
   system: { '==': [attribute('role'), 'system'] },
   admin: { '==': [attribute('role'), 'admin'] },
   editor: anyOf(KNOWLEDGE_READ, DOCUMENTS_WRITE, CORPORA_UPDATE, RUNS, OWN_MEMORY, ...SELF),
   reader: anyOf(KNOWLEDGE_READ, RUNS, ownMemory('read', 'list', 'search'), ...SELF),
-  agent: anyOf(KNOWLEDGE_READ, RUNS, OWN_MEMORY, OWN_IDENTITY_READ, OWN_SESSIONS, DELEGATIONS),
+  agent: anyOf(
+    KNOWLEDGE_READ,
+    RUNS,
+    OWN_MEMORY,
+    OWN_MONITORING,
+    OWN_IDENTITY_READ,
+    OWN_SESSIONS,
+    DELEGATIONS,
+  ),
   user: anyOf(KNOWLEDGE_READ, RUNS, OWN_MEMORY, ...SELF),
 };
 
