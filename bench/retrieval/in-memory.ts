@@ -13,6 +13,7 @@ import {
   analyzeQuery,
   buildQueryVectors,
   type CollectionStats,
+  PREFERENCE_MARK,
   type Space,
 } from '../../server/src/modules/knowledge/retrieval/analyze.ts';
 import { type Candidate, type Ranked, rerank } from '../../server/src/modules/knowledge/retrieval/rank.ts';
@@ -54,7 +55,8 @@ export function buildIndex(rows: Row[]): Index {
     });
   };
   rows.forEach((row, i) => {
-    const document = analyzeDocument(row.text, { minimumLength: row.minimumLength });
+    const document = analyzeDocument(row.text, { minimumLength: row.minimumLength, marks: true });
+    row.prefers = document.words.dimensions.includes(PREFERENCE_MARK);
     add('words', i, document.words);
     add('trigrams', i, document.trigrams);
   });

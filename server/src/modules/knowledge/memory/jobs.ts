@@ -7,8 +7,8 @@ import type { Schedule } from '#platform/jobs/schedule.ts';
 import type { JobDefinition, JobPayload } from '#platform/jobs/worker.ts';
 import { perApp } from '#platform/per-app.ts';
 import { embedTexts } from '../embeddings/service.ts';
-import { analyzeDocument, type CountedText, countTexts, encodeVector } from '../retrieval/service.ts';
-import { memoryScope, takeOut } from './service.ts';
+import { type CountedText, countTexts, encodeVector } from '../retrieval/service.ts';
+import { analyzeMemory, memoryScope, takeOut } from './service.ts';
 import {
   insertVectors,
   listTenantsExpiring,
@@ -83,7 +83,7 @@ async function prepare(ctx: Ctx, waiting: WaitingMemory[]): Promise<Prepared> {
   );
   const memories: Prepared['memories'] = [];
   for (const [i, { id, text }] of waiting.entries()) {
-    memories.push({ id, vector: encodeVector(vectors[i]!), counted: analyzeDocument(text) });
+    memories.push({ id, vector: encodeVector(vectors[i]!), counted: analyzeMemory(text) });
     if (i % 64 === 63) await breathe();
   }
   return { model, memories };

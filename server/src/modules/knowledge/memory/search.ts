@@ -115,7 +115,16 @@ async function byVectors(ctx: Ctx, query: string, filter: SearchFilter): Promise
       new Date(),
     )) {
       const score = Math.max(0, Math.min(1, cosine));
-      const parts = { words: 0, trigrams: 0, pairs: 0, neighbours: 0, role: 0, matched: [], cosine };
+      const parts = {
+        words: 0,
+        trigrams: 0,
+        pairs: 0,
+        neighbours: 0,
+        role: 0,
+        preference: 0,
+        matched: [],
+        cosine,
+      };
       if ((best.get(memory.id)?.score ?? -1) < score)
         best.set(memory.id, { row: { candidate: memory, score, parts }, score });
     }

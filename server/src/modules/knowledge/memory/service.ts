@@ -41,9 +41,12 @@ export const targetOf = (
   metadata: memory.metadata,
 });
 
+/** How memories are read for search: also for the preferences they state. */
+export const analyzeMemory = (text: string) => analyzeDocument(text, { marks: true });
+
 /** Term weights of a text in the form they are stored. */
 export function weightsOf(text: string) {
-  const { words, trigrams } = analyzeDocument(text);
+  const { words, trigrams } = analyzeMemory(text);
   return { words: encodeSparse(words), trigrams: encodeSparse(trigrams) };
 }
 
@@ -288,7 +291,7 @@ async function recount(tx: Db, tenant: string, before: Memory, now: string): Pro
   const wasCounted = (await tx.rows(enqueueMemory(tenant, before.id, now))).length === 1;
   await tx.batch([
     deleteVectors(tenant, [before.id]),
-    ...(wasCounted ? countTexts(tenant, memoryScope, [analyzeDocument(before.text)], -1) : []),
+    ...(wasCounted ? countTexts(tenant, memoryScope, [analyzeMemory(before.text)], -1) : []),
   ]);
 }
 
@@ -336,6 +339,6 @@ export async function deleteMemories(
 export async function takeOut(tx: Db, tenant: string, memories: DeletableMemory[]): Promise<void> {
   const ids = memories.map(({ id }) => id);
   const waiting = new Set((await tx.rows(dequeueMemories(tenant, ids))).map(({ memory_id }) => memory_id));
-  const counted = memories.filter(({ id }) => !waiting.has(id)).map(({ text }) => analyzeDocument(text));
+  const counted = memories.filter(({ id }) => !waiting.has(id)).map(({ text }) => analyzeMemory(text));
   await tx.batch([deleteVectors(tenant, ids), ...countTexts(tenant, memoryScope, counted, -1)]);
 }

@@ -3,7 +3,7 @@ import { binaryArray } from '#platform/db/binary.ts';
 import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
-import { type PreparedQuery, READ_TEXTS } from '../retrieval/service.ts';
+import { PREFERENCES, type PreparedQuery, READ_TEXTS } from '../retrieval/service.ts';
 import type { Memory } from './schema.ts';
 
 /** A memory as it is stored: the resource without what is computed on reading, with its term weights in pgvector's binary form. */
@@ -157,6 +157,8 @@ export interface MemoryCandidate {
 }
 
 export interface FoundMemory extends MemoryCandidate {
+  /** States a preference; only looked at where the query wants one. */
+  prefers: boolean;
   words: number;
   trigrams: number;
   /** Place in its conversation, right to two turns from the next candidate of it; beyond, three stands for any number. */
@@ -207,6 +209,7 @@ export const findCandidates = (
     ), scored as (
       select m.id, case when m.role is not null then m.session_id end as conversation, m.session_id, m.role,
         ${happened} as happened,
+        ${prepared.query.wantsPreferences}::boolean and (m.words <#> ${PREFERENCES}::sparsevec) < 0 as prefers,
         -(m.words <#> ${prepared.words}::sparsevec) as word_score, -(m.trigrams <#> ${prepared.trigrams}::sparsevec) as trigram_score
       from hits join memories m on m.tenant_id = ${db.tenant} and m.id = hits.id
     ), ordered as (
@@ -228,7 +231,7 @@ export const findCandidates = (
     select id, case when place <= ${READ_TEXTS} then (
         select m.text from memories m where m.tenant_id = ${db.tenant} and m.id = counted.id
       ) else '' end as text, session_id, role, extract(epoch from happened)::float8 * 1000 as at, word_score as words,
-      trigram_score as trigrams,
+      trigram_score as trigrams, prefers,
       case when conversation is not null then (sum(steps) over (partition by conversation order by happened, id))::int end as turn
     from counted where place <= ${mostShown} or conversation is not null`);
 

@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { analyzeDocument, analyzeQuery, buildQueryVectors, type CollectionStats, idf } from './analyze.ts';
+import {
+  analyzeDocument,
+  analyzeQuery,
+  buildQueryVectors,
+  type CollectionStats,
+  dimensionsOf,
+  idf,
+  PREFERENCE_MARK,
+} from './analyze.ts';
 import { dot, MAX_NON_ZEROS, SPARSE_DIMENSIONS } from './sparse.ts';
 import { wordsOf } from './words.ts';
 
@@ -43,9 +51,57 @@ test('the query drops function words unless nothing else is left, and knows the 
   assert.deepEqual(words('Wo wohnt meine Schwester?'), ['wohnt', 'schwester']);
   assert.deepEqual(words(''), []);
   for (const text of ['what did I say', "I'm late", 'was ist mein Name', '我的名字', '내 이름은 무엇인가']) {
-    assert.ok(analyzeQuery(text).firstPerson, text);
+    assert.equal(analyzeQuery(text).speaker, 'user', text);
   }
-  assert.equal(analyzeQuery('what did the client say').firstPerson, false);
+  assert.equal(analyzeQuery('what did the client say').speaker, undefined);
+});
+
+test('a query for what was advised is about the assistant, one for advice wants preferences', () => {
+  for (const text of [
+    'What did you recommend for my resume?',
+    'Was hast du mir empfohlen?',
+    '你建议过什么？',
+  ])
+    assert.equal(analyzeQuery(text).speaker, 'assistant', text);
+  for (const text of [
+    'Can you suggest a restaurant?',
+    'How should I plan my week?',
+    'Kannst du mir helfen?',
+    '推荐一家餐厅',
+  ])
+    assert.ok(analyzeQuery(text).wantsPreferences, text);
+  for (const text of ['When is the deadline?', 'Which framework does the project use?'])
+    assert.ok(!analyzeQuery(text).wantsPreferences, text);
+});
+
+test('a text that states a preference is marked where that is asked for', () => {
+  const marked = (text: string) =>
+    analyzeDocument(text, { marks: true }).words.dimensions.includes(PREFERENCE_MARK);
+  for (const text of [
+    'I prefer short answers.',
+    'The user loves jazz.',
+    'Er mag keine Oliven.',
+    'Elle préfère le thé.',
+    '他喜欢爵士乐。',
+  ])
+    assert.ok(marked(text), text);
+  for (const text of ['The invoice is due in March.', 'It looks like rain.', ''])
+    assert.ok(!marked(text), text);
+  const plain = analyzeDocument('I prefer short answers.').words;
+  const both = analyzeDocument('I prefer short answers.', { marks: true }).words;
+  assert.equal(both.dimensions.length, plain.dimensions.length + 1);
+});
+
+test('a word of another language is found by its stem there and by its English one', () => {
+  const german = analyzeDocument('Der Kunde hat die Verträge gekündigt.').words;
+  const dimensionsOfQuery = (text: string) => {
+    const query = analyzeQuery(text);
+    return query.terms.map(({ word }) => dimensionsOf(word));
+  };
+  const [contracts] = dimensionsOfQuery('Welche Verträge sind es?');
+  assert.ok(contracts!.every((dimension) => german.dimensions.includes(dimension)));
+  const [name] = dimensionsOfQuery('Verträge');
+  assert.ok(german.dimensions.includes(name![0]!), 'also where the query does not tell its language');
 });
 
 test('a vector is sorted, bounded and the same every time', () => {

@@ -1,13 +1,19 @@
-import { limitNonZeros, type SparseVector, sparseFrom } from './sparse.ts';
+import { asksAdvice, asksWhatWasSaid, statesPreference } from './intent.ts';
+import type { Language } from './languages.ts';
+import { dimensionOf, limitNonZeros, type SparseVector, sparseFrom } from './sparse.ts';
 import {
   ENGLISH_DROPPED,
   ENGLISH_FUNCTION,
   FIRST_PERSON,
   FIRST_PERSON_CJK,
+  FUNCTION_CHARACTERS,
+  FUNCTION_KANA,
+  FUNCTION_PAIRS,
   FUNCTION_WORDS,
   GENERAL,
+  KOREAN_PARTICLES,
 } from './stopwords.ts';
-import { type Word, wordsOf } from './words.ts';
+import { readText, type Word, wordsOf } from './words.ts';
 
 /** Which of the two hashed spaces a dimension belongs to. */
 export type Space = 'words' | 'trigrams';
@@ -38,21 +44,24 @@ export const lengthInAverages = (words: number): number => words / AVERAGE_WORDS
 
 /**
  * Vectors of a memory or chunk, written with its row. `length` counts words. Holds no statistics of the tenant.
- * `trigrams: false` leaves that vector empty.
+ * `trigrams: false` leaves that vector empty. `marks`: the words vector also says what the text is, see PREFERENCE_MARK.
  * `minimumLength` (words): for a piece of a text that was cut into several, pass the size aimed at. Otherwise a short
  * last piece, usually with the title before it, outranks whole documents (SciFact nDCG@10 0.704 instead of 0.722).
  */
 export function analyzeDocument(
   text: string,
-  options: { trigrams?: boolean; minimumLength?: number } = {},
+  options: { trigrams?: boolean; minimumLength?: number; marks?: boolean } = {},
 ): { words: SparseVector; trigrams: SparseVector; length: number } {
   const words = wordsOf(text);
-  const wordDimensions = new Uint32Array(words.length);
+  let others = 0;
+  for (const { also } of words) if (also !== undefined) others++;
+  const wordDimensions = new Uint32Array(words.length + others);
   let length = 0;
   let trigramCount = 0;
-  for (let i = 0; i < words.length; i++) {
+  for (let i = 0, at = words.length; i < words.length; i++) {
     const word = words[i]!;
     wordDimensions[i] = word.dimension;
+    if (word.also !== undefined) wordDimensions[at++] = word.also;
     if (word.kind !== 'character') length++;
     trigramCount += word.trigrams.length;
   }
@@ -64,12 +73,25 @@ export function analyzeDocument(
       at += word.trigrams.length;
     }
   }
+  const marks = options.marks && statesPreference(text) ? [PREFERENCE_MARK] : [];
   const stretch = Math.max(1, (options.minimumLength ?? 0) / Math.max(1, length));
   return {
-    words: weigh(wordDimensions, length * stretch, 'words'),
+    words: withMarks(weigh(wordDimensions, length * stretch, 'words'), marks),
     trigrams: weigh(trigramDimensions, trigramCount * stretch, 'trigrams'),
     length,
   };
+}
+
+/** Dimension that no word has: set in the words vector of a text that states a preference. */
+export const PREFERENCE_MARK = dimensionOf('\u0000preference');
+
+function withMarks(vector: SparseVector, marks: number[]): SparseVector {
+  if (marks.length === 0) return vector;
+  const weights = new Map(
+    Array.from(vector.dimensions, (dimension, i) => [dimension, vector.values[i]!] as const),
+  );
+  for (const mark of marks) weights.set(mark, 1);
+  return sparseFrom(weights);
 }
 
 /** Sorts in place, counts equal neighbours, turns counts into weights. */
@@ -104,10 +126,15 @@ export interface AnalyzedQuery {
   termByDimension: Map<number, number>;
   /** Neighbouring terms, as pairs of indices into `terms`. */
   pairs: [number, number][];
-  /** The query speaks of its author (I, my, we, ich, mon, 我, ...). */
-  firstPerson: boolean;
+  /**
+   * Whose turns it is about: the assistant's when it asks what that said or advised; else the user's when it speaks of
+   * its author (I, my, we, ich, mon, 我, ...).
+   */
+  speaker: 'user' | 'assistant' | undefined;
+  /** It asks for advice, so what somebody prefers bears on the answer. */
+  wantsPreferences: boolean;
   /** Language recognised by its function words; English when none is. */
-  language: string;
+  language: Language;
 }
 
 /** A query is cut after this many characters and distinct terms. */
@@ -120,17 +147,19 @@ const BACKGROUND_FUNCTION = 0.5;
 
 /** Terms of a query. A query of function words only keeps them all; one without words has no terms. */
 export function analyzeQuery(text: string): AnalyzedQuery {
-  const words = wordsOf(text.slice(0, MAX_QUERY_CHARACTERS)).filter((word) => word.kind !== 'character');
-  const language = recogniseLanguage(words);
+  const reading = readText(text.slice(0, MAX_QUERY_CHARACTERS));
+  const { language } = reading;
+  const words = reading.words.filter((word) => word.kind !== 'character');
   const dropped = FUNCTION_WORDS[language] ?? ENGLISH_DROPPED;
-  const content = words.filter((word) => !dropped.has(word.bare));
+  const content = words.filter((word) => !dropped.has(word.bare) && !isFunctionGram(word));
   const kept = content.length > 0 ? content : words;
   const query: AnalyzedQuery = {
     terms: [],
     trigrams: new Map(),
     termByDimension: new Map(),
     pairs: [],
-    firstPerson: speaksOfItself(text.slice(0, MAX_QUERY_CHARACTERS), words, language),
+    speaker: speakerOf(text.slice(0, MAX_QUERY_CHARACTERS), words, language),
+    wantsPreferences: asksAdvice(text.slice(0, MAX_QUERY_CHARACTERS)),
     language,
   };
   const seenPairs = new Set<string>();
@@ -148,13 +177,21 @@ export function analyzeQuery(text: string): AnalyzedQuery {
   return query;
 }
 
-function addTerm(query: AnalyzedQuery, word: Word, language: string): number | undefined {
-  let index = query.termByDimension.get(word.dimension);
+/** The dimensions a word is stored under: its stem's, and in other languages its English stem's. */
+export const dimensionsOf = ({ dimension, also }: Word): number[] =>
+  also === undefined ? [dimension] : [dimension, also];
+
+/** Index of the query term that a word of a text stands for. */
+export const termOf = ({ termByDimension }: AnalyzedQuery, { dimension, also }: Word): number | undefined =>
+  termByDimension.get(dimension) ?? (also === undefined ? undefined : termByDimension.get(also));
+
+function addTerm(query: AnalyzedQuery, word: Word, language: Language): number | undefined {
+  let index = termOf(query, word);
   if (index === undefined) {
     if (query.terms.length >= MAX_QUERY_TERMS) return undefined;
     index = query.terms.length;
     query.terms.push({ word, count: 0, background: backgroundOf(word, language) });
-    query.termByDimension.set(word.dimension, index);
+    for (const dimension of dimensionsOf(word)) query.termByDimension.set(dimension, index);
   }
   query.terms[index]!.count++;
   for (const trigram of word.trigrams) query.trigrams.set(trigram, (query.trigrams.get(trigram) ?? 0) + 1);
@@ -162,35 +199,42 @@ function addTerm(query: AnalyzedQuery, word: Word, language: string): number | u
 }
 
 const HIRAGANA = /^[\p{Script=Hiragana}ー]+$/u;
+const HANGUL = /^\p{Script=Hangul}+$/u;
 
-function backgroundOf(word: Word, language: string): number {
+/** A pair of characters of a space-less script that says nothing about a subject. */
+function isFunctionGram({ kind, bare }: Word): boolean {
+  if (kind !== 'gram') return false;
+  if (FUNCTION_KANA.has(bare) || FUNCTION_PAIRS.has(bare)) return true;
+  return Array.from(bare).every((character) => FUNCTION_CHARACTERS.has(character));
+}
+
+function backgroundOf(word: Word, language: Language): number {
+  const { bare, kind } = word;
   const isFunction =
     language === 'english'
-      ? ENGLISH_DROPPED.has(word.bare) || ENGLISH_FUNCTION.has(word.bare)
-      : FUNCTION_WORDS[language]!.has(word.bare);
-  if (isFunction) return BACKGROUND_FUNCTION;
-  if (GENERAL.has(word.bare) || HIRAGANA.test(word.bare)) return BACKGROUND_GENERAL;
-  return BACKGROUND_CONTENT;
+      ? ENGLISH_DROPPED.has(bare) || ENGLISH_FUNCTION.has(bare)
+      : FUNCTION_WORDS[language]!.has(bare);
+  if (isFunction || isFunctionGram(word)) return BACKGROUND_FUNCTION;
+  if (GENERAL.has(bare) || HIRAGANA.test(bare)) return BACKGROUND_GENERAL;
+  if (kind !== 'gram') return BACKGROUND_CONTENT;
+  // Where a function character or a particle meets a word, the pair is an accident of the sentence.
+  const characters = Array.from(bare);
+  const isSeam = HANGUL.test(bare)
+    ? KOREAN_PARTICLES.has(characters.at(-1)!)
+    : characters.some((character) => FUNCTION_CHARACTERS.has(character) || HIRAGANA.test(character));
+  return isSeam ? BACKGROUND_FUNCTION : BACKGROUND_CONTENT;
 }
 
-function recogniseLanguage(words: Word[]): string {
-  const count = (list: ReadonlySet<string>) =>
-    words.reduce((sum, word) => sum + (list.has(word.bare) ? 1 : 0), 0);
-  let best = 'english';
-  let hits = words.reduce(
-    (sum, { bare }) => sum + (ENGLISH_DROPPED.has(bare) || ENGLISH_FUNCTION.has(bare) ? 1 : 0),
-    0,
-  );
-  for (const [language, list] of Object.entries(FUNCTION_WORDS)) {
-    const found = count(list);
-    if (found > hits) [best, hits] = [language, found];
-  }
-  return best;
+function speakerOf(text: string, words: Word[], language: Language): AnalyzedQuery['speaker'] {
+  if (asksWhatWasSaid(text)) return 'assistant';
+  const ofItself =
+    words.some((word) => FIRST_PERSON[language]!.has(word.bare)) || FIRST_PERSON_CJK.test(text);
+  return ofItself ? 'user' : undefined;
 }
 
-function speaksOfItself(text: string, words: Word[], language: string): boolean {
-  return words.some((word) => FIRST_PERSON[language]!.has(word.bare)) || FIRST_PERSON_CJK.test(text);
-}
+/** How often a word of a query occurs: in how many texts, by whichever of its stems more do. */
+export const frequencyOf = ({ df }: CollectionStats, word: Word): number =>
+  Math.max(...dimensionsOf(word).map((dimension) => df('words', dimension)));
 
 /** Weight of a term by its rarity in the tenant's collection. */
 export function idf(df: number, documents: number): number {
@@ -212,7 +256,10 @@ export interface QueryVectors {
 export function buildQueryVectors(query: AnalyzedQuery, stats: CollectionStats): QueryVectors {
   const words = new Map<number, number>();
   for (const { word, count } of query.terms) {
-    words.set(word.dimension, count * idf(stats.df('words', word.dimension), stats.documents));
+    // Texts of the query's language hold both stems: together they count as one word.
+    const dimensions = dimensionsOf(word);
+    for (const dimension of dimensions)
+      words.set(dimension, (count * idf(stats.df('words', dimension), stats.documents)) / dimensions.length);
   }
   const trigrams = new Map<number, number>();
   for (const [dimension, count] of query.trigrams) {

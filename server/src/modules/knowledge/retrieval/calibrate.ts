@@ -1,6 +1,7 @@
-import type { AnalyzedQuery, CollectionStats, QueryTerm } from './analyze.ts';
+import { type AnalyzedQuery, type CollectionStats, frequencyOf, type QueryTerm, termOf } from './analyze.ts';
 import type { Candidate, Ranked } from './rank.ts';
 import { READ_CHARACTERS } from './rank.ts';
+import { FUNCTION_CHARACTERS } from './stopwords.ts';
 import { type Word, wordsOf } from './words.ts';
 
 /** Background texts that make a tenant of one row behave like one of hundreds. */
@@ -67,18 +68,27 @@ interface Hit {
 
 function weightOf({ word, background }: QueryTerm, stats: CollectionStats): number {
   const documents = stats.documents + PSEUDO_DOCUMENTS;
-  const df = Math.min(stats.df('words', word.dimension), stats.documents) + PSEUDO_DOCUMENTS * background;
+  const df = Math.min(frequencyOf(stats, word), stats.documents) + PSEUDO_DOCUMENTS * background;
   return Math.log(1 + (documents - df + 0.5) / (df + 0.5));
 }
 
 function hitsOf(query: AnalyzedQuery, word: Word): Hit[] {
   const hits: Hit[] = [];
+  const same = termOf(query, word);
   query.terms.forEach((queryTerm, term) => {
-    const match = queryTerm.word.dimension === word.dimension ? 1 : similarity(queryTerm.word, word);
+    const match = term === same ? 1 : Math.max(similarity(queryTerm.word, word), half(queryTerm.word, word));
     if (match > 0) hits.push({ term, match });
   });
   return hits;
 }
+
+const HAN = /^\p{Script=Han}$/u;
+
+/** 0.5 for a Han character that is half of a pair the query has: words of one character meet others in every sentence. */
+export const half = (pair: Word, { bare }: Word): number =>
+  pair.kind === 'gram' && HAN.test(bare) && pair.bare.includes(bare) && !FUNCTION_CHARACTERS.has(bare)
+    ? 0.5
+    : 0;
 
 const DIGIT = /\p{N}/u;
 

@@ -2,9 +2,11 @@ import {
   type AnalyzedQuery,
   buildQueryVectors,
   type CollectionStats,
+  frequencyOf,
   idf,
   lengthInAverages,
   type QueryVectors,
+  termOf,
   termWeight,
 } from './analyze.ts';
 import { type Word, wordsOf } from './words.ts';
@@ -22,6 +24,8 @@ export interface Candidate {
   session_id?: string | null;
   /** Ordinal of the turn within its session. Without it the order of `at` among the candidates stands in. */
   turn?: number | null;
+  /** The text states a preference (PREFERENCE_MARK). */
+  prefers?: boolean | null;
   /** Time of the turn, milliseconds since the epoch; also breaks ties, newest first. */
   at?: number | null;
 }
@@ -33,6 +37,8 @@ export interface ScoreParts {
   pairs: number;
   neighbours: number;
   role: number;
+  /** A preference, where advice is asked for. */
+  preference: number;
   /** Query words whose stem the text holds, as the query spells them (folded). */
   matched: string[];
 }
@@ -53,7 +59,10 @@ const PAIR_LENGTH = 0.5;
 const LOOSE_PAIR = 0.5;
 const NEIGHBOURS = 0.4;
 const NEIGHBOUR_DISTANCE = 2;
-const ROLE = 0.15;
+/** A question about what the assistant said is answered by the turn before as well. */
+const ROLE = { user: 0.15, assistant: 0.075 };
+/** Share of the best match that a preference counts where advice is asked for. */
+const PREFERENCE = 0.3;
 
 /** Turns further apart than this do not support one another. */
 const NEIGHBOUR_GAP_MS = 30 * 60_000;
@@ -94,17 +103,19 @@ export function rerank<C extends Candidate>(
       trigrams: trigramScale * seen.trigrams,
       pairs: seen.pairs,
       neighbours: 0,
-      role: query.firstPerson && candidate.role === 'user' ? ROLE * vectors.Z : 0,
+      role: candidate.role && candidate.role === query.speaker ? ROLE[query.speaker] * vectors.Z : 0,
+      preference: 0,
       matched: seen.matched,
     };
     return { candidate, score: 0, parts };
   });
   addNeighbours(ranked);
+  if (query.wantsPreferences) addPreferences(ranked);
   for (const entry of ranked) {
-    const { words, trigrams, pairs, neighbours, role } = entry.parts;
+    const { words, trigrams, pairs, neighbours, role, preference } = entry.parts;
     const matching = words + trigrams + pairs + neighbours;
     if (matching <= 0) entry.parts.role = 0;
-    entry.score = matching > 0 ? matching + role : 0;
+    entry.score = matching > 0 ? matching + role + preference : 0;
   }
   return ranked.sort(compareRanked);
 }
@@ -126,7 +137,7 @@ function unread({ words, trigrams }: Candidate): Reading {
 
 /** Returns a function that scores one text against the query; what is known of a word is kept between texts. */
 function makeReader(query: AnalyzedQuery, stats: CollectionStats, vectors: QueryVectors) {
-  const weights = query.terms.map(({ word }) => idf(stats.df('words', word.dimension), stats.documents));
+  const weights = query.terms.map(({ word }) => idf(frequencyOf(stats, word), stats.documents));
   const pairs = new Map<number, number>();
   for (const [x, y] of query.pairs) pairs.set(x * query.terms.length + y, weights[x]! + weights[y]!);
   const trigramWeights = new Map<number, number>();
@@ -156,7 +167,7 @@ function makeReader(query: AnalyzedQuery, stats: CollectionStats, vectors: Query
     let previous = -1;
     let beforeThat = -1;
     for (const word of wordsOf(candidate.text.slice(0, READ_CHARACTERS))) {
-      const term = query.termByDimension.get(word.dimension) ?? -1;
+      const term = termOf(query, word) ?? -1;
       if (term >= 0) counts[term]!++;
       if (trigramCounts) {
         trigramLength += word.trigrams.length;
@@ -188,6 +199,16 @@ function makeReader(query: AnalyzedQuery, stats: CollectionStats, vectors: Query
     const pairScore = (PAIRS * pairWeight) / (1 + PAIR_LENGTH * lengthInAverages(length));
     return { words, trigrams, pairs: pairScore, matched };
   };
+}
+
+/** Who asks for advice is served by what was said of likes and dislikes, though its words are seldom those of the question. */
+function addPreferences(ranked: Ranked[]): void {
+  const best = ranked.reduce(
+    (most, { parts }) => Math.max(most, parts.words + parts.trigrams + parts.pairs),
+    0,
+  );
+  for (const { candidate, parts } of ranked)
+    if (candidate.prefers && candidate.role !== 'assistant') parts.preference = PREFERENCE * best;
 }
 
 /**

@@ -5,12 +5,15 @@ import {
   analyzeQuery,
   buildQueryVectors,
   type CollectionStats,
+  dimensionsOf,
+  frequencyOf,
+  PREFERENCE_MARK,
   type QueryVectors,
 } from './analyze.ts';
 import { calibrate } from './calibrate.ts';
 import { fuse } from './fuse.ts';
 import { type Candidate, type Ranked, rerank, trigramWeight } from './rank.ts';
-import { encodeSparse, type SparseVector } from './sparse.ts';
+import { encodeSparse, type SparseVector, sparseFrom } from './sparse.ts';
 import { termCounts } from './statistics.ts';
 import { addTermCounts, addTextCount } from './store.ts';
 
@@ -18,6 +21,9 @@ export { type AnalyzedQuery, analyzeDocument, analyzeQuery, type CollectionStats
 export { type Candidate, type Ranked, READ_TEXTS } from './rank.ts';
 export { encodeSparse, encodeVector, SPARSE_DIMENSIONS, type SparseVector } from './sparse.ts';
 export { type Word, wordsOf } from './words.ts';
+
+/** Inner product with it tells the texts that state a preference. */
+export const PREFERENCES = encodeSparse(sparseFrom(new Map([[PREFERENCE_MARK, 1]])));
 
 /** A query made ready for one scope of one tenant: its terms, the statistics they need, and the vectors SQL compares with. */
 export interface PreparedQuery {
@@ -38,7 +44,7 @@ export interface PreparedQuery {
  */
 export async function prepareQuery(ctx: Ctx, scope: string, text: string): Promise<PreparedQuery> {
   const query = analyzeQuery(text);
-  const words = query.terms.map(({ word }) => word.dimension);
+  const words = query.terms.flatMap(({ word }) => dimensionsOf(word));
   const trigrams = [...query.trigrams.keys()];
   const counts = await termCounts(ctx, scope, words, trigrams);
   const stats: CollectionStats = {
@@ -54,7 +60,7 @@ export async function prepareQuery(ctx: Ctx, scope: string, text: string): Promi
     words: encodeSparse(vectors.words),
     trigrams: encodeSparse(vectors.trigrams),
     needsTrigrams:
-      query.language !== 'english' || words.some((dimension) => stats.df('words', dimension) === 0),
+      query.language !== 'english' || query.terms.some(({ word }) => frequencyOf(stats, word) === 0),
     trigramWeight: trigramWeight(vectors),
   };
 }

@@ -1,5 +1,6 @@
 import snowball from 'snowball-stemmers';
 import { newBoundedCache } from './bounded-cache.ts';
+import { type Hints, hasStemmer, hintsOf, type Language, recogniseLanguage, stemIn } from './languages.ts';
 import { dimensionOf, mix32, SPARSE_DIMENSIONS } from './sparse.ts';
 
 /**
@@ -11,7 +12,14 @@ export interface Word {
   bare: string;
   stem: string;
   dimension: number;
+  /**
+   * In a text of another language than English: the dimension of the English stem, where it differs. Texts are found by
+   * both, so that a name or a text too short to tell its language is found by queries of every language.
+   */
+  also?: number;
   trigrams: Uint32Array;
+  /** What the word says about the language of its text. */
+  hints?: Hints | undefined;
   /**
    * 'word'; 'gram': bigram (or lone character) of a space-less script; 'character': a single Han character inside a
    * longer run, indexed so that a one-character query finds it, but neither counted nor part of the word sequence.
@@ -43,24 +51,52 @@ const STEMMERS: [script: RegExp, stemmer: { stem(word: string): string }][] = [
 const isAsciiWord = new Uint8Array(128);
 for (const char of 'abcdefghijklmnopqrstuvwxyz0123456789') isAsciiWord[char.charCodeAt(0)] = 1;
 
-const spacedWords = newBoundedCache<string, Word[]>(CACHE_WORDS);
+type KnownWords = ReturnType<typeof newBoundedCache<string, Word[]>>;
+const spacedWords: KnownWords = newBoundedCache<string, Word[]>(CACHE_WORDS);
+const otherWords = new Map<Language, KnownWords>();
+
+function wordsByLanguage(language: Language): KnownWords {
+  let known = otherWords.get(language);
+  if (!known) {
+    known = newBoundedCache<string, Word[]>(CACHE_WORDS / 4);
+    otherWords.set(language, known);
+  }
+  return known;
+}
+
 const grams = newBoundedCache<string, Word>(CACHE_WORDS);
 const characters = newBoundedCache<string, Word>(CACHE_WORDS);
 
-/**
- * The words of a text in order: NFKC, lower case, split at everything but letters, marks and numbers, folded, stemmed;
- * runs of space-less scripts as overlapping character bigrams. Linear in the length of the text; never throws.
- */
-export function wordsOf(text: string): Word[] {
-  const words: Word[] = [];
-  if (NON_ASCII.test(text)) {
-    const normal = text.normalize('NFKC').toLowerCase().replace(INVISIBLE, '');
-    for (const match of normal.matchAll(WORD)) append(words, match[0]);
-  } else {
-    appendAscii(words, text.toLowerCase());
-  }
-  return words;
+/** The words of a text, and the language they were stemmed in. */
+export interface Reading {
+  words: Word[];
+  language: Language;
 }
+
+/**
+ * The words of a text in order: NFKC, lower case, split at everything but letters, marks and numbers, folded, stemmed in
+ * the language of the text; runs of space-less scripts as overlapping character bigrams. Linear in the length of the
+ * text; never throws.
+ */
+export function readText(text: string): Reading {
+  const words: Word[] = [];
+  let lower: string;
+  if (NON_ASCII.test(text)) {
+    lower = text.normalize('NFKC').toLowerCase().replace(INVISIBLE, '');
+    for (const match of lower.matchAll(WORD)) append(words, match[0], spacedWords, 'english');
+  } else {
+    lower = text.toLowerCase();
+    appendAscii(words, lower);
+  }
+  const language = recogniseLanguage(words, lower);
+  if (!hasStemmer(language)) return { words, language };
+  const known = wordsByLanguage(language);
+  const own: Word[] = [];
+  for (const match of lower.matchAll(WORD)) append(own, match[0], known, language);
+  return { words: own, language };
+}
+
+export const wordsOf = (text: string): Word[] => readText(text).words;
 
 function appendAscii(words: Word[], text: string): void {
   let start = -1;
@@ -70,30 +106,30 @@ function appendAscii(words: Word[], text: string): void {
       if (start < 0) start = i;
     } else if (start >= 0) {
       if (code === 39 && isAsciiWord[text.charCodeAt(i + 1)] === 1) continue;
-      append(words, text.slice(start, i));
+      append(words, text.slice(start, i), spacedWords, 'english');
       start = -1;
     }
   }
 }
 
-function append(words: Word[], raw: string): void {
-  const found = spacedWords.get(raw);
-  if (found === undefined) appendUnknown(words, raw);
+function append(words: Word[], raw: string, known: KnownWords, language: Language): void {
+  const found = known.get(raw);
+  if (found === undefined) appendUnknown(words, raw, known, language);
   else if (found.length === 1) words.push(found[0]!);
   else for (const word of found) words.push(word);
 }
 
-function appendUnknown(words: Word[], raw: string): void {
+function appendUnknown(words: Word[], raw: string, known: KnownWords, language: Language): void {
   if (SPACELESS.test(raw)) {
     for (const [run] of raw.matchAll(SPACELESS_RUN)) {
       if (SPACELESS.test(run)) appendGrams(words, run);
-      else append(words, run);
+      else append(words, run, known, language);
     }
     return;
   }
   const key = ownCopy(raw);
-  const found = analyzeSpaced(key);
-  if (raw.length <= MAX_CACHED_LETTERS) spacedWords.set(key, found);
+  const found = analyzeSpaced(key, language);
+  if (raw.length <= MAX_CACHED_LETTERS) known.set(key, found);
   words.push(...found);
 }
 
@@ -104,16 +140,26 @@ const ownCopy = (text: string): string => Buffer.from(text, 'utf16le').toString(
 const LETTERS_AND_DIGITS = /^(?:\p{L}+\p{N}+\p{L}*|\p{N}+\p{L}+\p{N}*)$/u;
 const SAME_KIND = /\p{L}+|\p{N}+/gu;
 
-function analyzeSpaced(raw: string): Word[] {
-  const bare = fold(raw);
+function analyzeSpaced(raw: string, language: Language): Word[] {
+  const plain = withoutClitics(raw);
+  const bare = fold(plain);
   if (bare === '') return [];
-  if (!LETTERS_AND_DIGITS.test(bare)) return [makeWord(bare)];
-  return Array.from(bare.matchAll(SAME_KIND), ([part]) => makeWord(part));
+  if (!LETTERS_AND_DIGITS.test(bare)) return [makeWord(bare, plain, language)];
+  return Array.from(bare.matchAll(SAME_KIND), ([part]) => makeWord(part, part, language));
 }
 
-function makeWord(bare: string): Word {
-  const stem = stemOf(bare);
-  return { bare, stem, dimension: dimensionOf(stem), trigrams: trigramsOf(bare), kind: 'word' };
+const LATIN = /^[\p{Script=Latin}\p{M}]+$/u;
+
+/** @param plain the word with its accents, which stemmers of other languages than English look at */
+function makeWord(bare: string, plain: string, language: Language): Word {
+  const english = stemOf(bare);
+  const trigrams = trigramsOf(bare);
+  const hints = hintsOf(bare);
+  const other = language !== 'english' && plain.length <= MAX_CACHED_LETTERS && LATIN.test(plain);
+  const stem = other ? fold(stemIn(language, plain)) || english : english;
+  const word: Word = { bare, stem, dimension: dimensionOf(stem), trigrams, hints, kind: 'word' };
+  if (stem !== english) word.also = dimensionOf(english);
+  return word;
 }
 
 const NO_TRIGRAMS = new Uint32Array(0);
@@ -192,14 +238,19 @@ const ARABIC_LETTERS: Record<string, string> = {
   ة: 'ه',
 };
 
+/** The word without what clings to it behind or before an apostrophe. */
+function withoutClitics(raw: string): string {
+  const word = NON_ASCII.test(raw) ? raw.replace(APOSTROPHES, "'") : raw;
+  return word.includes("'") ? word.replace(POSSESSIVE, '').replace(ELISION, '') : word;
+}
+
 /**
- * Removes what spelling varies in: apostrophe endings, accents of Latin, Greek and Cyrillic (й stays a letter),
- * vocalisation of Arabic and Hebrew. Marks that are letters elsewhere (Devanagari, kana) stay.
+ * Removes what spelling varies in: accents of Latin, Greek and Cyrillic (й stays a letter), vocalisation of Arabic and
+ * Hebrew. Marks that are letters elsewhere (Devanagari, kana) stay.
  */
 function fold(raw: string): string {
   let word = raw;
   if (NON_ASCII.test(word)) {
-    word = word.replace(APOSTROPHES, "'");
     word = word
       .normalize('NFD')
       .replace(/и\u0306/g, 'й')
@@ -209,6 +260,5 @@ function fold(raw: string): string {
     word = word.replace(/[\u064b-\u065f\u0670\u0640\u0591-\u05c7]/g, '');
     word = word.replace(/[أإآٱىیکة]/g, (letter) => ARABIC_LETTERS[letter]!);
   }
-  if (word.includes("'")) word = word.replace(POSSESSIVE, '').replace(ELISION, '');
   return word;
 }
