@@ -48,7 +48,14 @@ function registerKeys(keys: Command, { guarded, withApp, say }: Tools): void {
     .option('--scopes <scopes>', 'comma separated; none: all that the role may')
     .option('--expires-in-days <days>', 'days until it stops working')
     .action(
-      guarded(async (options: Record<string, string>) => withApp((app) => createKey(app, options, say))),
+      guarded(async (options: Record<string, string>) => {
+        const wanted = wantedKey(options);
+        await withApp(async (app) => {
+          const key = await makeKey(app, wanted);
+          process.stderr.write(`Key ${key.id} for tenant ${wanted.tenant}; it is shown only now:\n`);
+          say(key.text);
+        });
+      }),
     );
   keys
     .command('list')
@@ -85,23 +92,30 @@ function registerKeys(keys: Command, { guarded, withApp, say }: Tools): void {
     );
 }
 
+const slugRule = 'a tenant id has 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit';
 const rolePatternOf = new RegExp(rolePattern);
 
-async function createKey(app: App, options: Record<string, string>, say: Tools['say']): Promise<void> {
-  const { name, role = 'admin', scopes, expiresInDays } = options;
+interface WantedKey {
+  tenant: string;
+  name: string;
+  role: string;
+  scopes: string[] | undefined;
+  days: number | undefined;
+}
+
+function wantedKey(options: Record<string, string>): WantedKey {
+  const { name, role = 'admin', scopes: listed, expiresInDays } = options;
   if (!rolePatternOf.test(role))
     throw new ConfigError('--role must be a role: a-z 0-9 _ -, beginning with a letter');
-  const tenant = tenantFor(role, options.tenant);
-  for (const scope of scopes?.split(',') ?? []) {
+  const scopes = listed?.split(',');
+  for (const scope of scopes ?? []) {
     const problem = scopeProblem(scope);
     if (problem) throw new ConfigError(`--scopes: ${scope} ${problem}`);
   }
   const days = expiresInDays === undefined ? undefined : Number(expiresInDays);
   if (days !== undefined && !(Number.isInteger(days) && days > 0))
     throw new ConfigError('--expires-in-days must be a whole number of days');
-  const key = await makeKey(app, tenant, { name: name!, role, scopes: scopes?.split(','), days });
-  process.stderr.write(`Key ${key.id} for tenant ${tenant}; it is shown only now:\n`);
-  say(key.text);
+  return { tenant: tenantFor(role, options.tenant), name: name!, role, scopes, days };
 }
 
 /** Operators live in a tenant of their own, and nobody else does. */
@@ -117,16 +131,7 @@ function tenantFor(role: string, given: string | undefined): string {
   return given;
 }
 
-async function makeKey(
-  app: App,
-  tenant: string,
-  {
-    name,
-    role,
-    scopes,
-    days,
-  }: { name: string; role: string; scopes: string[] | undefined; days: number | undefined },
-) {
+async function makeKey(app: App, { tenant, name, role, scopes, days }: WantedKey) {
   const ctx = systemCtx(app, tenant, uuidv7());
   const now = new Date();
   if (tenant !== SYSTEM_TENANT && !(await tenantOf(app, tenant)))
@@ -171,10 +176,7 @@ function registerTenants(tenants: Command, { guarded, withApp, say }: Tools): vo
     .action(
       guarded(async (id: string, { name }: { name?: string }) =>
         withApp(async (app) => {
-          if (!isSlug(id))
-            throw new ConfigError(
-              'a tenant id has 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit',
-            );
+          if (!isSlug(id)) throw new ConfigError(slugRule);
           await makeTenant(systemCtx(app, id, uuidv7()), { id, ...(name ? { name } : {}) });
           say(`Made tenant ${id}.`);
         }),

@@ -34,7 +34,7 @@ export async function authenticateKey(app: App, text: string): Promise<Authentic
   if (!key || !opens(key, hash) || !isLive(app, key)) return undefined;
   const identity = await activeIdentity(app, tenant, key.identity_id);
   if (!identity) return undefined;
-  lastUse.note(app, tenant, key, { id, at: new Date() });
+  lastUse.note(app, tenant, id, key);
   return {
     tenant,
     actor: {

@@ -3,16 +3,16 @@ import { ApiError, invalid } from '#platform/errors.ts';
 import { scopesAllow } from '#platform/permission.ts';
 import { RESOURCE_ACTIONS } from '../policy/service.ts';
 
-const resources: Record<string, readonly string[]> = RESOURCE_ACTIONS;
-const actions = new Set(Object.values(resources).flat());
+const resources = new Map<string, readonly string[]>(Object.entries(RESOURCE_ACTIONS));
+const actions = new Set([...resources.values()].flat());
 const words = ['read', 'write', '*'];
 
 /** What is wrong with a scope, or undefined. */
 export function scopeProblem(scope: string): string | undefined {
   if (['admin', 'read', 'write', '*'].includes(scope)) return undefined;
   const [resource = '', action = '', ...rest] = scope.split(':');
-  const known = resource === '*' ? actions.has(action) : resources[resource]?.includes(action);
-  const named = resource === '*' || Object.hasOwn(resources, resource);
+  const known = resource === '*' ? actions.has(action) : resources.get(resource)?.includes(action);
+  const named = resource === '*' || resources.has(resource);
   if (rest.length === 0 && named && (known || words.includes(action))) return undefined;
   return 'is no scope: there are admin, read, write, and resource:action, as memory:create, memory:* or *:list';
 }
@@ -27,7 +27,7 @@ export function checkScopes(scopes: string[]): void {
 }
 
 // Every permission there is, and ones that a later version may bring: a list of all that is known today is less than `*`.
-const everything: Permission[] = [...Object.keys(resources), '?'].flatMap((resource) =>
+const everything: Permission[] = [...resources.keys(), '?'].flatMap((resource) =>
   [...actions, '?'].map((action): Permission => `${resource}:${action}`),
 );
 

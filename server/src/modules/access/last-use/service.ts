@@ -1,4 +1,4 @@
-import type { App } from '#platform/context.ts';
+import type { App, Origin } from '#platform/context.ts';
 import type { Statement } from '#platform/db/sql.ts';
 import { isDatabaseUnavailable } from '#platform/errors.ts';
 import { perApp } from '#platform/per-app.ts';
@@ -45,9 +45,11 @@ export function createLastUse(what: string, write: (tenant: string, uses: Use[])
   };
 
   return {
-    note: (app: App, tenant: string, credential: Used, use: Use): void => {
-      const now = use.at.getTime();
-      if (now - credential.usedMs >= everyMs && remember(app, tenant, use)) credential.usedMs = now;
+    note: (app: App, tenant: string, id: string, credential: Used, from?: Origin): void => {
+      const now = Date.now();
+      if (now - credential.usedMs < everyMs) return;
+      const user_agent = from?.headers['user-agent']?.slice(0, 400);
+      if (remember(app, tenant, { id, at: new Date(now), ip: from?.ip, user_agent })) credential.usedMs = now;
     },
     /** Writes what was remembered. What can not be written for want of the database stays for the next time. */
     flush: async (app: App): Promise<void> => {

@@ -36,7 +36,7 @@ export const Tokens = T.Object({
 export type Tokens = Static<typeof Tokens>;
 
 export const RefreshRequest = T.Object(
-  { refresh_token: T.String({ minLength: 1, maxLength: 500 }) },
+  { refresh_token: T.String({ minLength: 1, maxLength: 8_192 }) },
   { additionalProperties: false },
 );
 

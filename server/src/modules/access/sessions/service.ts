@@ -109,12 +109,7 @@ export async function authenticateToken(
     return undefined;
   const identity = await activeIdentity(app, claims.tenant, claims.identity);
   if (!identity) return undefined;
-  lastUse.note(app, claims.tenant, session, {
-    id: claims.session,
-    at: new Date(),
-    ip: from.ip,
-    user_agent: from.headers['user-agent']?.slice(0, 400),
-  });
+  lastUse.note(app, claims.tenant, claims.session, session, from);
   return {
     tenant: claims.tenant,
     actor: {
