@@ -4,6 +4,8 @@ import { uuidv7 } from '#platform/ids.ts';
 import {
   type Caller,
   call,
+  engine,
+  eventually,
   newMember,
   newSession,
   newTenant,
@@ -91,7 +93,22 @@ describe('a refresh token', () => {
   it('of fifty calls at once is spent once, and all are answered with the same successor', async () => {
     const ann = await newTenant('user');
     const session = await newSession(ann);
-    const replies = await Promise.all(Array.from({ length: 50 }, () => refresh(session.refresh_token)));
+    // All of them are there before the first is decided.
+    const { database } = (await testServer()).app;
+    const gate = await database.operatorPool.connect();
+    let asked: Promise<Reply>[];
+    try {
+      await gate.query('begin');
+      await gate.query('select 1 from sessions where id = $1 for update', [session.id]);
+      asked = Array.from({ length: 50 }, () => refresh(session.refresh_token));
+      const waiting = 'select count(*)::int as waiting from pg_locks where not granted';
+      if (engine === 'postgres')
+        await eventually('calls to wait', async () => (await gate.query(waiting)).rows[0].waiting >= 8);
+    } finally {
+      await gate.query('commit');
+      gate.release();
+    }
+    const replies = await Promise.all(asked);
     assert.deepEqual(new Set(replies.map(({ status }) => status)), new Set([200]));
     assert.equal(new Set(replies.map(({ body }) => body.refresh_token)).size, 1);
     assert.deepEqual(await factsOf(session.id), ['session.created', 'session.refreshed']);
@@ -106,6 +123,7 @@ describe('a refresh token', () => {
     await age(session.id, 9);
     const second = await refresh(session.refresh_token);
     assert.equal(second.body.refresh_token, first.body.refresh_token);
+    assert.ok(await works(first.body.access_token));
     await age(session.id, 2);
     const refused = await refresh(session.refresh_token);
     assert.equal(refused.status, 401);
