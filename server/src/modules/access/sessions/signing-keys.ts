@@ -45,6 +45,7 @@ interface RingState {
 }
 
 const topic = 'signing_key';
+const retryMs = 250;
 
 const ringsOf = perApp((app): RingState => {
   const state: RingState = { again: false, triedAt: Number.NEGATIVE_INFINITY };
@@ -76,8 +77,12 @@ function reload(app: App): Promise<KeyRing> {
 const reloadLater = (app: App): void =>
   void reload(app).catch((error) => app.log.warn({ err: error }, 'signing keys could not be read again'));
 
-/** A new key is known to every process well before it signs: they look a third of its time of publication apart. */
-const staleMs = (app: App): number => Math.min(60_000, (app.config.SIGNING_KEY_PUBLISH_S * 1_000) / 3);
+/**
+ * A new key is known to every process well before it signs: they look a third of its time of publication apart, and as
+ * often as anything cached is asked for again, so that they learn of one that is not to be trusted any more.
+ */
+const staleMs = (app: App): number =>
+  Math.min(app.shared.cacheTtlMs(), (app.config.SIGNING_KEY_PUBLISH_S * 1_000) / 3);
 
 const isStale = (app: App, ring: KeyRing): boolean => performance.now() - ring.loadedAt > staleMs(app);
 
@@ -92,7 +97,7 @@ export function ringOf(app: App): KeyRing | Promise<KeyRing> {
 function lookAgain(app: App, ring: KeyRing): void {
   const state = ringsOf(app);
   const now = performance.now();
-  if (!isStale(app, ring) || now - state.triedAt < 5_000) return;
+  if (!isStale(app, ring) || now - state.triedAt < retryMs) return;
   state.triedAt = now;
   reloadLater(app);
 }
