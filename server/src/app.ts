@@ -1,5 +1,7 @@
 import type { FastifyInstance } from 'fastify';
-import { authenticateKey } from '#modules/access/api-keys/service.ts';
+import { apiKeySchedules } from '#modules/access/api-keys/jobs.ts';
+import { apiKeyRoutes } from '#modules/access/api-keys/routes.ts';
+import { authenticateKey, flushKeyUses } from '#modules/access/api-keys/service.ts';
 import { delegationSchedules } from '#modules/access/delegations/jobs.ts';
 import { delegationRoutes } from '#modules/access/delegations/routes.ts';
 import { authenticateToken } from '#modules/access/delegations/service.ts';
@@ -7,9 +9,11 @@ import { identityRoutes } from '#modules/access/identity/routes.ts';
 import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
 import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
+import { sessionSchedules } from '#modules/access/sessions/jobs.ts';
 import { sessionRoutes } from '#modules/access/sessions/routes.ts';
-import { loadSigningKeys } from '#modules/access/sessions/service.ts';
-import { planOf, tenantOf } from '#modules/access/tenants/service.ts';
+import { flushSessionUses, loadSigningKeys } from '#modules/access/sessions/service.ts';
+import { tenantRoutes } from '#modules/access/tenants/routes.ts';
+import { isAtHome, planOf, tenantOf } from '#modules/access/tenants/service.ts';
 import { corpusRoutes } from '#modules/knowledge/corpora/routes.ts';
 import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jobs.ts';
 import { documentRoutes } from '#modules/knowledge/documents/routes.ts';
@@ -47,6 +51,8 @@ export const routes: Route[] = [
   ...delegationRoutes,
   ...sessionRoutes,
   ...rateLimitRoutes,
+  ...apiKeyRoutes,
+  ...tenantRoutes,
   ...memoryRoutes,
   ...corpusRoutes,
   ...documentRoutes,
@@ -64,22 +70,25 @@ export const jobsOf = (config: Config): JobDefinition[] => [
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [
   ...delegationSchedules,
+  ...sessionSchedules,
+  ...apiKeySchedules,
   ...mailSchedules,
   ...memorySchedules,
   ...documentSchedules,
   ...runSchedules,
-  { name: 'access.flush', pattern: '* * * * * *', run: flushDenials },
+  { name: 'access.flush', pattern: '* * * * * *', own: true, run: flushDenials },
   { name: 'idempotency.prune', pattern: '0 7 * * * *', run: pruneIdempotencyKeys },
   { name: 'database.vacuum', pattern: '0 */10 * * * *', run: (app) => app.database.vacuum() },
 ];
 
 /** What the platform asks features for. */
 const features: Features = {
-  authenticate: async (app, credential) => {
+  authenticate: async (app, credential, from) => {
     const found = await (credential.startsWith('mk_')
       ? authenticateKey(app, credential)
-      : authenticateToken(app, credential));
-    return found && (await tenantOf(app, found.tenant))?.is_active ? found : undefined;
+      : authenticateToken(app, credential, from));
+    if (!found || !isAtHome(found.tenant, found.actor)) return undefined;
+    return (await tenantOf(app, found.tenant))?.is_active ? found : undefined;
   },
   prepare: pinPolicies,
   decide: decideAccess,
@@ -125,7 +134,7 @@ export async function openApp(
       closing: closing.signal,
     };
     const close = async () => {
-      await flushDenials(app);
+      for (const flush of [flushDenials, flushKeyUses, flushSessionUses]) await flush(app);
       await app.models.close();
       app.mail?.close();
       await app.shared.close();
@@ -164,7 +173,7 @@ export async function start(
     } else {
       const clock = startSchedules(
         app,
-        schedules.filter(({ name }) => name === 'access.flush'),
+        schedules.filter(({ own }) => own),
       );
       stops.push(clock.stop);
     }

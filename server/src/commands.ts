@@ -3,17 +3,13 @@ import { flushCompileCache } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { keyIdOf, prepareApiKey, revokeApiKey, tenantOfKey } from '#modules/access/api-keys/service.ts';
-import { ensureIdentity, rolePattern } from '#modules/access/identity/service.ts';
-import { listTenants, tenantInsert } from '#modules/access/tenants/service.ts';
 import { ConfigError, environmentExample, readConfig } from '#platform/config.ts';
-import { type App, type Ctx, systemActor, systemCtx } from '#platform/context.ts';
+import type { App } from '#platform/context.ts';
 import { generateTables } from '#platform/db/tables.ts';
-import { fact } from '#platform/facts/record.ts';
 import { openApiDocument } from '#platform/http/openapi.ts';
 import { buildServer } from '#platform/http/server.ts';
-import { isSlug, uuidv7 } from '#platform/ids.ts';
 import { createLog } from '#platform/log.ts';
+import { registerAccessCommands } from './access-commands.ts';
 import { openApp, routes, start } from './app.ts';
 import { seedDemo } from './seed.ts';
 
@@ -90,8 +86,7 @@ export function registerCommands(program: Command): void {
         withApp(async (app) => say((await seedDemo(app)) ? 'Seeded t1 with corpus c1.' : 'Already seeded.')),
       ),
     );
-  registerKeys(program.command('keys').description('API keys'));
-  registerTenants(program.command('tenants').description('tenants of the installation'));
+  registerAccessCommands(program, { guarded, withApp, say });
   program
     .command('openapi')
     .description('write the published contract')
@@ -161,107 +156,6 @@ async function greet(app: App): Promise<void> {
     );
   }
   say([...lines, ''].join('\n'));
-}
-
-function registerKeys(keys: Command): void {
-  keys
-    .command('create')
-    .description('make an API key and print it once')
-    .requiredOption('--tenant <id>', 'tenant it is for')
-    .requiredOption('--name <name>', 'name of the key, and of the identity it acts as')
-    .option('--role <role>', 'role of that identity, when it is new', 'admin')
-    .option('--scopes <scopes>', 'comma separated; none: all that the role may')
-    .option('--expires-in-days <days>', 'days until it stops working')
-    .action(guarded(async (options: Record<string, string>) => withApp((app) => createKey(app, options))));
-  keys
-    .command('revoke <key>')
-    .description('revoke an API key, by its id or the key itself, on every process at once')
-    .action(
-      guarded(async (given: string) =>
-        withApp(async (app) => {
-          const id = keyIdOf(given);
-          const tenant = id && (await tenantOfKey(app, id));
-          if (!tenant || !(await revokeApiKey(systemCtx(app, tenant, uuidv7()), id)))
-            throw new Error('no active key is known by this');
-          say(`Revoked ${id}.`);
-        }),
-      ),
-    );
-}
-
-async function createKey(app: App, options: Record<string, string>): Promise<void> {
-  const { tenant, name, role = 'admin', scopes, expiresInDays } = options;
-  if (!tenant || !isSlug(tenant)) throw new ConfigError('--tenant must be a tenant id');
-  if (!new RegExp(rolePattern).test(role))
-    throw new ConfigError('--role must be a role: a-z 0-9 _ -, beginning with a letter');
-  for (const scope of scopes?.split(',') ?? []) {
-    if (!/^(admin|read|write|\*|[a-z_]+:([a-z_]+|\*)|\*:[a-z_]+)$/.test(scope))
-      throw new ConfigError(`--scopes: ${scope} is none; there are admin, read, write, and resource:action`);
-  }
-  const days = expiresInDays === undefined ? undefined : Number(expiresInDays);
-  if (days !== undefined && !(Number.isInteger(days) && days > 0))
-    throw new ConfigError('--expires-in-days must be a whole number of days');
-  const known = (await listTenants(app)).some(({ tenant_id }) => tenant_id === tenant);
-  if (!known)
-    throw new Error(`no tenant has the id ${tenant}; make it with: manushya tenants create ${tenant}`);
-  const ctx: Ctx = { ...systemCtx(app, tenant, uuidv7()), actor: systemActor };
-  const key = await ctx.db.transaction(async (tx) => {
-    const identity = await ensureIdentity({ ...ctx, db: tx }, name!, role);
-    if (identity.role !== role) {
-      throw new Error(
-        `${name} is an identity with the role ${identity.role}; choose another --name, or that --role`,
-      );
-    }
-    const prepared = prepareApiKey(
-      ctx,
-      {
-        identity_id: identity.id,
-        name: name!,
-        ...(scopes ? { scopes: scopes.split(',') } : {}),
-        ...(days ? { expires_in_days: days } : {}),
-      },
-      new Date(),
-    );
-    await tx.batch(prepared.statements);
-    return prepared;
-  });
-  process.stderr.write(`Key ${key.id} for tenant ${tenant}; it is shown only now:\n`);
-  say(key.text);
-}
-
-function registerTenants(tenants: Command): void {
-  tenants
-    .command('create <tenant-id>')
-    .description('make a tenant')
-    .option('--name <name>', 'its name')
-    .action(
-      guarded(async (id: string, { name }: { name?: string }) =>
-        withApp(async (app) => {
-          if (!isSlug(id))
-            throw new ConfigError(
-              'a tenant id has 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit',
-            );
-          const ctx = systemCtx(app, id, uuidv7());
-          await ctx.db.transaction(async (tx) => {
-            const made = await tx.rows(tenantInsert(id, name ?? id, new Date()));
-            if (made.length === 0) throw new Error(`the tenant ${id} exists`);
-            await tx.run(fact(ctx, { type: 'tenant.created', resource_type: 'tenant', resource_id: id }));
-          });
-          say(`Made tenant ${id}.`);
-        }),
-      ),
-    );
-  tenants
-    .command('list')
-    .description('list the tenants')
-    .action(
-      guarded(async () =>
-        withApp(async (app) => {
-          for (const { tenant_id, name, plan } of await listTenants(app))
-            say(`${tenant_id}\t${plan ?? app.config.defaultPlan}\t${name}`);
-        }),
-      ),
-    );
 }
 
 /** Writes a generated file, or says that it is not what it would be. */

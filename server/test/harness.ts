@@ -5,6 +5,9 @@ import { join } from 'node:path';
 import { after, before } from 'node:test';
 import pg from 'pg';
 import { prepareApiKey } from '#modules/access/api-keys/service.ts';
+import { ensureIdentity, findIdentity } from '#modules/access/identity/service.ts';
+import { startSession } from '#modules/access/sessions/service.ts';
+import { ensureOperators, SYSTEM_TENANT } from '#modules/access/tenants/service.ts';
 import { type Config, readConfig } from '#platform/config.ts';
 import { systemCtx } from '#platform/context.ts';
 import { uuidv7 } from '#platform/ids.ts';
@@ -231,6 +234,33 @@ export async function newKey(
   );
   await ctx.db.batch(key.statements);
   return { ...callerOf(running, { tenant: owner.tenant, id: owner.id, token: key.text }), keyId: key.id };
+}
+
+/** Another session of the caller's identity, as a further sign-in makes one. */
+export async function newSession(
+  owner: Caller,
+  server?: Running,
+): Promise<{ id: string; access_token: string; refresh_token: string }> {
+  const running = server ?? (await testServer());
+  const ctx = systemCtx(running.app, owner.tenant, uuidv7());
+  const identity = await findIdentity(ctx.db, owner.id);
+  const { statements, tokens } = await startSession(ctx, identity!, new Date());
+  await ctx.db.batch(statements);
+  const { sid } = JSON.parse(Buffer.from(tokens.access_token.split('.')[1]!, 'base64url').toString());
+  return { id: sid, ...tokens };
+}
+
+/** An operator of the installation, as the command line makes one. */
+export async function newOperator(server?: Running): Promise<Caller> {
+  const running = server ?? (await testServer());
+  const ctx = systemCtx(running.app, SYSTEM_TENANT, uuidv7());
+  const { id } = await ctx.db.transaction(async (tx) => {
+    await ensureOperators(ctx, tx);
+    return ensureIdentity({ ...ctx, db: tx }, `operator-${++named}`, 'system');
+  });
+  const key = prepareApiKey(ctx, { identity_id: id, name: 'operator' }, new Date());
+  await ctx.db.batch(key.statements);
+  return callerOf(running, { tenant: SYSTEM_TENANT, id, token: key.text });
 }
 
 /** Waits until a question has the answer, or fails saying what it was waiting for. */

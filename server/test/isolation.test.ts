@@ -9,17 +9,21 @@ import {
   eventually,
   newKey,
   newMember,
+  newSession,
   newTenant,
   type Reply,
   testServer,
   useTestServer,
 } from '#test/harness.ts';
-import { routes } from '../src/app.ts';
+import { routes as allRoutes } from '../src/app.ts';
 
 // Two tenants on one server: the other one's ids must answer as ids that never existed, on every route. New routes
 // join by themselves; where they need a way to make a resource or a valid body, the test says which row is missing.
 
 useTestServer();
+
+/** Those of the installation's operators are no tenant's; `tenants.test.ts` asks them. */
+const routes = allRoutes.filter(({ permission }) => !permission?.startsWith('tenants:'));
 
 /** How to make what a path parameter names, and where its owner looks at it. */
 interface Resource {
@@ -119,6 +123,27 @@ const resources: Record<string, Resource> = {
     absent: uuidv7,
   },
   session_id: { make: async () => `session-${++made}`, look: () => '/v1/runs', absent: slug },
+  'sessions session_id': {
+    make: async (owner) => (await newSession(owner)).id,
+    look: (id) => `/v1/sessions/${id}`,
+    absent: uuidv7,
+  },
+  key_id: {
+    make: async (owner) =>
+      succeeded(await owner.call('POST', '/v1/api-keys/', { name: `key ${++made}` })).body.api_key.id,
+    look: (id) => `/v1/api-keys/${id}`,
+    absent: uuidv7,
+  },
+  inactive_key: {
+    make: async (owner) => {
+      const id = await resources.key_id!.make(owner);
+      const { operatorPool } = (await testServer()).app.database;
+      await operatorPool.query('update api_keys set created_at = $2 where id = $1', [id, '2020-01-01Z']);
+      return id;
+    },
+    look: (id) => `/v1/api-keys/${id}`,
+    absent: uuidv7,
+  },
 };
 
 /** A valid body of each route that takes one and names something by id. `own` makes resources of the asking tenant. */
@@ -150,6 +175,9 @@ const bodies: Record<
     message: 'When does the gate open?',
   }),
   'POST /v1/corpora/:corpus_id/search': async () => ({ query: 'gate' }),
+  'POST /v1/api-keys/': async () => ({ name: 'A key' }),
+  'PUT /v1/api-keys/:key_id': async () => ({ name: 'Renamed' }),
+  'POST /v1/api-keys/:key_id/rotate': async () => ({}),
 };
 
 /** Which resource a field of a body or query names where its name does not say so. `null`: words of the caller's own. */
@@ -175,6 +203,10 @@ const lists: Record<string, string> = {
   '/v1/corpora': 'corpus_id',
   '/v1/documents': 'document_id',
   '/v1/runs': 'run_id',
+  '/v1/sessions/': 'sessions session_id',
+  '/v1/api-keys/': 'key_id',
+  '/v1/api-keys/inactive': 'inactive_key',
+  '/v1/self-serve/api-keys': 'key_id',
 };
 
 /** Words that find what the other tenant made. */
@@ -195,7 +227,8 @@ const pathsOf = (route: Route): string[] =>
   route.legacy ? [route.path, route.path.replace(/^\/v1/, '')] : [route.path];
 
 function resourceOf(name: string, route: Route): Resource {
-  const resource = resources[name];
+  // Parameters of one name may name different things: then the tag of the route stands before it.
+  const resource = resources[`${route.tag} ${name}`] ?? resources[name];
   assert.ok(resource, `${keyOf(route)}: add a row to \`resources\` that makes what :${name} names`);
   return resource;
 }
@@ -249,7 +282,7 @@ describe('another tenant’s ids', () => {
           hers[name] = await resource.make(ann);
           nobodys[name] = resource.absent();
         }
-        const looks = parametersOf(route).map((name) => resources[name]!.look(hers[name]!));
+        const looks = parametersOf(route).map((name) => resourceOf(name, route).look(hers[name]!));
         const look = () => Promise.all(looks.map(async (url) => state(await ann.call('GET', url))));
         const earlier = await look();
         const body = await bodyOf(route, bob);

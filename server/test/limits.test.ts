@@ -29,8 +29,11 @@ const publicRoutes = [
   'GET /healthz',
   'GET /metrics',
   'GET /v1/health',
+  'POST /v1/api-keys/test',
   'POST /v1/identity/',
   'POST /v1/oauth/token',
+  'POST /v1/sessions/refresh',
+  'POST /v1/sessions/test',
 ];
 
 describe('who may call', () => {

@@ -18,8 +18,11 @@ interface Written {
 const operatorStatements = [
   'src/modules/access/delegations/store.ts#pruneGrants',
   'src/modules/access/api-keys/store.ts#findKeyTenant',
+  'src/modules/access/api-keys/store.ts#listTenantsWithExpired',
   'src/modules/access/mails/store.ts#listUnsent',
+  'src/modules/access/sessions/store.ts#listTenantsWithEnded',
   'src/modules/access/tenants/store.ts#listAllTenants',
+  'src/modules/access/tenants/store.ts#listTenantsAfter',
   'src/modules/knowledge/documents/store.ts#listUnfinished',
   'src/modules/knowledge/memory/store.ts#listTenantsExpiring',
   'src/modules/knowledge/memory/store.ts#listTenantsWaiting',

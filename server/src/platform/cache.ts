@@ -5,6 +5,17 @@ export interface Cache<V> {
   get(key: string, load: () => Promise<V>): Promise<V>;
   /** The value when it is there and fresh; saves a promise on the hot path. */
   peek(key: string): V | undefined;
+  /** Loads anew what may be kept, for a caller that has seen it is out of date; at most once a second a key. */
+  reload(key: string, load: () => Promise<V>): Promise<V>;
+}
+
+const reloadMs = 1_000;
+
+interface Entry<V> {
+  value: V;
+  /** When its load began: the database may have answered with what was true at that moment. */
+  at: number;
+  reloadedAt: number;
 }
 
 /**
@@ -12,12 +23,12 @@ export interface Cache<V> {
  * @param max entries kept; the oldest go first
  */
 export function createCache<V>(shared: Shared, topic: string, max: number): Cache<V> {
-  const entries = new Map<string, { value: V; at: number }>();
+  const entries = new Map<string, Entry<V>>();
   const loading = new Map<string, Promise<V>>();
-  let generation = 0;
+  const reloading = new Map<string, Promise<V>>();
   shared.onInvalidate((said, key) => {
     if (said !== topic && said !== '*') return;
-    generation += 1;
+    // A load under way may have read what was true before: forgotten here, it is neither joined nor kept.
     if (key === '*') {
       entries.clear();
       loading.clear();
@@ -26,32 +37,44 @@ export function createCache<V>(shared: Shared, topic: string, max: number): Cach
       loading.delete(key);
     }
   });
-  const fresh = (key: string): { value: V } | undefined => {
+  const fresh = (key: string): Entry<V> | undefined => {
     const entry = entries.get(key);
     return entry && performance.now() - entry.at < shared.cacheTtlMs() ? entry : undefined;
+  };
+  const loadInto = async (key: string, load: () => Promise<V>, reloadedAt: number): Promise<V> => {
+    const at = performance.now();
+    const promise = load();
+    loading.set(key, promise);
+    try {
+      const value = await promise;
+      if (loading.get(key) === promise) {
+        entries.delete(key);
+        entries.set(key, { value, at, reloadedAt });
+        if (entries.size > max) entries.delete(entries.keys().next().value!);
+      }
+      return value;
+    } finally {
+      if (loading.get(key) === promise) loading.delete(key);
+    }
   };
   return {
     peek: (key) => fresh(key)?.value,
     get: async (key, load) => {
       const entry = fresh(key);
       if (entry) return entry.value;
-      const pending = loading.get(key);
-      if (pending) return pending;
-      // What was loaded before a change was announced must not be kept after it.
-      const begun = generation;
-      const promise = load();
-      loading.set(key, promise);
-      try {
-        const value = await promise;
-        if (begun === generation) {
-          entries.delete(key);
-          entries.set(key, { value, at: performance.now() });
-          if (entries.size > max) entries.delete(entries.keys().next().value!);
-        }
-        return value;
-      } finally {
-        if (loading.get(key) === promise) loading.delete(key);
+      return loading.get(key) ?? loadInto(key, load, Number.NEGATIVE_INFINITY);
+    },
+    reload: async (key, load) => {
+      const entry = fresh(key);
+      const now = performance.now();
+      if (entry && now - entry.reloadedAt < reloadMs) return entry.value;
+      // Of many that see it at the same moment one asks.
+      let pending = reloading.get(key);
+      if (!pending) {
+        pending = loadInto(key, load, now).finally(() => reloading.delete(key));
+        reloading.set(key, pending);
       }
+      return pending;
     },
   };
 }

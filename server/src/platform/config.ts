@@ -129,7 +129,22 @@ export const settings = {
     86_400,
     'longest life of a token by which an agent acts for somebody',
   ),
-  SESSION_TTL_DAYS: integer(30, 1, 365, 'life of a session'),
+  SESSION_TTL_DAYS: integer(
+    30,
+    1,
+    365,
+    'life of a session from the sign-in on; refreshing its tokens does not make it longer',
+  ),
+  SESSION_KEEP_DAYS: integer(7, 0, 365, 'days a session is kept after it ended'),
+  REFRESHES_PER_HOUR: integer(6_000, 1, 10_000_000, 'refreshes of tokens allowed to one address in an hour'),
+  SIGNING_KEY_ROTATION_DAYS: integer(
+    90,
+    0,
+    3_650,
+    'days until a new key signs the access tokens; 0: only when `manushya keys rotate-signing` is called',
+  ),
+  SIGNING_KEY_PUBLISH_S: integer(600, 1, 86_400, 'how long a new signing key is published before it signs'),
+  API_KEY_INACTIVE_DAYS: integer(0, 0, 3_650, 'days without use after which an API key is refused; 0: never'),
   OPEN_REGISTRATION: decided(
     'POST /v1/identity/ without a credential makes a new tenant; unset: on in development, off in production',
   ),

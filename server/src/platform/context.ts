@@ -35,7 +35,7 @@ export interface App {
 /** What the platform needs from features; `app.ts` fills it in, so the platform imports none. */
 export interface Features {
   /** The actor behind a credential, or undefined: unknown, expired, revoked and malformed look the same. */
-  authenticate: (app: App, credential: string) => Promise<Authenticated | undefined>;
+  authenticate: (app: App, credential: string, from: Origin) => Promise<Authenticated | undefined>;
   /** Makes ready what decisions of this request need, before any transaction is open. */
   prepare: (ctx: Ctx) => Promise<void>;
   /** Decides by policy; the decision says which policy and why. */
@@ -44,6 +44,12 @@ export interface Features {
   planOf: (app: App, tenant: string) => Promise<Plan>;
   /** What a request counts against. */
   limitsFor: (ctx: Ctx, routeClass: RouteClass, operation: string | undefined) => Promise<Limits>;
+}
+
+/** Where a request comes from. */
+export interface Origin {
+  ip: string;
+  headers: { 'user-agent'?: string | undefined };
 }
 
 export interface Authenticated {

@@ -12,6 +12,7 @@ import {
 export interface Keys {
   cursor: Buffer;
   credential: Buffer;
+  refresh: Buffer;
   encryption: Buffer;
   databaseRole: string;
 }
@@ -22,6 +23,7 @@ export function deriveKeys(secretKey: string, encryptionKey: string): Keys {
   return {
     cursor: derive(secretKey, 'cursor'),
     credential: derive(secretKey, 'credential'),
+    refresh: derive(secretKey, 'refresh token'),
     encryption: derive(encryptionKey, 'encryption'),
     databaseRole: derive(secretKey, 'database role').toString('base64url'),
   };

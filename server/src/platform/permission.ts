@@ -48,18 +48,29 @@ export const withinScopes = ({ scopes, delegation }: Actor, permission: Permissi
 
 const readActions = new Set(['read', 'list', 'search']);
 
-/** What decides who may do what; only a scope that names it reaches it. */
-const privileged = new Set(['admin', 'identity', 'policy', 'api_keys', 'sessions', 'delegations']);
+/** What decides who may do what; only a scope that names it changes it. */
+const privileged = new Set(['admin', 'identity', 'policy', 'api_keys', 'sessions', 'delegations', 'tenants']);
 
-/** Scopes: `admin` everything, `read` and `write` by kind of action (`write` nothing that gives rights), or `resource:action` with `*` for either. No scopes: no narrowing. */
+/**
+ * Scopes: `admin` or `*` everything; `read` and `write` by kind of action; `resource:action`, where the action may be
+ * one of these two words and either may be `*`. What gives rights is changed only by a scope that names it, not by
+ * `write` or `*:create`. No scopes: no narrowing.
+ */
 export function scopesAllow(scopes: string[] | undefined, permission: Permission): boolean {
   if (!scopes || scopes.length === 0) return true;
-  const [resource, action] = permission.split(':') as [string, string];
+  const at = permission.indexOf(':');
+  const resource = permission.slice(0, at);
+  const action = permission.slice(at + 1);
+  return scopes.some((scope) => scopeAllows(scope, resource, action));
+}
+
+function scopeAllows(scope: string, resource: string, action: string): boolean {
+  if (scope === 'admin' || scope === '*' || scope === '*:*') return true;
+  const at = scope.indexOf(':');
+  if (at < 0 && scope !== 'read' && scope !== 'write') return false;
+  const named = at < 0 ? '*' : scope.slice(0, at);
+  const allowed = scope.slice(at + 1);
   const reads = readActions.has(action);
-  return scopes.some((scope) => {
-    if (scope === 'admin' || scope === permission || scope === '*') return true;
-    if (scope === 'read') return reads;
-    if (scope === 'write') return !reads && !privileged.has(resource);
-    return scope === `${resource}:*` || scope === `*:${action}`;
-  });
+  if (named !== '*' ? named !== resource : !reads && privileged.has(resource)) return false;
+  return allowed === action || allowed === '*' || allowed === (reads ? 'read' : 'write');
 }

@@ -13,6 +13,9 @@ export interface Tables {
     revoked_at: string | null;
     created_at: string;
     updated_at: string;
+    old_secrets: unknown;
+    self_serve: boolean;
+    expired_at: string | null;
   };
   chunk_vectors: {
     tenant_id: string;
@@ -271,17 +274,23 @@ export interface Tables {
     user_agent: string | null;
     is_active: boolean;
     expires_at: string;
-    last_used_at: string | null;
+    last_used_at: string;
     created_at: string;
     updated_at: string;
+    previous_hash: Buffer | null;
+    successor_salt: Buffer | null;
+    rotated_at: string | null;
+    revoked_at: string | null;
   };
   signing_keys: {
     kid: string;
     algorithm: string;
     public_jwk: unknown;
-    private_jwk: Buffer;
+    private_jwk: Buffer | null;
     created_at: string;
     retired_at: string | null;
+    follows: string;
+    signs_from: string;
   };
   tenants: {
     tenant_id: string;

@@ -125,7 +125,7 @@ async function authenticate(app: App, route: Route, request: FastifyRequest): Pr
     },
   };
   if (credential !== undefined) {
-    const identified = credential && (await app.features.authenticate(app, credential));
+    const identified = credential && (await app.features.authenticate(app, credential, request));
     if (!identified) throw unauthorized();
     return identified;
   }

@@ -6,6 +6,8 @@ export interface Schedule {
   name: string;
   /** Cron pattern with seconds. */
   pattern: string;
+  /** It is about what this process itself remembers, so it runs in every process; others run where the worker is. */
+  own?: true;
   run: (app: App) => Promise<void>;
 }
 

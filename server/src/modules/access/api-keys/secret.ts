@@ -31,3 +31,6 @@ export function parseKeyText(text: string): KeyText | undefined {
     id: `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`,
   };
 }
+
+/** The beginning of a key's text that says which it is and opens nothing. */
+export const keyPrefix = (tenant: string, id: string): string => `mk_${tenant}_${id.replaceAll('-', '')}`;

@@ -121,7 +121,7 @@ describe('an agent that acts for somebody', () => {
 
   it('is held by the scopes of its grant', async () => {
     const { user, agent } = await trio();
-    const readOnly = await delegated(user, agent, { scopes: ['memory:list', 'memory:read'] });
+    const readOnly = await delegated(user, agent, { scopes: ['memory:list'] });
     assert.equal((await readOnly.call('GET', '/v1/memory/')).status, 200);
     assert.equal(codeOf(await readOnly.call('POST', '/v1/memory/', note)), '403 AUTH_FORBIDDEN');
     assert.equal(

@@ -1,9 +1,6 @@
 import type { Authenticated, Ctx } from '#platform/context.ts';
 import { ApiError } from '#platform/errors.ts';
 import { chargeOperation, limitAddress } from '#platform/http/limits.ts';
-import { authenticateKey } from '../api-keys/service.ts';
-import { tenantOf } from '../tenants/service.ts';
-import { authenticateToken } from './holds.ts';
 import { type Delegated, exchangeGrant, type TokenExchange, tokenTypes } from './schema.ts';
 import { delegate } from './service.ts';
 
@@ -80,11 +77,11 @@ function scopesOf(scope: string | undefined): string[] | undefined {
   return scopes;
 }
 
-async function authenticated({ app }: Ctx, credential: string): Promise<Authenticated | undefined> {
-  const found = await (credential.startsWith('mk_')
-    ? authenticateKey(app, credential)
-    : authenticateToken(app, credential));
-  return found && (await tenantOf(app, found.tenant))?.is_active ? found : undefined;
+/** Whoever a credential stands for. Without one nobody is looked for. */
+async function authenticated({ app, request }: Ctx, credential: string): Promise<Authenticated | undefined> {
+  if (credential === '') return undefined;
+  const from = { ip: request!.ip, headers: { 'user-agent': request!.user_agent } };
+  return app.features.authenticate(app, credential, from);
 }
 
 /** The same request, as somebody whose credential it carries in its body. */

@@ -1,12 +1,12 @@
 import { createCache } from '#platform/cache.ts';
-import type { App, Authenticated, Delegation } from '#platform/context.ts';
+import type { App, Authenticated, Delegation, Origin } from '#platform/context.ts';
 import { perApp } from '#platform/per-app.ts';
 import { activeKey } from '../api-keys/service.ts';
 import { activeIdentity } from '../identity/service.ts';
 import {
   type AccessClaims,
   authenticateSession,
-  sessionHolds,
+  livingSession,
   verifyAccessToken,
 } from '../sessions/service.ts';
 import { findGrant, type GrantRow } from './store.ts';
@@ -23,10 +23,14 @@ async function grantOf(app: App, tenant: string, id: string): Promise<GrantRow |
 }
 
 /** The actor behind an access token: of a session, or of a grant by which an agent acts for somebody. */
-export async function authenticateToken(app: App, token: string): Promise<Authenticated | undefined> {
+export async function authenticateToken(
+  app: App,
+  token: string,
+  from: Origin,
+): Promise<Authenticated | undefined> {
   const claims = await verifyAccessToken(app, token);
   if (!claims) return undefined;
-  return claims.grant === undefined ? authenticateSession(app, claims) : authenticateGrant(app, claims);
+  return claims.grant === undefined ? authenticateSession(app, claims, from) : authenticateGrant(app, claims);
 }
 
 /** The token, its grant, every grant that one was made from, what the first was made with, and everybody in between must hold now. */
@@ -71,7 +75,7 @@ async function grantHolds(app: App, grant: GrantRow, subject: string): Promise<s
   const isOver = grant.revoked_at !== null || Date.parse(grant.expires_at) <= Date.now();
   if (isOver || grant.subject_id !== subject) return undefined;
   if (parent_id !== null) return [];
-  if (session_id !== null) return (await sessionHolds(app, tenant, session_id, subject)) ? [] : undefined;
+  if (session_id !== null) return (await livingSession(app, tenant, session_id, subject)) ? [] : undefined;
   const key = api_key_id === null ? undefined : await activeKey(app, tenant, api_key_id);
   if (key?.identity_id !== subject) return undefined;
   return key.scopes.length > 0 ? [key.scopes] : [];

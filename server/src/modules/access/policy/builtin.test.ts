@@ -28,10 +28,14 @@ function may(role: string, permission: string, target: PolicyTarget | 'own' | nu
 const ALL = Object.entries(RESOURCE_ACTIONS).flatMap(([resource, actions]) =>
   actions.map((a) => `${resource}:${a}`),
 );
+const TENANTS = ALL.filter((permission) => permission.startsWith('tenants:'));
+const IN_TENANT = ALL.filter((permission) => !TENANTS.includes(permission));
 const MEMORY = ['create', 'read', 'list', 'search', 'update', 'delete'].map((action) => `memory:${action}`);
 const KNOWLEDGE = ['corpora:read', 'corpora:list', 'documents:read', 'documents:list', 'runs:create'];
 const OWN_RUNS = ['runs:read', 'runs:list', 'runs:cancel'];
 const OWN_SESSIONS = ['sessions:read', 'sessions:list', 'sessions:delete'];
+const KEYS_READ = ['api_keys:read', 'api_keys:list'];
+const KEYS = ['api_keys:create', ...KEYS_READ, 'api_keys:update', 'api_keys:delete'];
 const DELEGATIONS = ['create', 'read', 'list', 'delete'].map((action) => `delegations:${action}`);
 const SELF = [
   'monitoring:read',
@@ -40,13 +44,14 @@ const SELF = [
   'identity:update',
   ...OWN_SESSIONS,
   ...DELEGATIONS,
+  ...KEYS,
 ];
 const WRITE = ['documents:create', 'documents:delete', 'documents:reindex', 'corpora:update'];
 
 /** role -> [on anything in the tenant, on what is its own] */
 const TABLE: Record<string, [string[], string[]]> = {
-  system: [ALL, ALL],
-  admin: [ALL, ALL],
+  system: [TENANTS, ['identity:read', 'identity:list', ...OWN_SESSIONS]],
+  admin: [IN_TENANT, IN_TENANT],
   editor: [
     [...KNOWLEDGE, ...WRITE],
     [...OWN_RUNS, ...MEMORY, ...SELF],
@@ -62,6 +67,7 @@ const TABLE: Record<string, [string[], string[]]> = {
       'identity:list',
       ...OWN_SESSIONS,
       ...DELEGATIONS,
+      ...KEYS_READ,
     ],
   ],
   user: [KNOWLEDGE, [...OWN_RUNS, ...MEMORY, ...SELF]],

@@ -12,6 +12,7 @@ export const RESOURCE_ACTIONS = {
   policy: ['create', 'read', 'list', 'update', 'delete', 'test'],
   api_keys: ['create', 'read', 'list', 'update', 'delete'],
   sessions: ['create', 'read', 'list', 'delete'],
+  tenants: ['create', 'read', 'list', 'update'],
   webhooks: ['create', 'read', 'list', 'update', 'delete'],
   events: ['create', 'read', 'list', 'update', 'delete'],
   usage: ['read', 'list', 'update'],
@@ -66,6 +67,8 @@ const ownMemory = (...actions: string[]) => allOf(onResources('memory'), doing(.
 const OWN_MEMORY = ownMemory('read', 'list', 'search', 'create', 'update', 'delete', 'write');
 const OWN_IDENTITY_READ = allOf(onResources('identity'), doing('read', 'list'), anyOf(ITSELF, OWNED));
 const OWN_IDENTITY_UPDATE = allOf(onResources('identity'), doing('update'), anyOf(ITSELF, OWNED));
+const OWN_KEYS_READ = allOf(onResources('api_keys'), doing('read', 'list'), OWNED);
+const OWN_KEYS = allOf(onResources('api_keys'), doing('create', 'read', 'list', 'update', 'delete'), OWNED);
 const OWN_SESSIONS = allOf(onResources('sessions'), doing('read', 'list', 'delete'), OWNED);
 const RUNS = allOf(
   onResources('runs'),
@@ -83,11 +86,12 @@ const DELEGATIONS = allOf(
   ),
 );
 const OWN_MONITORING = allOf(onResources('monitoring'), OWNED);
-const SELF = [OWN_MONITORING, OWN_IDENTITY_READ, OWN_IDENTITY_UPDATE, OWN_SESSIONS, DELEGATIONS];
+const SELF = [OWN_MONITORING, OWN_IDENTITY_READ, OWN_IDENTITY_UPDATE, OWN_SESSIONS, DELEGATIONS, OWN_KEYS];
 
 const RULES: Record<(typeof BUILTIN_ROLES)[number], Rule> = {
-  system: { '==': [attribute('role'), 'system'] },
-  admin: { '==': [attribute('role'), 'admin'] },
+  system: anyOf(onResources('tenants'), OWN_IDENTITY_READ, OWN_SESSIONS),
+  // Tenants are not a thing inside a tenant.
+  admin: allOf({ '==': [attribute('role'), 'admin'] }, { '!=': [attribute('resource'), 'tenants'] }),
   editor: anyOf(KNOWLEDGE_READ, DOCUMENTS_WRITE, CORPORA_UPDATE, RUNS, OWN_MEMORY, ...SELF),
   reader: anyOf(KNOWLEDGE_READ, RUNS, ownMemory('read', 'list', 'search'), ...SELF),
   agent: anyOf(
@@ -98,6 +102,7 @@ const RULES: Record<(typeof BUILTIN_ROLES)[number], Rule> = {
     OWN_IDENTITY_READ,
     OWN_SESSIONS,
     DELEGATIONS,
+    OWN_KEYS_READ,
   ),
   user: anyOf(KNOWLEDGE_READ, RUNS, OWN_MEMORY, ...SELF),
 };
@@ -117,14 +122,14 @@ export const BUILTIN_POLICIES: readonly PolicyRow[] = BUILTIN_ROLES.map((role) =
  *
  * | role | may |
  * |---|---|
- * | system | everything, in every tenant |
+ * | system | make, see and change the tenants of the installation; nothing inside one |
  * | admin | everything in its tenant (row-level security holds the border, not this rule) |
  * | editor | read and write documents, update corpora, runs, its own memories |
  * | reader | read documents and corpora, runs, read its own memories |
  * | agent, user | read documents and corpora, runs, read and write their own memories |
  *
  * Besides: everybody reads itself, the agents that belong to it, and its own sessions, may end those, and may let an
- * agent act for it; all but agents update themselves.
+ * agent act for it; all but agents update themselves and manage API keys that act as themselves, and agents see theirs.
  *
  * **Own** means `target.owner` equals `identity_id` (for an identity also `target.id`). One rule serves both
  * moments at which a route asks. Before a row is known the route's permission is decided with `target: 'own'`:

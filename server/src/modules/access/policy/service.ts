@@ -9,6 +9,8 @@ import { decide, narrow } from './decide.ts';
 import { compilePolicies, type PolicySet } from './policy-set.ts';
 import { listActivePolicies } from './store.ts';
 
+export { RESOURCE_ACTIONS } from './builtin.ts';
+
 const cacheOf = perApp((app) => createCache<PolicySet>(app.shared, 'policy', 10_000));
 
 // Policies are read once a request and before its transaction: on the embedded database a second connection would wait

@@ -66,7 +66,7 @@ async function store(ctx: Ctx, db: Db, identity: Identity, before: Parameters<Db
     const row = await tx.one(insertIdentity(identity));
     if (!row) throw conflict('IDENTITY_EXISTS', 'An identity with this external_id exists in your tenant.');
     await tx.batch([
-      session.statement,
+      ...session.statements,
       fact(ctx, {
         type: 'identity.created',
         resource_type: 'identity',

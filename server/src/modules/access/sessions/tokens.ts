@@ -1,19 +1,8 @@
-import {
-  type CryptoKey,
-  calculateJwkThumbprint,
-  exportJWK,
-  generateKeyPair,
-  importJWK,
-  type JWK,
-  type JWTPayload,
-  jwtVerify,
-  SignJWT,
-} from 'jose';
+import { type JWTPayload, jwtVerify, SignJWT } from 'jose';
 import type { App } from '#platform/context.ts';
-import { decrypt, encrypt } from '#platform/crypto.ts';
 import { isSlug, isUuid, uuidv7 } from '#platform/ids.ts';
 import { perApp } from '#platform/per-app.ts';
-import { insertSigningKey, listSigningKeys } from './store.ts';
+import { isTrusted, ringOf, ringWith, signerOf } from './signing-keys.ts';
 
 /** What an access token says, once verified. */
 export interface AccessClaims {
@@ -28,79 +17,14 @@ export interface AccessClaims {
   expires: number;
 }
 
-interface KeyRing {
-  current: { kid: string; key: CryptoKey };
-  verifying: Map<string, CryptoKey>;
-  published: JWK[];
-  loadedAt: number;
+interface Verified extends AccessClaims {
+  kid: string;
 }
 
 const audience = 'manushya';
-const verifiedOf = perApp(() => new Map<string, AccessClaims>());
+const verifiedOf = perApp(() => new Map<string, Verified>());
 const mostVerified = 20_000;
-
-const ringsOf = perApp((): { ring?: KeyRing; loading?: Promise<KeyRing> | undefined } => ({}));
-
-const ringOf = (app: App): KeyRing | Promise<KeyRing> => ringsOf(app).ring ?? reloadRing(app);
-
-/** Loads the keys anew; the ones known so far serve until then. */
-function reloadRing(app: App): Promise<KeyRing> {
-  const state = ringsOf(app);
-  state.loading ??= loadRing(app)
-    .then((ring) => {
-      state.ring = ring;
-      return ring;
-    })
-    .finally(() => {
-      state.loading = undefined;
-    });
-  return state.loading;
-}
-
-/** Makes the keys ready before the first request: one inside a transaction must not wait for another connection. */
-export async function loadSigningKeys(app: App): Promise<void> {
-  await reloadRing(app);
-}
-
-async function loadRing(app: App): Promise<KeyRing> {
-  let rows = await listSigningKeys(app.database.operator);
-  if (rows.length === 0) {
-    await makeKey(app);
-    rows = await listSigningKeys(app.database.operator);
-  }
-  const verifying = new Map<string, CryptoKey>();
-  for (const { kid, public_jwk } of rows)
-    verifying.set(kid, (await importJWK(public_jwk as JWK, 'EdDSA')) as CryptoKey);
-  const newest = rows[0]!;
-  const jwk = JSON.parse(
-    decrypt(app.keys.encryption, newest.private_jwk, `signing key ${newest.kid}`).toString(),
-  );
-  return {
-    current: { kid: newest.kid, key: (await importJWK(jwk, 'EdDSA')) as CryptoKey },
-    verifying,
-    published: rows.map(({ kid, public_jwk }) => ({ ...(public_jwk as JWK), kid, alg: 'EdDSA', use: 'sig' })),
-    loadedAt: performance.now(),
-  };
-}
-
-async function makeKey(app: App): Promise<void> {
-  const pair = await generateKeyPair('EdDSA', { crv: 'Ed25519', extractable: true });
-  const publicJwk = await exportJWK(pair.publicKey);
-  const kid = await calculateJwkThumbprint(publicJwk);
-  const privateJwk = encrypt(
-    app.keys.encryption,
-    JSON.stringify(await exportJWK(pair.privateKey)),
-    `signing key ${kid}`,
-  );
-  await app.database.operator.run(
-    insertSigningKey(kid, publicJwk as Record<string, unknown>, privateJwk, new Date()),
-  );
-}
-
-/** The public keys, as a JWK Set (RFC 7517). */
-export async function publishedKeys(app: App): Promise<{ keys: JWK[] }> {
-  return { keys: (await ringOf(app)).published };
-}
+const unknownKey = new Error('the token names no key of ours');
 
 /** What an access token is made for: a session, or a grant by which agents act for the identity. */
 export type TokenSubject = { tenant: string; identity: string } & (
@@ -111,21 +35,21 @@ export type TokenSubject = { tenant: string; identity: string } & (
 
 /** Signs an access token: EdDSA with `kid`, `typ: at+jwt` (RFC 9068); `act` as RFC 8693, section 4.1. */
 export async function signAccessToken(app: App, subject: TokenSubject): Promise<string> {
-  const { current } = await ringOf(app);
+  const { kid, key } = signerOf(await ringOf(app));
   const own =
     'session' in subject
       ? { sid: subject.session }
       : { gid: subject.grant, act: actorsOf(subject.act), scope: subject.scope };
   const ttlS = 'session' in subject ? app.config.ACCESS_TOKEN_TTL_S : subject.expiresInS;
   return new SignJWT({ tid: subject.tenant, ...own })
-    .setProtectedHeader({ alg: 'EdDSA', kid: current.kid, typ: 'at+jwt' })
+    .setProtectedHeader({ alg: 'EdDSA', kid, typ: 'at+jwt' })
     .setIssuer(app.config.publicUrl)
     .setAudience(audience)
     .setSubject(subject.identity)
     .setJti(uuidv7())
     .setIssuedAt()
     .setExpirationTime(`${ttlS}s`)
-    .sign(current.key);
+    .sign(key);
 }
 
 interface Act {
@@ -141,15 +65,15 @@ const actorsOf = ([first, ...others]: string[]): Act => ({
 
 /**
  * Verifies an access token as RFC 8725 asks: algorithm pinned, key by `kid` from our own ring only, issuer, audience,
- * type and time checked. Verified claims are remembered until the token expires; whether session and identity still
- * hold is asked on every request.
+ * type and time checked. Verified claims are remembered until the token expires or its key is retired; whether session
+ * and identity still hold is asked on every request.
  * @returns undefined for anything that is not a valid access token of ours
  */
 export async function verifyAccessToken(app: App, token: string): Promise<AccessClaims | undefined> {
   const known = verifiedOf(app);
   const before = known.get(token);
   if (before) {
-    if (before.expires * 1000 > Date.now()) return before;
+    if (before.expires * 1000 > Date.now() && isTrusted(app, before.kid)) return before;
     known.delete(token);
     return undefined;
   }
@@ -161,20 +85,18 @@ export async function verifyAccessToken(app: App, token: string): Promise<Access
   return claims;
 }
 
-async function verify(app: App, token: string): Promise<AccessClaims | undefined> {
-  let ring = await ringOf(app);
+async function verify(app: App, token: string): Promise<Verified | undefined> {
   let payload: JWTPayload;
+  let kid: string | undefined;
   try {
-    ({ payload } = await jwtVerify(
+    ({
+      payload,
+      protectedHeader: { kid },
+    } = await jwtVerify(
       token,
       async ({ kid }) => {
-        if (!kid) throw new Error('no kid');
-        if (!ring.verifying.has(kid) && performance.now() - ring.loadedAt > 5_000) {
-          // Another process may have made a new key; asked at most every five seconds.
-          ring = await reloadRing(app);
-        }
-        const key = ring.verifying.get(kid);
-        if (!key) throw new Error('unknown kid');
+        const key = kid && (await ringWith(app, kid)).verifying.get(kid);
+        if (!key) throw unknownKey;
         return key;
       },
       {
@@ -188,8 +110,7 @@ async function verify(app: App, token: string): Promise<AccessClaims | undefined
     ));
   } catch (error) {
     // Whatever is wrong with a token, the caller learns only that it is not valid; a database that is away is another matter.
-    if ((error as { code?: string }).code?.startsWith('ERR_J') || /kid/.test((error as Error).message))
-      return undefined;
+    if (error === unknownKey || (error as { code?: string }).code?.startsWith('ERR_J')) return undefined;
     throw error;
   }
   const { tid, sid, gid, sub, exp } = payload;
@@ -197,5 +118,5 @@ async function verify(app: App, token: string): Promise<AccessClaims | undefined
   // Either of them, and never both.
   const bound = (session === undefined) !== (grant === undefined);
   if (typeof tid !== 'string' || !isSlug(tid) || !bound || !sub || !isUuid(sub)) return undefined;
-  return { tenant: tid, identity: sub, session, grant, expires: exp! };
+  return { tenant: tid, identity: sub, session, grant, expires: exp!, kid: kid! };
 }

@@ -1,6 +1,7 @@
 import type { Plan } from '#platform/config.ts';
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
+import type { TenantResource } from './schema.ts';
 
 export interface Tenant {
   tenant_id: string;
@@ -10,17 +11,48 @@ export interface Tenant {
   created_at: string;
 }
 
-export const insertTenant = (tenantId: string, name: string, now: Date): Statement<{ tenant_id: string }> =>
-  sql<{ tenant_id: string }>`
-    insert into tenants (tenant_id, name, created_at, updated_at) values (${tenantId}, ${name}, ${now}, ${now})
-    on conflict (tenant_id) do nothing returning tenant_id`;
+const columns = sql`tenant_id as id, name, plan, is_active, created_at, updated_at`;
+
+/** Answers the row, or nothing when the id is taken. */
+export const insertTenant = (
+  tenantId: string,
+  name: string,
+  plan: Plan | null,
+  now: Date,
+): Statement<TenantResource> => sql<TenantResource>`
+  insert into tenants (tenant_id, name, plan, created_at, updated_at)
+  values (${tenantId}, ${name}, ${plan}, ${now}, ${now})
+  on conflict (tenant_id) do nothing returning ${columns}`;
 
 export const findTenant = (db: Db, tenantId: string): Promise<Tenant | undefined> =>
   db.one(
     sql<Tenant>`select tenant_id, name, plan, is_active, created_at from tenants where tenant_id = ${tenantId}`,
   );
 
+export const findTenantResource = (db: Db): Promise<TenantResource | undefined> =>
+  db.one(sql<TenantResource>`select ${columns} from tenants where tenant_id = ${db.tenant}`);
+
+/** The row, kept from changing until the transaction ends. References to it by new rows are not held up. */
+export const lockTenantRow = (tx: Db): Promise<TenantResource | undefined> =>
+  tx.one(
+    sql<TenantResource>`select ${columns} from tenants where tenant_id = ${tx.tenant} for no key update`,
+  );
+
+export const updateTenant = (tenant: TenantResource): Statement => sql`
+  update tenants set name = ${tenant.name}, plan = ${tenant.plan}, is_active = ${tenant.is_active}, updated_at = ${tenant.updated_at}
+  where tenant_id = ${tenant.id}`;
+
 export const listAllTenants = (operator: Db): Promise<Tenant[]> =>
   operator.rows(
     sql<Tenant>`select tenant_id, name, plan, is_active, created_at from tenants order by tenant_id`,
   );
+
+/** Tenants after an id, in the order of their ids; one row more than `limit` when there are more. */
+export const listTenantsAfter = (
+  operator: Db,
+  after: string,
+  except: string,
+  limit: number,
+): Promise<TenantResource[]> =>
+  operator.rows(sql<TenantResource>`
+    select ${columns} from tenants where tenant_id > ${after} and tenant_id <> ${except} order by tenant_id limit ${limit + 1}`);

@@ -1,0 +1,85 @@
+import type { Ctx } from '#platform/context.ts';
+import { forbidden, notFound } from '#platform/errors.ts';
+import { fact } from '#platform/facts/record.ts';
+import type { PageQuery } from '#platform/http/pages.ts';
+import { page, positionOf } from '#platform/http/pages.ts';
+import { Answer } from '#platform/http/route.ts';
+import { isUuid, uuidv7 } from '#platform/ids.ts';
+import { authorize } from '#platform/permission.ts';
+import { insertIdentity, newIdentity } from '../identity/service.ts';
+import { mayGiveRole } from '../policy/service.ts';
+import { endAfter, requireRoom } from './bounds.ts';
+import { prepareApiKey } from './prepare.ts';
+import type { ServiceKey, ServiceKeyCreate } from './schema.ts';
+import { scopesFrom } from './scopes.ts';
+import { keyPrefix } from './secret.ts';
+import { revokeApiKey } from './service.ts';
+import { findKeyWithRole, type KeyWithRole, listKeysWithRole } from './store.ts';
+
+// The door by which those who administer a tenant give keys to services. Same table and rules as the other one; each
+// key gets an identity of its own, so that what services do can be told apart.
+
+const shown = (row: KeyWithRole): ServiceKey => ({
+  key_id: row.id,
+  key_prefix: keyPrefix(row.tenant_id, row.id),
+  name: row.name,
+  role: row.role,
+  created_at: row.created_at,
+  last_used_at: row.last_used_at,
+  expires_at: row.expires_at,
+  revoked_at: row.revoked_at,
+  is_active: row.is_active && (row.expires_at === null || Date.parse(row.expires_at) > Date.now()),
+});
+
+/**
+ * Makes a key with an identity of its own of the given role.
+ * @throws ApiError 403 for who may not make keys for others, or not give the role; 409 KEY_LIMIT_REACHED
+ */
+export async function createServiceKey(ctx: Ctx, { name, role, expires_in_days }: ServiceKeyCreate) {
+  await authorize(ctx, 'api_keys:create', {});
+  if (!mayGiveRole(ctx.actor, role))
+    throw forbidden('AUTH_FORBIDDEN', 'You may not give a role above your own.');
+  const scopes = scopesFrom(ctx.actor, []);
+  return ctx.db.transaction(async (tx) => {
+    const now = new Date();
+    await requireRoom(tx, now);
+    const expires_at = await endAfter(ctx, tx, expires_in_days, now);
+    const called = name ?? `${role} service`;
+    const identity = newIdentity(ctx.tenant, { external_id: `service:${uuidv7()}`, role, name: called }, now);
+    const { external_id } = identity;
+    const key = prepareApiKey(
+      ctx,
+      { identity_id: identity.id, name: called, scopes, expires_at, self_serve: true },
+      now,
+    );
+    const [, , made] = await tx.batch([
+      insertIdentity(identity),
+      fact(ctx, {
+        type: 'identity.created',
+        resource_type: 'identity',
+        resource_id: identity.id,
+        after: { role, external_id, is_active: true },
+      }),
+      ...key.statements,
+    ]);
+    return { ...shown({ ...made.rows[0]!, role }), api_key: key.text };
+  });
+}
+
+/** A page of the tenant's keys, newest first, whichever way they were made. @throws ApiError 403, 400 INVALID_CURSOR */
+export async function listServiceKeys(ctx: Ctx, query: PageQuery): Promise<Answer> {
+  await authorize(ctx, 'api_keys:list', {});
+  const { limit = 100, skip = 0 } = query;
+  const after = positionOf(ctx, 'service keys', {}, query.cursor);
+  const rows = await listKeysWithRole(ctx.db, { skip, limit, ...(after ? { after } : {}) });
+  const { status, body, headers } = page(ctx, 'service keys', {}, rows, limit, ({ id }) => [id], shown);
+  return new Answer(status, { items: body }, headers);
+}
+
+/** Revokes a key; again and again, if need be. @throws ApiError 403, 404 */
+export async function revokeServiceKey(ctx: Ctx, id: string): Promise<ServiceKey> {
+  await authorize(ctx, 'api_keys:delete', {});
+  if (!isUuid(id) || !(await findKeyWithRole(ctx.db, id))) throw notFound('API key');
+  await revokeApiKey(ctx, id);
+  return shown((await findKeyWithRole(ctx.db, id))!);
+}

@@ -1,0 +1,29 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+const main = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+
+/** What a command of the command line said, and how it ended. */
+export interface Said {
+  code: number | null;
+  out: string;
+  err: string;
+}
+
+/** Runs a command with these settings and no others. */
+export async function command(env: Record<string, string>, ...args: string[]): Promise<Said> {
+  const child = spawn(process.execPath, [main, ...args], {
+    env: { PATH: process.env.PATH ?? '', HOME: process.env.HOME ?? '', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const said: Said = { code: null, out: '', err: '' };
+  child.stdout.on('data', (bytes) => {
+    said.out += bytes;
+  });
+  child.stderr.on('data', (bytes) => {
+    said.err += bytes;
+  });
+  const [code] = await once(child, 'close');
+  return { ...said, code };
+}

@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { after, describe, it } from 'node:test';
+import { command, type Said } from '#test/command.ts';
+import { callServer, environmentOf, startServer } from '#test/harness.ts';
+import type { Running } from '../src/app.ts';
+
+// The command line as an operator types it. The embedded database has one process at a time, so the server starts last.
+
+describe('the command line', () => {
+  const env = environmentOf();
+  const tenant = `shop-${process.pid}`;
+  const run = (...args: string[]): Promise<Said> => command(env, ...args);
+  const keys: Record<string, string> = {};
+  const idOf = (key: string): string =>
+    /_([0-9a-f]{32})_/.exec(key)![1]!.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+  let server: Running | undefined;
+  after(() => server?.stop());
+
+  const makeKey = async (name: string, ...args: string[]) => {
+    const said = await run('keys', 'create', '--name', name, ...args);
+    assert.equal(said.code, 0, said.err);
+    assert.match(said.out, /^mk_\S+\n$/);
+    keys[name] = said.out.trim();
+  };
+
+  it('makes tenants, keys in them, and operators', async () => {
+    assert.match((await run('tenants', 'create', tenant, '--name', 'Shop')).out, /^Made tenant shop-/);
+    const again = await run('tenants', 'create', tenant);
+    assert.deepEqual([again.code, again.out], [1, '']);
+    assert.match(again.err, /exists/);
+    await makeKey('boss', '--tenant', tenant);
+    await makeKey('robot', '--tenant', tenant, '--role', 'agent', '--scopes', 'memory:read,runs:*');
+    await makeKey('operator', '--role', 'system');
+    assert.ok(keys.operator!.startsWith('mk_system_'));
+  });
+
+  it('refuses what is misused, with exit code 2 and one line', async () => {
+    for (const [args, about] of [
+      [['keys', 'create', '--name', 'x'], /--tenant must be a tenant id/],
+      [['keys', 'create', '--name', 'x', '--tenant', tenant, '--scopes', 'read,fly'], /--scopes: fly/],
+      [['keys', 'create', '--name', 'x', '--tenant', tenant, '--role', 'system'], /leave --tenant out/],
+      [['keys', 'create', '--name', 'x', '--tenant', 'system'], /for --role system alone/],
+    ] as const) {
+      const said = await run(...args);
+      assert.deepEqual([said.code, said.out], [2, ''], args.join(' '));
+      assert.match(said.err, about);
+      assert.equal(said.err.trim().split('\n').length, 1);
+    }
+    const nobody = await run('keys', 'create', '--name', 'x', '--tenant', 'no-such-tenant');
+    assert.equal(nobody.code, 1);
+    assert.match(nobody.err, /make it with: manushya tenants create/);
+    assert.equal((await run('tenants', 'deactivate', 'system')).code, 1);
+  });
+
+  it('lists keys and tenants, revokes and deactivates', async () => {
+    const list = await run('keys', 'list', '--tenant', tenant);
+    assert.deepEqual(list.out.trim().split('\n').map((line) => line.split('\t')), [
+      [idOf(keys.robot!), 'active', 'never used', 'memory:read,runs:*', 'robot'],
+      [idOf(keys.boss!), 'active', 'never used', '*', 'boss'],
+    ]); // biome-ignore format: a table
+    assert.ok(!list.out.includes('mk_'));
+    assert.match((await run('keys', 'revoke', keys.robot!)).out, /^Revoked /);
+    assert.match((await run('keys', 'list', '--tenant', tenant)).out, /\trevoked\t.*\trobot\n/);
+    assert.match((await run('tenants', 'deactivate', tenant)).out, /is deactivated/);
+    assert.match(
+      (await run('tenants', 'list')).out,
+      new RegExp(`^${tenant}\\t.*\\tShop\\tdeactivated$`, 'm'),
+    );
+  });
+
+  it('makes one signing key at a time', async () => {
+    // The first one of an installation signs at once; what is made after it waits.
+    const form = /^(Made the key|A rotation is under way:) (\S+); it signs from \S+ on\.\n$/;
+    assert.match((await run('keys', 'rotate-signing')).out, form);
+    const second = await run('keys', 'rotate-signing');
+    assert.match(second.out, form);
+    const third = await run('keys', 'rotate-signing');
+    assert.equal(third.out, second.out.replace('Made the key', 'A rotation is under way:'));
+  });
+
+  it('and the server does as it was told', async () => {
+    server = await startServer({ DATA_DIR: env.DATA_DIR! }, { serve: true, work: false });
+    const status = async (token: string, method = 'GET', url = '/v1/identity/me', body?: object) =>
+      (await callServer(server!, method, url, { token, ...(body ? { body } : {}) })).status;
+    assert.equal(await status(keys.robot!), 401);
+    assert.equal(await status(keys.boss!), 401);
+    const url = `/v1/admin/tenants/${tenant}`;
+    assert.equal(await status(keys.operator!, 'PATCH', url, { is_active: true }), 200);
+    assert.equal(await status(keys.boss!), 200);
+    assert.equal(await status(keys.robot!), 401);
+    const { body } = await callServer(server, 'GET', '/.well-known/jwks.json');
+    assert.ok(body.keys.length >= 2, 'the new signing key is published');
+  });
+});
