@@ -1,7 +1,12 @@
 import type { FastifyInstance } from 'fastify';
 import { authenticateKey } from '#modules/access/api-keys/service.ts';
+import { attemptSchedules } from '#modules/access/attempts/jobs.ts';
 import { identityRoutes } from '#modules/access/identity/routes.ts';
 import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
+import { mfaSchedules } from '#modules/access/mfa/jobs.ts';
+import { mfaRoutes } from '#modules/access/mfa/routes.ts';
+import { passwordSchedules } from '#modules/access/passwords/jobs.ts';
+import { passwordRoutes } from '#modules/access/passwords/routes.ts';
 import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionRoutes } from '#modules/access/sessions/routes.ts';
@@ -39,6 +44,8 @@ import { openShared } from '#platform/shared.ts';
 export const routes: Route[] = [
   ...registrationRoutes,
   ...identityRoutes,
+  ...passwordRoutes,
+  ...mfaRoutes,
   ...sessionRoutes,
   ...memoryRoutes,
   ...corpusRoutes,
@@ -57,6 +64,9 @@ export const jobsOf = (config: Config): JobDefinition[] => [
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [
   ...mailSchedules,
+  ...passwordSchedules,
+  ...mfaSchedules,
+  ...attemptSchedules,
   ...memorySchedules,
   ...documentSchedules,
   ...runSchedules,

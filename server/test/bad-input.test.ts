@@ -30,10 +30,11 @@ const documented: Record<number, string[]> = {
     'INVALID_URL',
     'MALFORMED_JSON',
     'MALFORMED_MULTIPART',
+    'RESET_TOKEN_INVALID',
     'TENANT_ID_NOT_ALLOWED',
   ],
-  401: ['AUTH_UNAUTHORIZED'],
-  403: ['AUTH_FORBIDDEN', 'POLICY_DENIED'],
+  401: ['AUTH_UNAUTHORIZED', 'INVALID_CREDENTIALS', 'MFA_CODE_INVALID', 'MFA_TOKEN_INVALID'],
+  403: ['AUTH_FORBIDDEN', 'MFA_CODE_INVALID', 'PASSWORD_INVALID', 'POLICY_DENIED'],
   404: ['NOT_FOUND'],
   405: ['METHOD_NOT_ALLOWED'],
   409: [
@@ -42,6 +43,9 @@ const documented: Record<number, string[]> = {
     'IDENTITY_EXISTS',
     'IDEMPOTENCY_IN_PROGRESS',
     'IDEMPOTENCY_KEY_CONFLICT',
+    'MFA_NOT_ENABLED',
+    'MFA_NOT_SET_UP',
+    'NO_PASSWORD',
   ],
   413: ['PAYLOAD_TOO_LARGE'],
   415: ['UNSUPPORTED_MEDIA_TYPE', 'INGEST_UNSUPPORTED_CONTENT_TYPE'],
@@ -90,10 +94,10 @@ function assertRefused(what: string, reply: Reply, wanted: number | number[]): v
   }
 }
 
-/** Answered or refused, but never a failure of the server's own. */
+/** Answered or refused, but never a failure of the server's own. Sign-ins are refused with 401, as strangers are. */
 function assertSound(what: string, reply: Reply): void {
   if (reply.status >= 200 && reply.status < 300) return;
-  assertRefused(what, reply, [400, 403, 404, 409, 413, 415, 422]);
+  assertRefused(what, reply, [400, 401, 403, 404, 409, 413, 415, 422]);
 }
 
 const keyOf = ({ method, path }: Route): string => `${method} ${path}`;

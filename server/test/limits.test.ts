@@ -29,6 +29,12 @@ const publicRoutes = [
   'GET /healthz',
   'GET /metrics',
   'GET /v1/health',
+  'POST /v1/auth/login',
+  'POST /v1/auth/logout',
+  'POST /v1/auth/mfa/challenge',
+  'POST /v1/auth/register',
+  'POST /v1/auth/reset-password',
+  'POST /v1/auth/reset-password/confirm',
   'POST /v1/identity/',
 ];
 

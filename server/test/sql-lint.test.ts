@@ -18,6 +18,10 @@ interface Written {
 const operatorStatements = [
   'src/modules/access/api-keys/store.ts#findKeyTenant',
   'src/modules/access/mails/store.ts#listUnsent',
+  'src/modules/access/mfa/store.ts#pruneChallenges',
+  'src/modules/access/mfa/store.ts#pruneSetups',
+  'src/modules/access/passwords/store.ts#findAccountsByName',
+  'src/modules/access/passwords/store.ts#pruneResets',
   'src/modules/access/tenants/store.ts#listAllTenants',
   'src/modules/knowledge/documents/store.ts#listUnfinished',
   'src/modules/knowledge/memory/store.ts#listTenantsExpiring',

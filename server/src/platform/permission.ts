@@ -49,7 +49,7 @@ export const withinScopes = ({ scopes, delegation }: Actor, permission: Permissi
 const readActions = new Set(['read', 'list', 'search']);
 
 /** What decides who may do what; only a scope that names it reaches it. */
-const privileged = new Set(['admin', 'identity', 'policy', 'api_keys', 'sessions']);
+const privileged = new Set(['admin', 'identity', 'policy', 'api_keys', 'sessions', 'credentials']);
 
 /** Scopes: `admin` everything, `read` and `write` by kind of action (`write` nothing that gives rights), or `resource:action` with `*` for either. No scopes: no narrowing. */
 export function scopesAllow(scopes: string[] | undefined, permission: Permission): boolean {

@@ -32,7 +32,14 @@ const MEMORY = ['create', 'read', 'list', 'search', 'update', 'delete'].map((act
 const KNOWLEDGE = ['corpora:read', 'corpora:list', 'documents:read', 'documents:list', 'runs:create'];
 const OWN_RUNS = ['runs:read', 'runs:list', 'runs:cancel'];
 const OWN_SESSIONS = ['sessions:read', 'sessions:list', 'sessions:delete'];
-const SELF = ['identity:read', 'identity:list', 'identity:update', ...OWN_SESSIONS];
+const SELF = [
+  'identity:read',
+  'identity:list',
+  'identity:update',
+  ...OWN_SESSIONS,
+  'credentials:read',
+  'credentials:update',
+];
 const WRITE = ['documents:create', 'documents:delete', 'documents:reindex', 'corpora:update'];
 
 /** role -> [on anything in the tenant, on what is its own] */

@@ -10,6 +10,7 @@ export const RESOURCE_ACTIONS = {
   policy: ['create', 'read', 'list', 'update', 'delete', 'test'],
   api_keys: ['create', 'read', 'list', 'update', 'delete'],
   sessions: ['create', 'read', 'list', 'delete'],
+  credentials: ['read', 'update'],
   webhooks: ['create', 'read', 'list', 'update', 'delete'],
   events: ['create', 'read', 'list', 'update', 'delete'],
   usage: ['read', 'list', 'update'],
@@ -63,6 +64,7 @@ const OWN_MEMORY = ownMemory('read', 'list', 'search', 'create', 'update', 'dele
 const OWN_IDENTITY_READ = allOf(onResources('identity'), doing('read', 'list'), anyOf(ITSELF, OWNED));
 const OWN_IDENTITY_UPDATE = allOf(onResources('identity'), doing('update'), anyOf(ITSELF, OWNED));
 const OWN_SESSIONS = allOf(onResources('sessions'), doing('read', 'list', 'delete'), OWNED);
+const OWN_CREDENTIALS = allOf(onResources('credentials'), doing('read', 'update'), OWNED);
 const RUNS = allOf(
   onResources('runs'),
   anyOf(doing('create'), allOf(doing('read', 'list', 'cancel'), OWNED)),
@@ -70,7 +72,7 @@ const RUNS = allOf(
 const KNOWLEDGE_READ = allOf(onResources('corpora', 'documents'), doing('read', 'list'));
 const DOCUMENTS_WRITE = allOf(onResources('documents'), doing('create', 'delete', 'reindex'));
 const CORPORA_UPDATE = allOf(onResources('corpora'), doing('update'));
-const SELF = [OWN_IDENTITY_READ, OWN_IDENTITY_UPDATE, OWN_SESSIONS];
+const SELF = [OWN_IDENTITY_READ, OWN_IDENTITY_UPDATE, OWN_SESSIONS, OWN_CREDENTIALS];
 
 const RULES: Record<(typeof BUILTIN_ROLES)[number], Rule> = {
   system: { '==': [attribute('role'), 'system'] },
@@ -102,7 +104,8 @@ export const BUILTIN_POLICIES: readonly PolicyRow[] = BUILTIN_ROLES.map((role) =
  * | reader | read documents and corpora, runs, read its own memories |
  * | agent, user | read documents and corpora, runs, read and write their own memories |
  *
- * Besides: everybody reads itself and its own sessions and may end those; all but agents update themselves.
+ * Besides: everybody reads itself and its own sessions and may end those; all but agents update themselves, their
+ * password and their second factor.
  *
  * **Own** means `target.owner` equals `identity_id` (for an identity also `target.id`). One rule serves both
  * moments at which a route asks. Before a row is known the route's permission is decided with `target: 'own'`:

@@ -7,7 +7,7 @@ import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { perApp } from '#platform/per-app.ts';
 import { activeIdentity, type Identity } from '../identity/service.ts';
-import { findSession, insertSession, revokeSessionRows, type SessionState } from './store.ts';
+import { endSessionRow, findSession, insertSession, revokeSessionRows, type SessionState } from './store.ts';
 import { signAccessToken, verifyAccessToken } from './tokens.ts';
 
 export { loadSigningKeys } from './tokens.ts';
@@ -103,5 +103,23 @@ export async function revokeSessions(ctx: Ctx, identityId: string, keep?: string
     for (const { id } of ended)
       tx.afterCommit(() => ctx.app.shared.invalidate('session', `${ctx.tenant}/${id}`));
     return ended.length;
+  });
+}
+
+/** Ends one session, for every process; `ctx.db` may be a transaction. @returns false when it had ended before */
+export async function endSession(ctx: Ctx, id: string): Promise<boolean> {
+  return ctx.db.transaction(async (tx) => {
+    const ended = await tx.one(endSessionRow(ctx.tenant, id, new Date()));
+    if (!ended) return false;
+    await tx.run(
+      fact(ctx, {
+        type: 'session.revoked',
+        resource_type: 'session',
+        resource_id: id,
+        data: { identity_id: ended.identity_id },
+      }),
+    );
+    tx.afterCommit(() => ctx.app.shared.invalidate('session', `${ctx.tenant}/${id}`));
+    return true;
   });
 }

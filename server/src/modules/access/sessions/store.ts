@@ -57,3 +57,12 @@ export const revokeSessionRows = (
   update sessions set is_active = false, updated_at = ${now}
   where tenant_id = ${tenant} and identity_id = ${identityId} and is_active and (${keep}::uuid is null or id <> ${keep}::uuid)
   returning id`;
+
+/** Answers a row when the session was active until now. */
+export const endSessionRow = (
+  tenant: string,
+  id: string,
+  now: Date,
+): Statement<{ identity_id: string }> => sql<{ identity_id: string }>`
+  update sessions set is_active = false, updated_at = ${now}
+  where tenant_id = ${tenant} and id = ${id} and is_active returning identity_id`;
