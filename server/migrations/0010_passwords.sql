@@ -106,12 +106,13 @@ create table mfa_setups (
 select stamp_tenant_table('mfa_setups');
 create index mfa_setups_by_time on mfa_setups (tenant_id, created_at);
 
--- Sign-ins whose password was right and whose second factor is awaited.
+-- Sign-ins whose second factor is awaited.
 create table mfa_challenges (
   tenant_id text not null,
   id uuid not null,
   identity_id uuid not null,
   token_hash bytea not null,
+  first_factor text not null,
   attempts int not null default 0,
   created_at timestamptz not null,
   expires_at timestamptz not null,

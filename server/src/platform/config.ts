@@ -136,7 +136,7 @@ export const settings = {
     600,
     1,
     1_000_000,
-    'sign-ins, second factors and password resets one address may try in an hour, each',
+    'sign-ins and second factors one address may try in an hour, each; of resets it may ask for a tenth',
   ),
   LOGIN_FREE_FAILURES: integer(
     5,

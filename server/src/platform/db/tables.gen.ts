@@ -194,6 +194,7 @@ export interface Tables {
     id: string;
     identity_id: string;
     token_hash: Buffer;
+    first_factor: string;
     attempts: number;
     created_at: string;
     expires_at: string;

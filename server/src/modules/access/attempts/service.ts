@@ -1,7 +1,9 @@
 import { isIPv6 } from 'node:net';
 import type { App, Ctx } from '#platform/context.ts';
 import { hmac } from '#platform/crypto.ts';
+import type { Statement } from '#platform/db/sql.ts';
 import { ApiError } from '#platform/errors.ts';
+import type { FactInput } from '#platform/facts/record.ts';
 import {
   attemptsOf,
   type Charge,
@@ -37,6 +39,8 @@ export function addressOf(ctx: Ctx): string {
 
 /** An attempt that was counted before it is known how it ends. */
 export interface Attempt {
+  /** What was tried: `sign-in`, `password` or `mfa`. */
+  at: string;
   /** Failures in a row, this one included, should it fail. */
   failures: number;
   /** Should it fail, the next one has to wait. */
@@ -45,12 +49,26 @@ export interface Attempt {
   succeeded: () => Promise<void>;
 }
 
-async function charge(app: App, one: Charge): Promise<number> {
+/** The fact that an attempt failed after which an identity's next one has to wait. */
+export const lockedFact = (identityId: string, { at, failures }: Attempt): FactInput => ({
+  type: 'auth.locked',
+  resource_type: 'identity',
+  resource_id: identityId,
+  outcome: 'failure',
+  data: { at, failures },
+});
+
+/** @returns how many failures in a row there are with this one, or for how long there may be none: then it is not counted */
+async function count(app: App, one: Charge): Promise<{ failures: number } | { waitMs: number }> {
   const now = Date.now();
   const [counted, found] = await app.database.operator.batch([chargeAttempt(one, now), attemptsOf(one.key)]);
-  const [row] = counted.rows;
-  if (row) return row.failures;
-  const waitMs = Math.max(1, (found.rows[0]?.blocked_until ?? now) - now);
+  return counted.rows[0] ?? { waitMs: Math.max(1, (found.rows[0]?.blocked_until ?? now) - now) };
+}
+
+async function charge(app: App, one: Charge): Promise<number> {
+  const counted = await count(app, one);
+  if ('failures' in counted) return counted.failures;
+  const { waitMs } = counted;
   app.metrics.rateLimited.inc({ scope: 'attempts' });
   throw new ApiError(
     429,
@@ -77,6 +95,7 @@ export async function attemptOn(
   const free = app.config.LOGIN_FREE_FAILURES;
   const failures = await charge(app, { key, free, longest: longestMs });
   return {
+    at: kind,
     failures,
     waitsNext: failures >= free,
     succeeded: async () => void (await app.database.operator.run(forgetAttempts(key))),
@@ -84,45 +103,51 @@ export async function attemptOn(
 }
 
 const trustKey = (ctx: Ctx, name: string) => keyOf(ctx.app, 'trusted', [name, addressOf(ctx)]);
+const pairKey = (ctx: Ctx, name: string) => keyOf(ctx.app, 'name at address', [name, addressOf(ctx)]);
 
 /**
- * Counts an attempt to sign in under a name, whether or not anybody has it. From an address that somebody signed in from
- * under this name before, it is counted by itself: strangers who guess do not keep the owner out. From all others it
- * counts for the address and for the name.
+ * Counts an attempt to sign in under a name, for the address and for the name, whether or not anybody has it. From an address that
+ * somebody signed in from under this name before, neither makes anybody wait, but a count of its own: strangers who guess
+ * do not keep the owner out. It is counted for the others all the same, so that nothing tells such an address from another.
  * @param name as it was asked for, in one form, with the tenant that was named
  * @throws ApiError 429 TOO_MANY_ATTEMPTS with Retry-After
  */
 export async function attemptToSignIn(ctx: Ctx, name: string): Promise<Attempt> {
   const { app } = ctx;
   const { operator } = app.database;
-  const address = addressOf(ctx);
   const free = app.config.LOGIN_FREE_FAILURES;
+  const ofAddress = {
+    key: keyOf(app, 'address', [addressOf(ctx)]),
+    free: 10 * free,
+    longest: longestOfAddressMs,
+  };
+  const ofName = { key: keyOf(app, 'name', [name]), free, longest: longestMs };
   const known = await operator.one(attemptsOf(trustKey(ctx, name)));
-  if (known && known.trusted_until > Date.now()) {
-    const key = keyOf(app, 'name at address', [name, address]);
-    const failures = await charge(app, { key, free, longest: longestMs });
-    return {
-      failures,
-      waitsNext: failures >= free,
-      succeeded: async () => void (await operator.batch([forgetAttempts(key), trust(ctx, name)])),
-    };
-  }
-  // The address first: one that has to wait must not make others wait as well.
-  const addressKey = keyOf(app, 'address', [address]);
-  await charge(app, { key: addressKey, free: 10 * free, longest: longestOfAddressMs });
-  const key = keyOf(app, 'name', [name]);
-  const failures = await charge(app, { key, free, longest: longestMs });
-  return {
+  const attempt = (failures: number, ended: Statement[]): Attempt => ({
+    at: 'sign-in',
     failures,
     waitsNext: failures >= free,
-    succeeded: async () =>
-      void (await operator.batch([forgetAttempts(key), takeAttemptBack(addressKey), trust(ctx, name)])),
-  };
+    succeeded: async () => void (await operator.batch([...ended, trust(ctx, name)])),
+  });
+  if (known && known.trusted_until > Date.now()) {
+    const key = pairKey(ctx, name);
+    const failures = await charge(app, { key, free, longest: longestMs });
+    const taken: Statement[] = [];
+    for (const other of [ofName, ofAddress])
+      if ('failures' in (await count(app, other))) taken.push(takeAttemptBack(other.key));
+    return attempt(failures, [forgetAttempts(key), ...taken]);
+  }
+  // The address first: one that has to wait must not make others wait as well.
+  await charge(app, ofAddress);
+  const failures = await charge(app, ofName);
+  return attempt(failures, [forgetAttempts(ofName.key), takeAttemptBack(ofAddress.key)]);
 }
 
 const trust = (ctx: Ctx, name: string) => trustUntil(trustKey(ctx, name), Date.now(), Date.now() + trustMs);
 
-/** Lets the caller's address count as one the owners of these names sign in from. */
+/** Lets the caller's address count as one the owner of these names signs in from, whatever was tried from there before. */
 export async function trustAddress(ctx: Ctx, names: string[]): Promise<void> {
-  await ctx.app.database.operator.batch(names.map((name) => trust(ctx, name)));
+  await ctx.app.database.operator.batch(
+    names.flatMap((name) => [forgetAttempts(pairKey(ctx, name)), trust(ctx, name)]),
+  );
 }

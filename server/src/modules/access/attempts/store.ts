@@ -21,13 +21,13 @@ export const chargeAttempt = (
   { key, free, longest }: Charge,
   now: number,
 ): Statement<{ failures: number }> => sql<{ failures: number }>`
-  insert into attempts as a (key, failures, last_at, blocked_until) values (${key}, 1, ${now}, ${now})
+  insert into attempts as a (key, failures, last_at, blocked_until) values (${key}, 1, ${now}, 0)
   on conflict (key) do update set
     failures = case when a.last_at < ${now - keptMs}::bigint then 1 else a.failures + 1 end,
     last_at = excluded.last_at,
-    blocked_until = excluded.last_at + case
+    blocked_until = case
       when a.last_at < ${now - keptMs}::bigint or a.failures + 1 < ${free}::int then 0
-      else least(${longest}::bigint, 1000::bigint << least(a.failures + 1 - ${free}::int, 30)) end
+      else excluded.last_at + least(${longest}::bigint, 1000::bigint << least(a.failures + 1 - ${free}::int, 30)) end
   where a.blocked_until <= excluded.last_at
   returning failures`;
 
@@ -45,7 +45,7 @@ export const takeAttemptBack = (key: Buffer): Statement => sql`
   update attempts set failures = greatest(failures - 1, 0) where key = ${key}`;
 
 export const trustUntil = (key: Buffer, now: number, until: number): Statement => sql`
-  insert into attempts (key, failures, last_at, blocked_until, trusted_until) values (${key}, 0, ${now}, ${now}, ${until})
+  insert into attempts (key, failures, last_at, blocked_until, trusted_until) values (${key}, 0, ${now}, 0, ${until})
   on conflict (key) do update set last_at = excluded.last_at, trusted_until = excluded.trusted_until`;
 
 export const pruneAttempts = (operator: Db, now: number): Promise<number> =>

@@ -1,5 +1,6 @@
 import { route } from '#platform/http/route.ts';
 import { IdentityCreated } from '../identity/service.ts';
+import { passChallenge } from './challenge.ts';
 import {
   BackupCodes,
   Factor,
@@ -9,7 +10,7 @@ import {
   MfaStatus,
   MfaVerify,
 } from './schema.ts';
-import { mfaStatus, passChallenge, regenerateBackupCodes, setUp, verifySetup } from './service.ts';
+import { mfaStatus, regenerateBackupCodes, setUp, verifySetup } from './service.ts';
 
 export const mfaRoutes = [
   route({

@@ -1,50 +1,40 @@
 import type { FastifyRequest } from 'fastify';
-import { type Ctx, inTenant } from '#platform/context.ts';
-import { decrypt, encrypt, hmac } from '#platform/crypto.ts';
+import type { Ctx } from '#platform/context.ts';
+import { decrypt, encrypt } from '#platform/crypto.ts';
 import type { Db } from '#platform/db/database.ts';
-import type { Statement } from '#platform/db/sql.ts';
-import { ApiError, conflict, forbidden, invalid } from '#platform/errors.ts';
+import { conflict, forbidden, notFound } from '#platform/errors.ts';
 import { recordSoon } from '#platform/facts/denials.ts';
 import { fact } from '#platform/facts/record.ts';
 import { idempotently } from '#platform/http/idempotency.ts';
-import { limitAddress } from '#platform/http/limits.ts';
 import { Answer } from '#platform/http/route.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { authorize } from '#platform/permission.ts';
-import { makeTokenText, parseTokenText } from '#platform/token-text.ts';
-import { type Attempt, attemptOn } from '../attempts/service.ts';
-import { activeIdentity, actorOf } from '../identity/service.ts';
-import { startSession } from '../sessions/service.ts';
-import { tenantOf } from '../tenants/service.ts';
+import { type Attempt, lockedFact } from '../attempts/service.ts';
+import { activeIdentity } from '../identity/service.ts';
 import { backupCodeHash, enrolment, newBackupCodes, newSecret, stepOf } from './codes.ts';
-import type { Factor, MfaChallenge, MfaRegenerate, MfaRequired, MfaStatus, MfaVerify } from './schema.ts';
+import { boundTo, hasFactor, mfaAttempt, oneOf, takeFactor } from './factor.ts';
+import type { Factor, MfaRegenerate, MfaStatus, MfaVerify } from './schema.ts';
 import {
-  countAttempt,
   countBackupCodes,
   deleteBackupCodes,
   deleteFactor,
   deleteSetup,
-  findChallenge,
   findFactor,
   findSetup,
   insertBackupCodes,
-  insertChallenge,
   insertFactor,
   markRegenerated,
-  takeChallenge,
   takeSetup,
   upsertSetup,
-  useBackupCode,
-  useStep,
 } from './store.ts';
 
+export { prepareChallenge, signedIn } from './challenge.ts';
+export { hasFactor } from './factor.ts';
 export { Factor, MfaRequired } from './schema.ts';
 export { deleteChallenges } from './store.ts';
 
 /** How long a setup may wait for its first code. */
 export const setupMs = 15 * 60_000;
-const challengeS = 300;
-const challengeAttempts = 5;
 
 /**
  * Whose credentials are spoken of: the caller's own, who must be signed in. Neither a key nor an agent that acts for somebody
@@ -69,60 +59,30 @@ export async function attempted(
   attempt: Attempt | undefined,
   work: (tx: Db) => Promise<unknown>,
 ): Promise<Answer> {
-  const answer = await idempotently(
-    ctx,
-    raw,
-    [raw.body],
-    async () => new Answer(200, await ctx.db.transaction(work)),
-  );
-  if (!answer.headers['idempotency-replayed']) await attempt?.succeeded();
-  return answer;
+  let done = false;
+  try {
+    const store = async () => new Answer(200, await ctx.db.transaction(work));
+    const answer = await idempotently(ctx, raw, [raw.body], store);
+    done = true;
+    if (!answer.headers['idempotency-replayed']) await attempt?.succeeded();
+    return answer;
+  } finally {
+    if (!done && attempt?.waitsNext) recordSoon(ctx, lockedFact(ctx.actor.identity_id!, attempt));
+  }
 }
 
-const mfaAttempt = (ctx: Ctx, tenant: string, id: string): Promise<Attempt> =>
-  attemptOn(ctx, 'mfa', tenant, id);
-
-const boundTo = (tenant: string, id: string) => `mfa secret ${tenant} ${id}`;
 const setupBoundTo = (tenant: string, id: string) => `mfa setup ${tenant} ${id}`;
 
 const wrongCode = () =>
   forbidden('MFA_CODE_INVALID', 'The code is wrong, too old or was used before. Take the next one.');
 const notEnabled = () => conflict('MFA_NOT_ENABLED', 'MFA is not enabled.');
 
-/** True when sign-ins with a password have to be completed by a second factor. */
-export const hasFactor = async (db: Db, tenant: string, id: string): Promise<boolean> =>
-  (await db.one(findFactor(tenant, id))) !== undefined;
-
-/** Where neither or both ways to prove the second factor are given there is nothing to check. */
-function oneOf({ code, backup_code }: Factor): void {
-  if (code !== undefined && backup_code !== undefined)
-    throw invalid([{ path: '/backup_code', message: 'takes the place of code; send one of them' }]);
-  if (code === undefined && backup_code === undefined)
-    throw invalid([{ path: '/code', message: 'is required, or backup_code' }]);
-}
-
-/**
- * Takes the second factor: of the code its time step, of a backup code the code itself. What was taken is not taken again, however
- * many ask at once.
- * @returns false when there is nothing to be taken
- */
-async function takeFactor(ctx: Ctx, tx: Db, tenant: string, id: string, given: Factor): Promise<boolean> {
-  const { keys } = ctx.app;
-  const factor = await tx.one(findFactor(tenant, id));
-  if (!factor) return false;
-  if (given.backup_code !== undefined) {
-    const hash = backupCodeHash(keys, tenant, id, given.backup_code);
-    return (await tx.one(useBackupCode(tenant, id, hash))) !== undefined;
-  }
-  const secret = decrypt(keys.encryption, factor.secret, boundTo(tenant, id));
-  const step = stepOf(secret, given.code ?? '', Date.now());
-  return step !== undefined && (await tx.one(useStep(tenant, id, factor.secret, step))) !== undefined;
-}
-
 /** Begins a setup; nothing is asked for at sign-in until it is verified. Where MFA is on already, it stays until then. */
 export async function setUp(ctx: Ctx, raw: FastifyRequest, given: Factor): Promise<Answer> {
   const id = await ownCredentials(ctx, 'update');
   const { keys } = ctx.app;
+  // A stand-in of development is nobody who could have one.
+  if (!(await activeIdentity(ctx.app, ctx.tenant, id))) throw notFound('Identity');
   const enabled = await hasFactor(ctx.db, ctx.tenant, id);
   if (enabled) oneOf(given);
   const attempt = enabled ? await mfaAttempt(ctx, ctx.tenant, id) : undefined;
@@ -135,13 +95,14 @@ export async function setUp(ctx: Ctx, raw: FastifyRequest, given: Factor): Promi
   const plain = JSON.stringify({ secret: secret.toString('hex'), hashes });
   const sealed = encrypt(keys.encryption, plain, setupBoundTo(ctx.tenant, id));
   return attempted(ctx, raw, attempt, async (tx) => {
-    if (attempt) {
-      if (!(await takeFactor(ctx, tx, ctx.tenant, id, given))) throw wrongCode();
-    } else if (await hasFactor(tx, ctx.tenant, id)) throw wrongCode();
+    // The setup before the factor, as everybody locks them.
     await tx.batch([
       upsertSetup(ctx.tenant, id, uuidv7(), sealed, new Date()),
       fact(ctx, { type: 'mfa.setup', resource_type: 'identity', resource_id: id }),
     ]);
+    if (attempt) {
+      if (!(await takeFactor(ctx, tx, ctx.tenant, id, given))) throw wrongCode();
+    } else if (await hasFactor(tx, ctx.tenant, id)) throw wrongCode();
     return shown;
   });
 }
@@ -238,92 +199,10 @@ export const attemptToDisable = (ctx: Ctx, id: string, given: Factor): Promise<A
  */
 export async function removeFactor(ctx: Ctx, tx: Db, id: string, given: Factor): Promise<void> {
   if (!(await hasFactor(tx, ctx.tenant, id))) throw notEnabled();
+  await tx.run(deleteSetup(ctx.tenant, id));
   if (!(await takeFactor(ctx, tx, ctx.tenant, id, given))) throw wrongCode();
   await tx.batch([
     deleteFactor(ctx.tenant, id),
-    deleteSetup(ctx.tenant, id),
     fact(ctx, { type: 'mfa.disabled', resource_type: 'identity', resource_id: id }),
   ]);
 }
-
-/** What a sign-in whose password was right answers where a second factor is asked for: its statement and its answer. */
-export function prepareChallenge(ctx: Ctx, id: string): { statement: Statement; answer: MfaRequired } {
-  const now = Date.now();
-  const challenge = uuidv7();
-  const token = makeTokenText('mfa', ctx.tenant, challenge);
-  const statement = insertChallenge({
-    tenant_id: ctx.tenant,
-    id: challenge,
-    identity_id: id,
-    token_hash: hmac(ctx.app.keys.credential, token),
-    created_at: new Date(now),
-    expires_at: new Date(now + challengeS * 1000),
-  });
-  return { statement, answer: { mfa_required: true, mfa_token: token, expires_in: challengeS } };
-}
-
-const unauthorizedAs = (code: string, message: string, details?: Record<string, unknown>) =>
-  new ApiError(401, code, message, details, { 'www-authenticate': 'Bearer' });
-
-const challengeOver = () =>
-  unauthorizedAs('MFA_TOKEN_INVALID', 'The mfa_token is unknown, used or too old. Sign in again.');
-
-/**
- * Completes a sign-in by its second factor. A token takes five attempts and lives five minutes; over all tokens the
- * attempts at one identity wait longer each time.
- * @throws ApiError 401 MFA_TOKEN_INVALID, 401 MFA_CODE_INVALID, 429
- */
-export async function passChallenge(anonymous: Ctx, { mfa_token, ...given }: MfaChallenge) {
-  const { app } = anonymous;
-  oneOf(given);
-  await limitAddress(anonymous, 'mfa', app.config.LOGINS_PER_HOUR);
-  const named = parseTokenText('mfa', mfa_token);
-  if (!named) throw challengeOver();
-  const stranger = inTenant(anonymous, named.tenant);
-  const found = await findChallenge(stranger.db, named.id, hmac(app.keys.credential, mfa_token), new Date());
-  if (!found) throw challengeOver();
-  const id = found.identity_id;
-  const attempt = await mfaAttempt(stranger, named.tenant, id);
-  const counted = await countAttempt(stranger.db, named.id, challengeAttempts);
-  if (!counted) throw challengeOver();
-  const identity = await activeIdentity(app, named.tenant, id);
-  if (!identity || !(await tenantOf(app, named.tenant))?.is_active) throw challengeOver();
-  const ctx = inTenant(anonymous, named.tenant, actorOf(identity));
-  const session = await startSession(ctx, identity, new Date());
-  const method = given.backup_code === undefined ? 'totp' : 'backup_code';
-  const passed = await ctx.db.transaction(async (tx) => {
-    if (!(await takeFactor(ctx, tx, named.tenant, id, given))) return false;
-    // The same code may have been sent with the same token twice at once.
-    if (!(await tx.one(takeChallenge(named.tenant, named.id)))) throw challengeOver();
-    await tx.batch([session.statement, signedIn(ctx, id, ['password', method])]);
-    return true;
-  });
-  if (!passed) {
-    const left = challengeAttempts - counted.attempts;
-    challengeFailed(stranger, id, method, attempt);
-    if (left > 0)
-      throw unauthorizedAs('MFA_CODE_INVALID', 'The code is wrong, too old or was used before.', {
-        attempts_left: left,
-      });
-    await ctx.db.run(takeChallenge(named.tenant, named.id));
-    throw challengeOver();
-  }
-  await attempt.succeeded();
-  return { ...session.tokens, identity };
-}
-
-function challengeFailed(ctx: Ctx, id: string, method: string, attempt: Attempt): void {
-  const about = { resource_type: 'identity', resource_id: id, outcome: 'failure' } as const;
-  recordSoon(ctx, { ...about, type: 'mfa.challenge_failed', data: { method } });
-  if (attempt.waitsNext)
-    recordSoon(ctx, { ...about, type: 'auth.locked', data: { of: 'mfa', failures: attempt.failures } });
-}
-
-/** The fact that somebody signed in, and by what. */
-export const signedIn = (ctx: Ctx, id: string, methods: string[]): Statement =>
-  fact(ctx, {
-    type: 'auth.login.succeeded',
-    resource_type: 'identity',
-    resource_id: id,
-    data: { methods },
-  });

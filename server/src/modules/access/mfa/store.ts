@@ -87,22 +87,23 @@ export interface NewChallenge {
   id: string;
   identity_id: string;
   token_hash: Buffer;
+  first_factor: string;
   created_at: Date;
   expires_at: Date;
 }
 
 export const insertChallenge = (one: NewChallenge): Statement => sql`
-  insert into mfa_challenges (tenant_id, id, identity_id, token_hash, created_at, expires_at)
-  values (${one.tenant_id}, ${one.id}, ${one.identity_id}, ${one.token_hash}, ${one.created_at}, ${one.expires_at})`;
+  insert into mfa_challenges (tenant_id, id, identity_id, token_hash, first_factor, created_at, expires_at)
+  values (${one.tenant_id}, ${one.id}, ${one.identity_id}, ${one.token_hash}, ${one.first_factor}, ${one.created_at}, ${one.expires_at})`;
 
 export const findChallenge = (
   db: Db,
   id: string,
   tokenHash: Buffer,
   now: Date,
-): Promise<{ identity_id: string } | undefined> =>
-  db.one(sql<{ identity_id: string }>`
-    select identity_id from mfa_challenges
+): Promise<{ identity_id: string; first_factor: string } | undefined> =>
+  db.one(sql<{ identity_id: string; first_factor: string }>`
+    select identity_id, first_factor from mfa_challenges
     where tenant_id = ${db.tenant} and id = ${id} and token_hash = ${tokenHash} and expires_at > ${now}`);
 
 /** Counts one more attempt; answers no row when there were as many as are allowed. */

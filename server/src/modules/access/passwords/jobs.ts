@@ -1,6 +1,6 @@
 import type { Schedule } from '#platform/jobs/schedule.ts';
 import { workResetRequests } from './reset.ts';
-import { pruneResets } from './store.ts';
+import { pruneResetRequests, pruneResets } from './store.ts';
 
 export const passwordSchedules: Schedule[] = [
   // A request names nobody's tenant, so no fact, and no job, can follow from it: the table is the queue.
@@ -8,6 +8,10 @@ export const passwordSchedules: Schedule[] = [
   {
     name: 'passwords.prune',
     pattern: '0 13 * * * *',
-    run: async (app) => void (await pruneResets(app.database.operator, new Date())),
+    run: async ({ database }) => {
+      const now = Date.now();
+      await pruneResets(database.operator, new Date(now));
+      await pruneResetRequests(database.operator, new Date(now - 3_600_000));
+    },
   },
 ];

@@ -47,7 +47,7 @@ export async function requestReset(ctx: Ctx, { email, username, tenant }: ResetR
   const name = email ?? username;
   if (name === undefined) throw invalid([{ path: '/email', message: 'is required, or username' }]);
   requireMail(ctx);
-  await limitAddress(ctx, 'reset', ctx.app.config.LOGINS_PER_HOUR);
+  await limitAddress(ctx, 'reset', Math.ceil(ctx.app.config.LOGINS_PER_HOUR / 10));
   const kind = email === undefined ? 'username' : 'email';
   const request = {
     id: uuidv7(),
@@ -65,16 +65,28 @@ export async function requestReset(ctx: Ctx, { email, username, tenant }: ResetR
 /** Sends the mails of the resets that were asked for. Killed in between, it is done again, and nobody gets a second mail. */
 export async function workResetRequests(app: App): Promise<void> {
   const { operator } = app.database;
-  for (;;) {
+  for (let more = true; more; ) {
     const requests = await listResetRequests(operator);
+    let done = 0;
     for (const request of requests) {
-      const limit = request.kind === 'email' ? accountsOfAddress : 1;
-      const accounts = await findAccountsByName(operator, request.name_hash, request.wanted_tenant, limit);
-      for (const account of accounts) await mailReset(app, request, account);
-      await operator.run(deleteResetRequest(request.id));
+      // What one request runs into must not hold up the others.
+      await workRequest(app, request).then(
+        () => {
+          done += 1;
+        },
+        (error) => app.log.warn({ err: error }, 'a password reset is tried again'),
+      );
     }
-    if (requests.length < 100) return;
+    more = requests.length >= 100 && done > 0;
   }
+}
+
+async function workRequest(app: App, request: ResetRequestRow): Promise<void> {
+  const { operator } = app.database;
+  const limit = request.kind === 'email' ? accountsOfAddress : 1;
+  const accounts = await findAccountsByName(operator, request.name_hash, request.wanted_tenant, limit);
+  for (const account of accounts) await mailReset(app, request, account);
+  await operator.run(deleteResetRequest(request.id));
 }
 
 async function mailReset(app: App, request: ResetRequestRow, account: Account): Promise<void> {
@@ -135,8 +147,9 @@ export async function confirmReset(anonymous: Ctx, { token, new_password }: Rese
     const hash = await hasher.hash(new_password);
     await ctx.db.transaction(async (tx) => {
       const now = new Date();
-      if (!(await tx.one(takeReset(tenant, id, tokenHash, now)))) throw tokenInvalid();
+      // The account first, as everybody locks them.
       await tx.run(changePassword(tenant, id, null, hash, now));
+      if (!(await tx.one(takeReset(tenant, id, tokenHash, now)))) throw tokenInvalid();
       // MFA may have been disabled since the length was looked at.
       if (passwordLength(new_password) < (await leastLength(ctx, tx, id)))
         throw invalid([{ path: '/new_password', message: 'is too short without MFA' }]);

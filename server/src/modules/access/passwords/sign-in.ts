@@ -6,7 +6,7 @@ import { fact } from '#platform/facts/record.ts';
 import { idempotently } from '#platform/http/idempotency.ts';
 import { limitAddress } from '#platform/http/limits.ts';
 import { Answer } from '#platform/http/route.ts';
-import { type Attempt, attemptToSignIn } from '../attempts/service.ts';
+import { type Attempt, attemptToSignIn, lockedFact } from '../attempts/service.ts';
 import { activeIdentity, actorOf, type Identity } from '../identity/service.ts';
 import { hasFactor, prepareChallenge, signedIn } from '../mfa/service.ts';
 import { type Admission, admit, enrol, identityExists } from '../registration/service.ts';
@@ -126,7 +126,7 @@ async function enter(ctx: Ctx, identity: Identity, seen: string, fresh: string |
       : holdPassword(tenant, identity.id, seen);
     if (!(await tx.one(held))) throw wrong();
     if (await hasFactor(tx, tenant, identity.id)) {
-      const challenge = prepareChallenge(ctx, identity.id);
+      const challenge = prepareChallenge(ctx, identity.id, 'password');
       await tx.run(challenge.statement);
       return challenge.answer;
     }
@@ -150,14 +150,14 @@ function loginFailed(anonymous: Ctx, account: Account | undefined, hash: Buffer,
     return;
   }
   const ctx = inTenant(anonymous, account.tenant_id);
-  const about = {
+  recordSoon(ctx, {
+    type: 'auth.login.failed',
     resource_type: 'identity',
     resource_id: account.identity_id,
     outcome: 'failure',
-    data: { of: 'password', failures },
-  } as const;
-  recordSoon(ctx, { ...about, type: 'auth.login.failed' });
-  if (attempt.waitsNext) recordSoon(ctx, { ...about, type: 'auth.locked' });
+    data: { failures },
+  });
+  if (attempt.waitsNext) recordSoon(ctx, lockedFact(account.identity_id, attempt));
 }
 
 /**

@@ -60,7 +60,8 @@ export const findAccount = (db: Db, identityId: string): Promise<Account | undef
  * ends all sessions comes either before this or after the session that follows.
  */
 export const holdPassword = (tenant: string, identityId: string, seen: string): Statement => sql`
-  select 1 from accounts where tenant_id = ${tenant} and identity_id = ${identityId} and password_hash = ${seen} for update`;
+  select 1 from accounts where tenant_id = ${tenant} and identity_id = ${identityId} and password_hash = ${seen}
+  for no key update`;
 
 /** Answers a row while the password is still the one that was verified: the same password, hashed anew. */
 export const rehashPassword = (
@@ -111,6 +112,10 @@ export const listResetRequests = (operator: Db): Promise<ResetRequestRow[]> =>
 
 export const deleteResetRequest = (id: string): Statement =>
   sql`delete from password_reset_requests where id = ${id}`;
+
+/** Those that could not be worked on for an hour. */
+export const pruneResetRequests = (operator: Db, before: Date): Promise<number> =>
+  operator.run(sql`delete from password_reset_requests where created_at <= ${before}`);
 
 export interface NewReset {
   tenant_id: string;
