@@ -1,9 +1,9 @@
 import { readdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { simpleParser } from 'mailparser';
 import { Secret, TOTP } from 'otpauth';
 import type { Running } from '../src/app.ts';
-import { type Caller, callServer, eventually, type Reply, testServer } from './harness.ts';
+import { type Caller, callServer, engine, eventually, type Reply, testServer } from './harness.ts';
 
 // People with passwords and second factors, as tests need them.
 
@@ -120,13 +120,15 @@ export const factsOf = async ({ server, tenant }: Person) =>
     )
   ).rows;
 
-/** Mails of the outbox to an address, the newest last. */
-export async function mailsTo({ app }: Running, address: string) {
-  const outbox = join(app.config.dataDir, 'outbox');
-  const files = (await readdir(outbox).catch(() => [] as string[])).sort();
-  const mails = await Promise.all(
-    files.map(async (file) => simpleParser(await readFile(join(outbox, file)))),
-  );
+/** Mails to an address, the newest last. Where two servers share a database, either may have sent them. */
+export async function mailsTo(server: Running, address: string) {
+  const servers = engine === 'postgres' ? [server, await testServer()] : [server];
+  const folders = new Set(servers.map(({ app }) => join(app.config.dataDir, 'outbox')));
+  const files: string[] = [];
+  for (const folder of folders)
+    for (const file of await readdir(folder).catch(() => [])) files.push(join(folder, file));
+  files.sort((a, b) => basename(a).localeCompare(basename(b)));
+  const mails = await Promise.all(files.map(async (file) => simpleParser(await readFile(file))));
   return mails.filter(({ to }) => JSON.stringify(to).includes(address));
 }
 

@@ -6,7 +6,6 @@ import {
   codeOf,
   enableMfa,
   factsOf,
-  mailsTo,
   newPerson,
   type Person,
   resetTokenOf,
@@ -48,7 +47,6 @@ describe('guessing', () => {
       LOGIN_FREE_FAILURES: '5',
       TRUST_PROXY: '1',
       RATE_LIMIT_ENABLED: 'true',
-      PASSWORD_RESET_URL: 'https://app.example.com/reset',
     });
   });
   after(() => server.stop());
@@ -245,10 +243,6 @@ describe('guessing', () => {
       const home = newAddress();
       assert.equal((await signIn(bob, home)).status, 429);
       const token = await resetTokenOf(bob, mailbox);
-      const [mail] = await mailsTo(server, mailbox);
-      // The page that was configured, with the token where no server sees it.
-      assert.ok(mail!.text!.includes(`https://app.example.com/reset#token=${token}`));
-      assert.ok(String(mail!.html).includes(`<a href="https://app.example.com/reset#token=${token}">`));
       const password = 'a hazel opens the gate';
       const reset = await callServer(server, 'POST', '/v1/auth/reset-password/confirm', {
         body: { token, new_password: password },

@@ -81,12 +81,9 @@ export async function passChallenge(anonymous: Ctx, { mfa_token, ...given }: Mfa
   if (!passed) {
     const left = challengeAttempts - counted.attempts;
     challengeFailed(stranger, id, method, attempt);
-    if (left > 0)
-      throw unauthorizedAs('MFA_CODE_INVALID', 'The code is wrong, too old or was used before.', {
-        attempts_left: left,
-      });
-    await ctx.db.run(takeChallenge(named.tenant, named.id));
-    throw challengeOver();
+    if (left <= 0) throw challengeOver();
+    const message = 'The code is wrong, too old or was used before.';
+    throw unauthorizedAs('MFA_CODE_INVALID', message, { attempts_left: left });
   }
   await attempt.succeeded();
   return { ...session.tokens, identity };

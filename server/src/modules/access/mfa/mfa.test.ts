@@ -329,6 +329,23 @@ describe('a sign-in with MFA', () => {
     );
   });
 
+  it('takes no sixth code when many are sent at once', async () => {
+    const ann = await newPerson();
+    const { secret } = await enableMfa(ann);
+    const mfa_token = await awaited(ann);
+    const code = wrongCode(secret);
+    const replies = await Promise.all(
+      Array.from({ length: 20 }, () => challenge(ann.server, { mfa_token, code })),
+    );
+    const tried = replies.filter(({ body }) => body.error.code === 'MFA_CODE_INVALID');
+    assert.deepEqual(tried.map(({ body }) => body.error.details.attempts_left).sort(), [1, 2, 3, 4]);
+    await eventually('the facts', async () =>
+      (await factsOf(ann)).some(({ type }) => type === 'mfa.challenge_failed'),
+    );
+    const failed = (await factsOf(ann)).filter(({ type }) => type === 'mfa.challenge_failed');
+    assert.equal(failed.length, 5);
+  });
+
   it('is over when the identity or its tenant is no longer active', async () => {
     for (const what of ['identity', 'tenant'] as const) {
       const ann = await newPerson();

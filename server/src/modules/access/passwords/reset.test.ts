@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
-import { call, eventually, newKey, type Reply, useTestServer } from '#test/harness.ts';
+import { call, eventually, newKey, type Reply, testServer, useTestServer } from '#test/harness.ts';
 import {
   codeOf,
   enableMfa,
@@ -13,6 +13,7 @@ import {
   signIn,
 } from '#test/people.ts';
 import type { Running } from '../../../app.ts';
+import { resetMail } from './mails.ts';
 
 useTestServer();
 
@@ -169,6 +170,19 @@ describe('asking for a reset', () => {
         [],
       );
     }
+  });
+});
+
+describe('the mail with the token', () => {
+  it('links to the page that was configured, with the token where no server sees it', async () => {
+    const { app } = await testServer();
+    const page = 'https://app.example.com/reset?a=1&b=2';
+    const configured = { ...app, config: { ...app.config, PASSWORD_RESET_URL: page } };
+    const { text, html } = resetMail(configured, 'ann@example.com', 't1', 'rst_token');
+    assert.ok(text.includes(`\n${page}#token=rst_token\n`));
+    const escaped = page.replace('&', '&amp;');
+    assert.ok(html.includes(`<a href="${escaped}#token=rst_token">${escaped}#token=rst_token</a>`));
+    assert.doesNotMatch(resetMail(app, 'ann@example.com', 't1', 'rst_token').html, /<a /);
   });
 });
 
