@@ -2,11 +2,16 @@ import type { FastifyInstance } from 'fastify';
 import { apiKeySchedules } from '#modules/access/api-keys/jobs.ts';
 import { apiKeyRoutes } from '#modules/access/api-keys/routes.ts';
 import { authenticateKey, flushKeyUses } from '#modules/access/api-keys/service.ts';
+import { attemptSchedules } from '#modules/access/attempts/jobs.ts';
 import { delegationSchedules } from '#modules/access/delegations/jobs.ts';
 import { delegationRoutes } from '#modules/access/delegations/routes.ts';
 import { authenticateToken } from '#modules/access/delegations/service.ts';
 import { identityRoutes } from '#modules/access/identity/routes.ts';
 import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
+import { mfaSchedules } from '#modules/access/mfa/jobs.ts';
+import { mfaRoutes } from '#modules/access/mfa/routes.ts';
+import { passwordSchedules } from '#modules/access/passwords/jobs.ts';
+import { passwordRoutes } from '#modules/access/passwords/routes.ts';
 import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionSchedules } from '#modules/access/sessions/jobs.ts';
@@ -49,6 +54,8 @@ export const routes: Route[] = [
   ...registrationRoutes,
   ...identityRoutes,
   ...delegationRoutes,
+  ...passwordRoutes,
+  ...mfaRoutes,
   ...sessionRoutes,
   ...rateLimitRoutes,
   ...apiKeyRoutes,
@@ -73,6 +80,9 @@ export const schedules: Schedule[] = [
   ...sessionSchedules,
   ...apiKeySchedules,
   ...mailSchedules,
+  ...passwordSchedules,
+  ...mfaSchedules,
+  ...attemptSchedules,
   ...memorySchedules,
   ...documentSchedules,
   ...runSchedules,

@@ -418,7 +418,7 @@ describe('another tenant’s ids', () => {
 });
 
 /** Tables of the whole installation: no tenant, and nothing for the restricted role. */
-const installationTables = ['schema_migrations', 'signing_keys'];
+const installationTables = ['attempts', 'password_reset_requests', 'schema_migrations', 'signing_keys'];
 
 /** What the restricted role may do where it is not everything. */
 const narrowed: Record<string, string[]> = {

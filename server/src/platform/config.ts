@@ -153,6 +153,35 @@ export const settings = {
   TRUST_PROXY: proxies(
     'whose X-Forwarded-For is believed: how many proxies stand before the server, or their addresses',
   ),
+  LOGINS_PER_HOUR: integer(
+    600,
+    1,
+    1_000_000,
+    'sign-ins and second factors one address may try in an hour, each; of resets it may ask for a tenth',
+  ),
+  LOGIN_FREE_FAILURES: integer(
+    5,
+    2,
+    1_000_000,
+    'failed sign-ins in a row before each further one has to wait, longer each time',
+  ),
+  PASSWORD_MIN_LENGTH: integer(
+    15,
+    8,
+    64,
+    'characters of a password that is the only factor; with MFA 8 are enough',
+  ),
+  PASSWORD_HASH_CONCURRENCY: integer(
+    2,
+    1,
+    64,
+    'passwords hashed at once; each takes a core and one of the threads of UV_THREADPOOL_SIZE',
+  ),
+  PASSWORD_HASH_QUEUE: integer(32, 0, 10_000, 'passwords that may wait to be hashed before 503 SERVICE_BUSY'),
+  PASSWORD_RESET_URL: url(
+    ['http://', 'https://'],
+    'page that asks for a new password; mails link to it with #token= behind it; unset: they carry the token itself',
+  ),
   CORS_ORIGINS: list('origins that browsers may call from, comma separated'),
   BODY_LIMIT_BYTES: integer(4_194_304, 1024, 104_857_600, 'largest JSON body'),
   UPLOAD_LIMIT_BYTES: integer(26_214_400, 1024, 1_073_741_824, 'largest uploaded file'),

@@ -152,3 +152,14 @@ export function systemCtx(
     db: app.database.tenant(tenant),
   };
 }
+
+/** The same request on behalf of a tenant that its own words named, where no credential does: sign-ups and sign-ins. */
+export const inTenant = (ctx: Ctx, tenant: string, actor: Actor = ctx.actor): Ctx =>
+  Object.create(ctx, {
+    tenant: { value: tenant },
+    actor: { value: actor },
+    db: { value: ctx.app.database.tenant(tenant), writable: true },
+  });
+
+/** The same request with its writes in a transaction that is open. */
+export const inTransaction = (ctx: Ctx, tx: Db): Ctx => Object.create(ctx, { db: { value: tx } });

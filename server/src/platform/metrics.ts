@@ -13,6 +13,8 @@ export interface Metrics {
   embeddings: Counter<'model' | 'outcome'>;
   searchDuration: Histogram<'kind'>;
   runs: Counter<'outcome'>;
+  /** By what was hashed with: `argon2` or `bcrypt`. */
+  passwordHash: Histogram<'algorithm'>;
   poolWaiting: Gauge;
 }
 
@@ -69,6 +71,13 @@ export function createMetrics(): Metrics {
       registers,
     }),
     runs: new Counter({ name: 'runs_total', help: 'Runs ended', labelNames: ['outcome'], registers }),
+    passwordHash: new Histogram({
+      name: 'password_hash_duration_seconds',
+      help: 'Time to hash or verify a password',
+      labelNames: ['algorithm'],
+      buckets: seconds,
+      registers,
+    }),
     poolWaiting: new Gauge({
       name: 'database_pool_waiting',
       help: 'Callers waiting for a connection',

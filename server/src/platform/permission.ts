@@ -49,7 +49,16 @@ export const withinScopes = ({ scopes, delegation }: Actor, permission: Permissi
 const readActions = new Set(['read', 'list', 'search']);
 
 /** What decides who may do what; only a scope that names it changes it. */
-const privileged = new Set(['admin', 'identity', 'policy', 'api_keys', 'sessions', 'delegations', 'tenants']);
+const privileged = new Set([
+  'admin',
+  'identity',
+  'policy',
+  'api_keys',
+  'sessions',
+  'credentials',
+  'delegations',
+  'tenants',
+]);
 
 /**
  * Scopes: `admin` or `*` everything; `read` and `write` by kind of action; `resource:action`, where the action may be

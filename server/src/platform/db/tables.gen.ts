@@ -1,5 +1,16 @@
 // Made from the schema by `npm run tables`; not to be edited.
 export interface Tables {
+  accounts: {
+    tenant_id: string;
+    identity_id: string;
+    username: string;
+    username_key: string;
+    email: string | null;
+    password_hash: string | null;
+    password_changed_at: string | null;
+    created_at: string;
+    updated_at: string;
+  };
   api_keys: {
     tenant_id: string;
     id: string;
@@ -16,6 +27,13 @@ export interface Tables {
     old_secrets: unknown;
     self_serve: boolean;
     expired_at: string | null;
+  };
+  attempts: {
+    key: Buffer;
+    failures: number;
+    last_at: number;
+    blocked_until: number;
+    trusted_until: number;
   };
   chunk_vectors: {
     tenant_id: string;
@@ -139,6 +157,12 @@ export interface Tables {
     updated_at: string;
     owner_id: string | null;
   };
+  login_names: {
+    tenant_id: string;
+    name_hash: Buffer;
+    identity_id: string;
+    created_at: string;
+  };
   mails: {
     tenant_id: string;
     id: string;
@@ -177,6 +201,54 @@ export interface Tables {
     memory_id: string;
     model: string;
     embedding: Buffer;
+  };
+  mfa_backup_codes: {
+    tenant_id: string;
+    identity_id: string;
+    code_hash: Buffer;
+  };
+  mfa_challenges: {
+    tenant_id: string;
+    id: string;
+    identity_id: string;
+    token_hash: Buffer;
+    first_factor: string;
+    attempts: number;
+    created_at: string;
+    expires_at: string;
+  };
+  mfa_factors: {
+    tenant_id: string;
+    identity_id: string;
+    secret: Buffer;
+    last_step: number;
+    setup_at: string;
+    enabled_at: string;
+    codes_regenerated_at: string | null;
+  };
+  mfa_setups: {
+    tenant_id: string;
+    identity_id: string;
+    id: string;
+    sealed: Buffer;
+    created_at: string;
+  };
+  password_reset_requests: {
+    id: string;
+    kind: string;
+    name_hash: Buffer;
+    wanted_tenant: string | null;
+    ip: string | null;
+    user_agent: string | null;
+    request_id: string;
+    created_at: string;
+  };
+  password_resets: {
+    tenant_id: string;
+    identity_id: string;
+    token_hash: Buffer;
+    created_at: string;
+    expires_at: string;
   };
   policies: {
     tenant_id: string;

@@ -2,10 +2,11 @@ import type { App, Ctx, Permission, Target } from '../context.ts';
 import type { Statement } from '../db/sql.ts';
 import { isDatabaseUnavailable } from '../errors.ts';
 import { perApp } from '../per-app.ts';
-import { fact } from './record.ts';
+import { type FactInput, fact } from './record.ts';
 
 // Refusals do not change state, so they need no transaction of their own: they are gathered and written in batches,
-// off the request path. The buffer is bounded; a flood of refusals is counted rather than kept one by one.
+// off the request path (where their writing would also show in the time of the answer). The buffer is bounded; a flood
+// of refusals is counted rather than kept one by one.
 const limit = 2_000;
 interface Waiting {
   byTenant: Map<string, Statement[]>;
@@ -21,13 +22,8 @@ export function recordDenial(
   target: Target | undefined,
   decision: { policy_id: string | null; reason: string },
 ): void {
-  const buffer = bufferOf(ctx.app);
-  if (buffer.size >= limit) {
-    buffer.dropped += 1;
-    return;
-  }
   const [resource] = permission.split(':') as [string];
-  const statement = fact(ctx, {
+  recordSoon(ctx, {
     type: 'access.denied',
     resource_type: resource,
     ...(target?.id === undefined ? {} : { resource_id: target.id }),
@@ -40,6 +36,16 @@ export function recordDenial(
       path: ctx.request?.path,
     },
   });
+}
+
+/** Remembers a fact about something that failed and changed nothing, to be written soon. */
+export function recordSoon(ctx: Ctx, input: FactInput): void {
+  const buffer = bufferOf(ctx.app);
+  if (buffer.size >= limit) {
+    buffer.dropped += 1;
+    return;
+  }
+  const statement = fact(ctx, input);
   const waiting = buffer.byTenant.get(ctx.tenant);
   if (waiting) waiting.push(statement);
   else buffer.byTenant.set(ctx.tenant, [statement]);

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify';
 import type { App, Ctx } from '../context.ts';
-import { decrypt, encrypt, sameBytes, sha256 } from '../crypto.ts';
+import { decrypt, encrypt, hmac, sameBytes } from '../crypto.ts';
 import { sql } from '../db/sql.ts';
 import { badRequest, conflict } from '../errors.ts';
 import { uuidv7 } from '../ids.ts';
@@ -37,17 +37,12 @@ export async function idempotently(
   payload: unknown,
   work: () => Promise<Answer>,
 ): Promise<Answer> {
-  const key = request.headers['idempotency-key'];
+  const key = idempotencyKeyOf(request);
   if (key === undefined) return work();
-  if (typeof key !== 'string' || !/^[\x21-\x7e][\x20-\x7e]{0,127}$/.test(key) || key.trim() === '') {
-    throw badRequest(
-      'IDEMPOTENCY_KEY_INVALID',
-      'Idempotency-Key must be 1 to 128 printable ASCII characters.',
-    );
-  }
   const path = request.url.split('?', 1)[0]!;
   const scope = [ctx.actor.credential, request.method, path, key] as const;
-  const hash = sha256(canonicalJson(payload));
+  // Keyed: a body may hold a password, and whoever reads the table must not be able to try guesses against it.
+  const hash = hmac(ctx.app.keys.credential, canonicalJson(payload));
   const claim = uuidv7();
   const earlier = await claimKey(ctx, scope, hash, claim);
   if (earlier) return earlier;
@@ -76,6 +71,19 @@ export async function idempotently(
   } finally {
     ctx.db = db;
   }
+}
+
+/** @throws ApiError 400 IDEMPOTENCY_KEY_INVALID */
+export function idempotencyKeyOf({ headers }: FastifyRequest): string | undefined {
+  const key = headers['idempotency-key'];
+  if (key === undefined) return undefined;
+  if (typeof key !== 'string' || !/^[\x21-\x7e][\x20-\x7e]{0,127}$/.test(key) || key.trim() === '') {
+    throw badRequest(
+      'IDEMPOTENCY_KEY_INVALID',
+      'Idempotency-Key must be 1 to 128 printable ASCII characters.',
+    );
+  }
+  return key;
 }
 
 /** Removes keys past their time. */

@@ -3,7 +3,7 @@ import { Type as T, type TSchema } from 'typebox';
 import type { App, Authenticated, Ctx } from '../context.ts';
 import { ApiError, badRequest, unauthorized, unsupportedMediaType } from '../errors.ts';
 import { refusalOf } from '../permission.ts';
-import { idempotently } from './idempotency.ts';
+import { idempotencyKeyOf, idempotently } from './idempotency.ts';
 import { limit } from './limits.ts';
 import { describe } from './openapi.ts';
 import { pathOf, RequestContext } from './request-context.ts';
@@ -189,6 +189,8 @@ async function handle(
   const input = { params: request.params, query: request.query, body: request.body, raw: request };
   const work = async () => asAnswer(route, await route.handler(ctx, input as never));
   let answer: Answer | Stream;
+  // Where the handler works before it claims the key, a bad one is told first all the same.
+  if (route.idempotent === 'manual') idempotencyKeyOf(request);
   if (route.method === 'GET' || route.idempotent !== undefined || !ctx.tenant) answer = await work();
   else
     answer = await idempotently(ctx, request, [request.body, request.query], work as () => Promise<Answer>);

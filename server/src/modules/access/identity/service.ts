@@ -1,5 +1,5 @@
 import { createCache } from '#platform/cache.ts';
-import type { App, Ctx, Target } from '#platform/context.ts';
+import type { Actor, App, Ctx, Target } from '#platform/context.ts';
 import { invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import type { Answer } from '#platform/http/route.ts';
@@ -117,3 +117,13 @@ export async function ensureIdentity(ctx: Ctx, externalId: string, role: string)
   ]);
   return identity;
 }
+
+/** Who acts when an identity signs in, before there is a session. */
+export const actorOf = (identity: Identity): Actor => ({
+  type: 'identity',
+  identity_id: identity.id,
+  external_id: identity.external_id,
+  role: identity.role,
+  claims: identity.claims,
+  credential: identity.id,
+});

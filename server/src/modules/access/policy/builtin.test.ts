@@ -45,6 +45,8 @@ const SELF = [
   ...OWN_SESSIONS,
   ...DELEGATIONS,
   ...KEYS,
+  'credentials:read',
+  'credentials:update',
 ];
 const WRITE = ['documents:create', 'documents:delete', 'documents:reindex', 'corpora:update'];
 

@@ -13,6 +13,7 @@ export const RESOURCE_ACTIONS = {
   api_keys: ['create', 'read', 'list', 'update', 'delete'],
   sessions: ['create', 'read', 'list', 'delete'],
   tenants: ['create', 'read', 'list', 'update'],
+  credentials: ['read', 'update'],
   webhooks: ['create', 'read', 'list', 'update', 'delete'],
   events: ['create', 'read', 'list', 'update', 'delete'],
   usage: ['read', 'list', 'update'],
@@ -70,6 +71,7 @@ const OWN_IDENTITY_UPDATE = allOf(onResources('identity'), doing('update'), anyO
 const OWN_KEYS_READ = allOf(onResources('api_keys'), doing('read', 'list'), OWNED);
 const OWN_KEYS = allOf(onResources('api_keys'), doing('create', 'read', 'list', 'update', 'delete'), OWNED);
 const OWN_SESSIONS = allOf(onResources('sessions'), doing('read', 'list', 'delete'), OWNED);
+const OWN_CREDENTIALS = allOf(onResources('credentials'), doing('read', 'update'), OWNED);
 const RUNS = allOf(
   onResources('runs'),
   anyOf(doing('create'), allOf(doing('read', 'list', 'cancel'), OWNED)),
@@ -86,7 +88,15 @@ const DELEGATIONS = allOf(
   ),
 );
 const OWN_MONITORING = allOf(onResources('monitoring'), OWNED);
-const SELF = [OWN_MONITORING, OWN_IDENTITY_READ, OWN_IDENTITY_UPDATE, OWN_SESSIONS, DELEGATIONS, OWN_KEYS];
+const SELF = [
+  OWN_MONITORING,
+  OWN_IDENTITY_READ,
+  OWN_IDENTITY_UPDATE,
+  OWN_SESSIONS,
+  DELEGATIONS,
+  OWN_KEYS,
+  OWN_CREDENTIALS,
+];
 
 const RULES: Record<(typeof BUILTIN_ROLES)[number], Rule> = {
   system: anyOf(onResources('tenants'), OWN_IDENTITY_READ, OWN_SESSIONS),
@@ -129,7 +139,8 @@ export const BUILTIN_POLICIES: readonly PolicyRow[] = BUILTIN_ROLES.map((role) =
  * | agent, user | read documents and corpora, runs, read and write their own memories |
  *
  * Besides: everybody reads itself, the agents that belong to it, and its own sessions, may end those, and may let an
- * agent act for it; all but agents update themselves and manage API keys that act as themselves, and agents see theirs.
+ * agent act for it; all but agents update themselves, their password and second factor, and manage API keys that act as
+ * themselves; agents see theirs.
  *
  * **Own** means `target.owner` equals `identity_id` (for an identity also `target.id`). One rule serves both
  * moments at which a route asks. Before a row is known the route's permission is decided with `target: 'own'`:

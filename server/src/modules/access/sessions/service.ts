@@ -173,12 +173,7 @@ export async function getSession(ctx: Ctx, id: string): Promise<Session> {
 export async function revokeSession(ctx: Ctx, id: string): Promise<void> {
   const row = isUuid(id) ? await findSession(ctx.db, id) : undefined;
   if (!row || !(await isPermitted(ctx, 'sessions:delete', targetOf(row)))) throw notFound('Session');
-  await ctx.db.transaction(async (tx) => {
-    const ended = await tx.one(revokeSessionRow(ctx.tenant, row.id, new Date()));
-    if (!ended) return;
-    await tx.run(revokedFact(ctx, row.id, row.identity_id));
-    tx.afterCommit(() => ctx.app.shared.invalidate('session', `${ctx.tenant}/${row.id}`));
-  });
+  await endSession(ctx, row.id);
 }
 
 const revokedFact = (ctx: Ctx, id: string, identityId: string): Statement =>
@@ -217,4 +212,15 @@ export async function testSession(ctx: Ctx) {
   const identity = actor.session_id && actor.identity_id && (await findIdentity(ctx.db, actor.identity_id));
   if (!identity) throw unauthorized('The access token of a session is needed in the Authorization header.');
   return { message: 'Session authentication successful', identity };
+}
+
+/** Ends one session, for every process; `ctx.db` may be a transaction. @returns false when it had ended before */
+export async function endSession(ctx: Ctx, id: string): Promise<boolean> {
+  return ctx.db.transaction(async (tx) => {
+    const ended = await tx.one(revokeSessionRow(ctx.tenant, id, new Date()));
+    if (!ended) return false;
+    await tx.run(revokedFact(ctx, id, ended.identity_id));
+    tx.afterCommit(() => ctx.app.shared.invalidate('session', `${ctx.tenant}/${id}`));
+    return true;
+  });
 }

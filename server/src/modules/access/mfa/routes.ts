@@ -1,0 +1,75 @@
+import { route } from '#platform/http/route.ts';
+import { IdentityCreated } from '../identity/service.ts';
+import { passChallenge } from './challenge.ts';
+import {
+  BackupCodes,
+  Factor,
+  MfaChallenge,
+  MfaRegenerate,
+  MfaSetup,
+  MfaStatus,
+  MfaVerify,
+} from './schema.ts';
+import { mfaStatus, regenerateBackupCodes, setUp, verifySetup } from './service.ts';
+
+export const mfaRoutes = [
+  route({
+    method: 'POST',
+    path: '/v1/auth/mfa/setup',
+    name: 'setup_mfa',
+    summary: 'Set up an authenticator; nothing is asked for until it is verified',
+    tag: 'auth',
+    permission: 'credentials:update',
+    idempotent: 'manual',
+    body: Factor,
+    bodyOptional: true,
+    response: { 200: MfaSetup },
+    handler: async (ctx, { raw, body }) => setUp(ctx, raw, body),
+  }),
+  route({
+    method: 'POST',
+    path: '/v1/auth/mfa/verify',
+    name: 'verify_mfa',
+    summary: 'Enable the authenticator that was set up, by its first code',
+    tag: 'auth',
+    permission: 'credentials:update',
+    idempotent: 'manual',
+    body: MfaVerify,
+    response: { 200: MfaStatus },
+    handler: async (ctx, { raw, body }) => verifySetup(ctx, raw, body),
+  }),
+  route({
+    method: 'POST',
+    path: '/v1/auth/mfa/backup-codes',
+    name: 'regenerate_backup_codes',
+    summary: 'Ten new backup codes in place of the old ones',
+    tag: 'auth',
+    permission: 'credentials:update',
+    idempotent: 'manual',
+    body: MfaRegenerate,
+    response: { 200: BackupCodes },
+    handler: async (ctx, { raw, body }) => regenerateBackupCodes(ctx, raw, body),
+  }),
+  route({
+    method: 'GET',
+    path: '/v1/auth/mfa/status',
+    name: 'get_mfa_status',
+    summary: 'Whether MFA is enabled, and how many backup codes are left',
+    tag: 'auth',
+    permission: 'credentials:read',
+    response: { 200: MfaStatus },
+    handler: async (ctx) => mfaStatus(ctx),
+  }),
+  route({
+    method: 'POST',
+    path: '/v1/auth/mfa/challenge',
+    name: 'complete_mfa_challenge',
+    summary: 'Complete a sign-in by its second factor',
+    tag: 'auth',
+    public: true,
+    idempotent: false,
+    body: MfaChallenge,
+    response: { 200: IdentityCreated },
+    handler: async (ctx, { body }) => passChallenge(ctx, body),
+  }),
+];
