@@ -1,6 +1,8 @@
 import type { FastifyInstance } from 'fastify';
 import { authenticateKey } from '#modules/access/api-keys/service.ts';
 import { identityRoutes } from '#modules/access/identity/routes.ts';
+import { invitationSchedules } from '#modules/access/invitations/jobs.ts';
+import { invitationRoutes } from '#modules/access/invitations/routes.ts';
 import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
 import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
@@ -23,6 +25,7 @@ import { migrate } from '#platform/db/migrate.ts';
 import { openDatabase } from '#platform/db/open.ts';
 import { flushDenials } from '#platform/facts/denials.ts';
 import { createRelay } from '#platform/facts/relay.ts';
+import { createGuardedFetch } from '#platform/fetch.ts';
 import { pruneIdempotencyKeys } from '#platform/http/idempotency.ts';
 import { operationRoutes } from '#platform/http/operations.ts';
 import type { Route } from '#platform/http/route.ts';
@@ -40,6 +43,7 @@ export const routes: Route[] = [
   ...registrationRoutes,
   ...identityRoutes,
   ...sessionRoutes,
+  ...invitationRoutes,
   ...memoryRoutes,
   ...corpusRoutes,
   ...documentRoutes,
@@ -57,6 +61,7 @@ export const jobsOf = (config: Config): JobDefinition[] => [
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [
   ...mailSchedules,
+  ...invitationSchedules,
   ...memorySchedules,
   ...documentSchedules,
   ...runSchedules,
@@ -109,6 +114,7 @@ export async function openApp(
       shared: openShared(config.REDIS_URL, config.DATABASE_URL !== undefined, log),
       models: openModels(config),
       mail: openMailer(config, log),
+      outside: createGuardedFetch(config.FETCH_ALLOW_HOSTS, config.EXT_CALL_TIMEOUT_MS),
       vectorTypes: await vectorTypes(database.operator),
       nudgeRelay: () => {},
       enqueue: async () => {},
@@ -119,6 +125,7 @@ export async function openApp(
       await flushDenials(app);
       await app.models.close();
       app.mail?.close();
+      await app.outside.close();
       await app.shared.close();
       await database.close();
     };

@@ -97,7 +97,18 @@ const resources: Record<string, Resource> = {
     absent: uuidv7,
   },
   session_id: { make: async () => `session-${++made}`, look: () => '/v1/runs', absent: slug },
+  invitation_id: {
+    make: async (owner) => {
+      const body = { email: `guest-${++made}@example.com`, role: 'user' };
+      return succeeded(await owner.call('POST', '/v1/invitations/', body)).body.id;
+    },
+    look: (id) => `/v1/invitations/${id}`,
+    absent: uuidv7,
+  },
 };
+
+/** Parameters that are a credential of their own: whoever has it, has it, whichever tenant he comes from. */
+const credentials = ['token'];
 
 /** A valid body of each route that takes one and names something by id. `own` makes resources of the asking tenant. */
 const bodies: Record<
@@ -109,6 +120,7 @@ const bodies: Record<
   'POST /v1/memory/search': async () => ({ query: 'walnut' }),
   'POST /v1/memory/bulk-delete': async () => ({ memory_ids: [] }),
   'POST /v1/identity/': async () => ({ external_id: `somebody-${++made}`, role: 'user' }),
+  'POST /v1/invitations/': async () => ({ email: `guest-${++made}@example.com`, role: 'user' }),
   'POST /v1/corpora': async () => ({ name: 'Another' }),
   'POST /v1/documents/text': async (own) => ({ corpus_id: await own('corpus_id'), text: 'Some words.' }),
   'POST /v1/documents/:document_id/reindex': async () => ({}),
@@ -125,6 +137,7 @@ const fieldNames: Record<string, string | null> = {
   'POST /v1/corpora id': 'corpus_id',
   'POST /v1/memory/bulk-delete memory_ids': 'memory_id',
   'POST /v1/identity/ external_id': null,
+  'POST /v1/invitations/accept/:token external_id': null,
 };
 
 /** What each list is a list of. */
@@ -134,6 +147,7 @@ const lists: Record<string, string> = {
   '/v1/corpora': 'corpus_id',
   '/v1/documents': 'document_id',
   '/v1/runs': 'run_id',
+  '/v1/invitations/': 'invitation_id',
 };
 
 /** Words that find what the other tenant made. */
@@ -198,7 +212,8 @@ describe('another tenant’s ids', () => {
     bob = await newKey(await newTenant('admin'), { scopes: ['admin'] });
   });
 
-  for (const route of routes.filter(({ path }) => path.includes(':'))) {
+  const namesSomething = (route: Route) => parametersOf(route).some((name) => !credentials.includes(name));
+  for (const route of routes.filter(namesSomething)) {
     for (const path of pathsOf(route)) {
       it(`${route.method} ${path} answers as for ids that never existed`, async () => {
         const hers: Record<string, string> = {};

@@ -29,7 +29,9 @@ const publicRoutes = [
   'GET /healthz',
   'GET /metrics',
   'GET /v1/health',
+  'GET /v1/invitations/validate/:token',
   'POST /v1/identity/',
+  'POST /v1/invitations/accept/:token',
 ];
 
 describe('who may call', () => {

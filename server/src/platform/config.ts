@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, linkSync, mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
+import { isSlug } from './ids.ts';
 
 /** A bad or missing environment variable. The message names the variable and says what it must be. */
 export class ConfigError extends Error {
@@ -72,6 +73,30 @@ const list = (about: string): Setting<string[]> => ({
       .split(',')
       .map((item) => item.trim())
       .filter(Boolean),
+});
+
+const origins = (about: string): Setting<string[]> => ({
+  initial: [],
+  about,
+  read: (raw) =>
+    raw
+      .split(',')
+      .map((item) => item.trim())
+      .filter(Boolean)
+      .map((item) =>
+        /^https?:/.test(item) && URL.canParse(item) && new URL(item).origin === item.replace(/\/$/, '')
+          ? new URL(item).origin
+          : fail('must be origins such as https://app.example.com, comma separated'),
+      ),
+});
+/** An address with a place for something in it. */
+const template = (place: string, about: string): Setting<string | undefined> => ({
+  initial: undefined,
+  about,
+  read: (raw) =>
+    /^https?:/.test(raw) && URL.canParse(raw) && raw.includes(place)
+      ? raw
+      : fail(`must be an http or https URL with ${place} in it`),
 });
 
 /** Never `true`: that would believe what the client itself wrote into the header. */
@@ -172,6 +197,35 @@ export const settings = {
     'server that sends mails, with user and password inside; unset: files under DATA_DIR/outbox in development, none in production',
   ),
   MAIL_FROM: text('Manushya <manushya@localhost>', 'sender of mails'),
+  INVITATION_URL: template(
+    '{token}',
+    'page that an invitation leads to, with {token} in it; unset: PUBLIC_URL/console/invitations/{token}',
+  ),
+  INVITATION_CALLS_PER_HOUR: integer(
+    120,
+    1,
+    1_000_000,
+    'how often one address may look at or accept invitations in an hour',
+  ),
+  SSO_RETURN_TO_ORIGINS: origins('origins of front ends that a sign-in may return to, comma separated'),
+  SSO_CALLS_PER_HOUR: integer(
+    1_200,
+    1,
+    1_000_000,
+    'calls of sign-in by a provider allowed to one address in an hour; one sign-in is two or three',
+  ),
+  GOOGLE_CLIENT_ID: optional('turns on sign-in by Google under the name google'),
+  GOOGLE_CLIENT_SECRET: optional('goes with GOOGLE_CLIENT_ID'),
+  GOOGLE_TENANT_ID: optional(
+    'tenant that sign-ins by Google lead to; unset: a tenant of their own, where OPEN_REGISTRATION is on',
+  ),
+  GOOGLE_ALLOWED_DOMAINS: list(
+    'e-mail domains from which Google may bring new people into GOOGLE_TENANT_ID; none: only those who are known',
+  ),
+  GOOGLE_ISSUER: text(
+    'https://accounts.google.com',
+    'OpenID provider behind google; another one in tests only',
+  ),
   RELAY_POLL_MS: integer(500, 10, 60_000, 'how often the relay looks for facts nobody told it of'),
   SHUTDOWN_GRACE_MS: integer(10_000, 0, 600_000, 'time for requests and jobs to end at shutdown'),
   LEGACY_ROUTES_ENABLED: boolean(true, 'serve the unversioned aliases at all'),
@@ -226,6 +280,10 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     throw new ConfigError('AUTH_DEV_BYPASS must be false in production');
   if (production && values.LLM_PROVIDER === 'fake')
     throw new ConfigError('LLM_PROVIDER=fake is for tests, not for production');
+  if (values.GOOGLE_CLIENT_ID && !values.GOOGLE_CLIENT_SECRET)
+    throw new ConfigError('GOOGLE_CLIENT_SECRET must be set together with GOOGLE_CLIENT_ID');
+  if (values.GOOGLE_TENANT_ID && !isSlug(values.GOOGLE_TENANT_ID))
+    throw new ConfigError('GOOGLE_TENANT_ID must be a tenant id');
   const secrets = production ? undefined : developmentSecrets(dataDir, values);
   return {
     ...values,

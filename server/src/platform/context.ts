@@ -3,6 +3,7 @@ import type { Keys } from './crypto.ts';
 import type { VectorTypes } from './db/binary.ts';
 import type { Db } from './db/database.ts';
 import type { Database } from './db/open.ts';
+import type { GuardedFetch } from './fetch.ts';
 import type { JobPayload } from './jobs/worker.ts';
 import type { Log } from './log.ts';
 import type { Mailer } from './mail.ts';
@@ -21,6 +22,8 @@ export interface App {
   models: Models;
   /** Undefined where mails can not leave. */
   mail: Mailer | undefined;
+  /** The way to addresses that tenants tell. */
+  outside: GuardedFetch;
   vectorTypes: VectorTypes;
   /** Tells the relay of this process, if there is one, that facts were committed. */
   nudgeRelay: () => void;
@@ -143,3 +146,11 @@ export function systemCtx(
     db: app.database.tenant(tenant),
   };
 }
+
+/** The same request inside a tenant that no credential named: the token of an invitation or a sign-in tells it. */
+export const enterTenant = (ctx: Ctx, tenant: string, actor: Actor = ctx.actor): Ctx =>
+  Object.create(ctx, {
+    tenant: { value: tenant },
+    actor: { value: actor },
+    db: { value: ctx.app.database.tenant(tenant), writable: true },
+  });

@@ -49,7 +49,15 @@ export const withinScopes = ({ scopes, delegation }: Actor, permission: Permissi
 const readActions = new Set(['read', 'list', 'search']);
 
 /** What decides who may do what; only a scope that names it reaches it. */
-const privileged = new Set(['admin', 'identity', 'policy', 'api_keys', 'sessions']);
+const privileged = new Set([
+  'admin',
+  'identity',
+  'policy',
+  'api_keys',
+  'sessions',
+  'invitations',
+  'identity_providers',
+]);
 
 /** Scopes: `admin` everything, `read` and `write` by kind of action (`write` nothing that gives rights), or `resource:action` with `*` for either. No scopes: no narrowing. */
 export function scopesAllow(scopes: string[] | undefined, permission: Permission): boolean {
@@ -63,3 +71,9 @@ export function scopesAllow(scopes: string[] | undefined, permission: Permission
     return scope === `${resource}:*` || scope === `*:${action}`;
   });
 }
+
+/** True when scopes bind the caller. It must make nothing that leads to a session, which no scope would bind. */
+export const isNarrowed = ({ scopes, delegation }: Actor): boolean =>
+  [scopes ?? [], ...(delegation?.scopes ?? [])].some(
+    (granted) => granted.length > 0 && !granted.includes('admin') && !granted.includes('*'),
+  );

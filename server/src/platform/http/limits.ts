@@ -24,6 +24,7 @@ const operationLimits: Record<string, number> = {
   'identity:create': 100,
   'policy:test': 500,
   'webhook:create': 50,
+  'invitation:create': 50,
 };
 
 const planFactor: Record<Plan, number> = { free: 1, pro: 10, enterprise: 100 };

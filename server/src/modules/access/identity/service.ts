@@ -8,8 +8,9 @@ import { authorize } from '#platform/permission.ts';
 import type { Identity, IdentityCreate } from './schema.ts';
 import { findByExternalId, findIdentity, insertIdentity } from './store.ts';
 
+export { canonicalEmail } from './email.ts';
 export { Identity, IdentityCreate, IdentityCreated, rolePattern } from './schema.ts';
-export { insertIdentity } from './store.ts';
+export { findIdentity, insertIdentity, listByVerifiedEmail } from './store.ts';
 
 const cacheOf = perApp((app) => createCache<Identity | undefined>(app.shared, 'identity', 50_000));
 

@@ -38,3 +38,10 @@ export const findByExternalId = (db: Db, externalId: string): Promise<Identity |
   db.one(
     sql<Identity>`select ${columns} from identities where tenant_id = ${db.tenant} and external_id = ${externalId}`,
   );
+
+/** Up to two identities whose e-mail, in its canonical form, was proved to be this one; who else has it matters to nobody. */
+export const listByVerifiedEmail = (db: Db, email: string): Promise<Identity[]> =>
+  db.rows(sql<Identity>`
+    select ${columns} from identities
+    where tenant_id = ${db.tenant} and lower(claims ->> 'email') = ${email} and claims -> 'email_verified' = 'true'
+    order by created_at, id limit 2`);

@@ -10,6 +10,8 @@ export const RESOURCE_ACTIONS = {
   policy: ['create', 'read', 'list', 'update', 'delete', 'test'],
   api_keys: ['create', 'read', 'list', 'update', 'delete'],
   sessions: ['create', 'read', 'list', 'delete'],
+  invitations: ['create', 'read', 'list', 'update', 'delete'],
+  identity_providers: ['create', 'read', 'list', 'update', 'delete'],
   webhooks: ['create', 'read', 'list', 'update', 'delete'],
   events: ['create', 'read', 'list', 'update', 'delete'],
   usage: ['read', 'list', 'update'],
