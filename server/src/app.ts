@@ -8,6 +8,8 @@ import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionRoutes } from '#modules/access/sessions/routes.ts';
 import { authenticateToken, loadSigningKeys } from '#modules/access/sessions/service.ts';
+import { ssoSchedules } from '#modules/access/sso/jobs.ts';
+import { ssoRoutes } from '#modules/access/sso/routes.ts';
 import { planOf, tenantOf } from '#modules/access/tenants/service.ts';
 import { corpusRoutes } from '#modules/knowledge/corpora/routes.ts';
 import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jobs.ts';
@@ -44,6 +46,7 @@ export const routes: Route[] = [
   ...identityRoutes,
   ...sessionRoutes,
   ...invitationRoutes,
+  ...ssoRoutes,
   ...memoryRoutes,
   ...corpusRoutes,
   ...documentRoutes,
@@ -62,6 +65,7 @@ export const jobsOf = (config: Config): JobDefinition[] => [
 export const schedules: Schedule[] = [
   ...mailSchedules,
   ...invitationSchedules,
+  ...ssoSchedules,
   ...memorySchedules,
   ...documentSchedules,
   ...runSchedules,

@@ -105,10 +105,20 @@ const resources: Record<string, Resource> = {
     look: (id) => `/v1/invitations/${id}`,
     absent: uuidv7,
   },
+  provider_id: {
+    make: async (owner) => {
+      const id = `idp-${++made}`;
+      const body = { id, name: 'One', issuer: 'https://idp.example', client_id: 'client' };
+      succeeded(await owner.call('POST', '/v1/admin/identity/providers', body));
+      return id;
+    },
+    look: (id) => `/v1/admin/identity/providers/${id}`,
+    absent: slug,
+  },
 };
 
-/** Parameters that are a credential of their own: whoever has it, has it, whichever tenant he comes from. */
-const credentials = ['token'];
+/** Parameters that are not ids of a tenant's things: a credential of its own, and the public name of a way to sign in. */
+const forAnybody = ['token', 'provider'];
 
 /** A valid body of each route that takes one and names something by id. `own` makes resources of the asking tenant. */
 const bodies: Record<
@@ -121,6 +131,13 @@ const bodies: Record<
   'POST /v1/memory/bulk-delete': async () => ({ memory_ids: [] }),
   'POST /v1/identity/': async () => ({ external_id: `somebody-${++made}`, role: 'user' }),
   'POST /v1/invitations/': async () => ({ email: `guest-${++made}@example.com`, role: 'user' }),
+  'POST /v1/admin/identity/providers': async () => ({
+    id: `idp-${++made}`,
+    name: 'Another',
+    issuer: 'https://idp.example',
+    client_id: 'client',
+  }),
+  'PATCH /v1/admin/identity/providers/:provider_id': async () => ({ name: 'Changed' }),
   'POST /v1/corpora': async () => ({ name: 'Another' }),
   'POST /v1/documents/text': async (own) => ({ corpus_id: await own('corpus_id'), text: 'Some words.' }),
   'POST /v1/documents/:document_id/reindex': async () => ({}),
@@ -138,6 +155,9 @@ const fieldNames: Record<string, string | null> = {
   'POST /v1/memory/bulk-delete memory_ids': 'memory_id',
   'POST /v1/identity/ external_id': null,
   'POST /v1/invitations/accept/:token external_id': null,
+  'POST /v1/admin/identity/providers id': 'provider_id',
+  'POST /v1/admin/identity/providers client_id': null,
+  'PATCH /v1/admin/identity/providers/:provider_id client_id': null,
 };
 
 /** What each list is a list of. */
@@ -148,6 +168,7 @@ const lists: Record<string, string> = {
   '/v1/documents': 'document_id',
   '/v1/runs': 'run_id',
   '/v1/invitations/': 'invitation_id',
+  '/v1/admin/identity/providers': 'provider_id',
 };
 
 /** Words that find what the other tenant made. */
@@ -212,7 +233,7 @@ describe('another tenant’s ids', () => {
     bob = await newKey(await newTenant('admin'), { scopes: ['admin'] });
   });
 
-  const namesSomething = (route: Route) => parametersOf(route).some((name) => !credentials.includes(name));
+  const namesSomething = (route: Route) => parametersOf(route).some((name) => !forAnybody.includes(name));
   for (const route of routes.filter(namesSomething)) {
     for (const path of pathsOf(route)) {
       it(`${route.method} ${path} answers as for ids that never existed`, async () => {

@@ -30,8 +30,11 @@ const publicRoutes = [
   'GET /metrics',
   'GET /v1/health',
   'GET /v1/invitations/validate/:token',
+  'GET /v1/sso/callback/:provider',
+  'GET /v1/sso/login/:provider',
   'POST /v1/identity/',
   'POST /v1/invitations/accept/:token',
+  'POST /v1/sso/exchange',
 ];
 
 describe('who may call', () => {

@@ -19,6 +19,8 @@ const operatorStatements = [
   'src/modules/access/api-keys/store.ts#findKeyTenant',
   'src/modules/access/invitations/store.ts#listTenantsWithExpired',
   'src/modules/access/mails/store.ts#listUnsent',
+  'src/modules/access/sso/flow-store.ts#pruneCodes',
+  'src/modules/access/sso/flow-store.ts#pruneStates',
   'src/modules/access/tenants/store.ts#listAllTenants',
   'src/modules/knowledge/documents/store.ts#listUnfinished',
   'src/modules/knowledge/memory/store.ts#listTenantsExpiring',

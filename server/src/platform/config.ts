@@ -84,7 +84,7 @@ const origins = (about: string): Setting<string[]> => ({
       .map((item) => item.trim())
       .filter(Boolean)
       .map((item) =>
-        /^https?:/.test(item) && URL.canParse(item) && new URL(item).origin === item.replace(/\/$/, '')
+        /^https?:[^*]+$/.test(item) && URL.canParse(item) && new URL(item).origin === item.replace(/\/$/, '')
           ? new URL(item).origin
           : fail('must be origins such as https://app.example.com, comma separated'),
       ),

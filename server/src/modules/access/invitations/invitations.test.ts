@@ -8,6 +8,7 @@ import {
   type Caller,
   callServer,
   eventually,
+  giveBack,
   newKey,
   newMember,
   newTenant,
@@ -567,6 +568,7 @@ describe('an invitation without a mail server', () => {
       assert.deepEqual(statuses.slice(0, 5), [404, 404, 404, 404, 404]);
       assert.ok(statuses.slice(5).includes(429), String(statuses));
     } finally {
+      await giveBack(strict, 'invitation');
       await strict.stop();
     }
   });
