@@ -14,7 +14,7 @@ import {
 } from '#test/harness.ts';
 import { type OidcServer, openOidcServer } from '#test/oidc-server.ts';
 import { type Door, openDoor, toCallback } from '#test/sign-in.ts';
-import { pruneSignIns } from './flow.ts';
+import { pruneSignIns } from './service.ts';
 
 const app = 'https://app.example.com/signed-in?tab=2';
 const newVerifier = () => {

@@ -1,7 +1,6 @@
 import { Type as T } from 'typebox';
 import { pageQuery } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
-import { beginSignIn, endSignIn, exchangeCode } from './flow.ts';
 import {
   changeProvider,
   createProvider,
@@ -20,6 +19,7 @@ import {
   SsoExchange,
   SsoTokens,
 } from './schema.ts';
+import { beginSignIn, endSignIn, exchangeCode } from './service.ts';
 
 const tag = 'sso';
 

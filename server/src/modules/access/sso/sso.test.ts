@@ -6,7 +6,7 @@ import { Browser, type Page } from '#test/browser.ts';
 import { type Caller, callServer, giveBack, newMember, newTenant, useOwnServer } from '#test/harness.ts';
 import { type OidcServer, openOidcServer } from '#test/oidc-server.ts';
 import { type Door, openDoor, signIn, toCallback } from '#test/sign-in.ts';
-import { pruneSignIns } from './flow.ts';
+import { pruneSignIns } from './service.ts';
 
 describe('sign-in by a provider', () => {
   let idp: OidcServer;
