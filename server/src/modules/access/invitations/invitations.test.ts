@@ -196,6 +196,7 @@ describe('by mail', () => {
       const plain = await invite(`Bell & "Sons" o'clock`);
       assert.equal(plain.subject, `You are invited to Bell & "Sons" o'clock`);
       assert.match(plain.html as string, /Bell &amp; &quot;Sons&quot; o&#39;clock/);
+      assert.doesNotMatch(plain.html as string, /Bell & "|"Sons"|o'clock/);
       for (const name of [
         '<img src=x onerror=alert(1)>',
         'Visit https://evil.example now',

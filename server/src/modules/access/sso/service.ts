@@ -29,7 +29,7 @@ const stateMs = 10 * 60_000;
 const codeMs = 60_000;
 
 /** Nothing of a sign-in belongs into a cache, or into the Referer of a page after it. */
-const private_ = { 'cache-control': 'no-store', 'referrer-policy': 'no-referrer' };
+const notStored = { 'cache-control': 'no-store', 'referrer-policy': 'no-referrer' };
 
 /** What a sign-in under way keeps, sealed. */
 interface Kept extends Expected {
@@ -79,7 +79,7 @@ export async function beginSignIn(
       expiresAt: new Date(Date.now() + stateMs),
     }),
   );
-  return new Answer(302, undefined, { ...private_, location, 'set-cookie': cookieFor(browser, stateMs) });
+  return new Answer(302, undefined, { ...notStored, location, 'set-cookie': cookieFor(browser, stateMs) });
 }
 
 /** A page is returned to only on an origin the operator listed, letter by letter; never on one that looks like it. */
@@ -125,6 +125,8 @@ export async function endSignIn(
   }
 }
 
+const idOf = (name: string): string => name.slice(name.lastIndexOf('.') + 1);
+
 /** What was kept of the sign-in that this callback belongs to; from here on no other callback can have it. */
 async function claimed(
   { app }: Ctx,
@@ -137,7 +139,7 @@ async function claimed(
   if (tenant === undefined || !state || !browser) throw invalidState();
   const stateHash = hashOf(app, 'state', state);
   const browserHash = hashOf(app, 'browser', browser);
-  const providerId = name.slice(name.lastIndexOf('.') + 1);
+  const providerId = idOf(name);
   const [row] = await app.database
     .tenant(tenant)
     .rows(claimState({ tenant, stateHash, browserHash, providerId }, new Date()));
@@ -167,7 +169,7 @@ async function completed(ctx: Ctx, name: string, query: CallbackQuery, kept: Kep
     name: identity.name ?? profile.name ?? null,
     provider: name,
   };
-  if (kept.return_to === undefined) return new Answer(200, await signedIn(landed, user), private_);
+  if (kept.return_to === undefined) return new Answer(200, await signedIn(landed, user), notStored);
   return returning(kept.return_to, { code: await codeFor(landed, kept.code_challenge!, user) });
 }
 
@@ -186,7 +188,7 @@ function returning(page: string, parameters: Record<string, string>): Answer {
   // One that stood there before must not be taken for ours.
   for (const name of ['code', 'error']) url.searchParams.delete(name);
   for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
-  return new Answer(302, undefined, { ...private_, location: url.href });
+  return new Answer(302, undefined, { ...notStored, location: url.href });
 }
 
 /** What a code stands for, sealed. */
@@ -239,7 +241,7 @@ export async function exchangeCode(ctx: Ctx, { code, code_verifier }: SsoExchang
     if (!taken) throw invalidCode();
     await tx.batch([session.statement, signInFact(as, identity, user.provider, found)]);
   });
-  return new Answer(200, { ...session.tokens, user }, private_);
+  return new Answer(200, { ...session.tokens, user }, notStored);
 }
 
 /** Writes into the ledger of a provider's tenant that a sign-in failed; those that have no tenant yet are in the log only. */
@@ -251,6 +253,7 @@ async function tellFailure(ctx: Ctx, name: string, code: string): Promise<void> 
     fact(inside, {
       type: 'sso.login_failed',
       resource_type: 'identity_provider',
+      resource_id: idOf(name),
       outcome: 'failure',
       data: { provider: name, code },
     }),

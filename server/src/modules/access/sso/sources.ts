@@ -33,7 +33,7 @@ export interface Source {
 const google = 'google';
 /** No tenant can have this id. */
 const googleShelf = '@google';
-const googleIssuer = 'https://accounts.google.com';
+const googleHost = 'accounts.google.com';
 
 /** Tenant and provider id of a name; ids of providers have no dot, so the last one parts them. */
 function partsOf(name: string): { tenant: string; id: string } | undefined {
@@ -72,7 +72,7 @@ export async function sourceOf(app: App, name: string): Promise<Source> {
     newcomers: row.jit_enabled ? 'all' : 'none',
     role_claim: row.role_claim,
     role_mapping: row.role_mapping,
-    isGoogle: row.issuer === googleIssuer,
+    isGoogle: new URL(row.issuer).hostname === googleHost,
   };
 }
 
