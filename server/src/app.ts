@@ -7,6 +7,8 @@ import { delegationSchedules } from '#modules/access/delegations/jobs.ts';
 import { delegationRoutes } from '#modules/access/delegations/routes.ts';
 import { authenticateToken } from '#modules/access/delegations/service.ts';
 import { identityRoutes } from '#modules/access/identity/routes.ts';
+import { invitationSchedules } from '#modules/access/invitations/jobs.ts';
+import { invitationRoutes } from '#modules/access/invitations/routes.ts';
 import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
 import { mfaSchedules } from '#modules/access/mfa/jobs.ts';
 import { mfaRoutes } from '#modules/access/mfa/routes.ts';
@@ -17,6 +19,8 @@ import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionSchedules } from '#modules/access/sessions/jobs.ts';
 import { sessionRoutes } from '#modules/access/sessions/routes.ts';
 import { flushSessionUses, loadSigningKeys } from '#modules/access/sessions/service.ts';
+import { ssoSchedules } from '#modules/access/sso/jobs.ts';
+import { ssoRoutes } from '#modules/access/sso/routes.ts';
 import { tenantRoutes } from '#modules/access/tenants/routes.ts';
 import { isAtHome, planOf, tenantOf } from '#modules/access/tenants/service.ts';
 import { corpusRoutes } from '#modules/knowledge/corpora/routes.ts';
@@ -37,6 +41,7 @@ import { migrate } from '#platform/db/migrate.ts';
 import { openDatabase } from '#platform/db/open.ts';
 import { flushDenials } from '#platform/facts/denials.ts';
 import { createRelay } from '#platform/facts/relay.ts';
+import { createGuardedFetch } from '#platform/fetch.ts';
 import { pruneIdempotencyKeys } from '#platform/http/idempotency.ts';
 import { operationRoutes } from '#platform/http/operations.ts';
 import type { Route } from '#platform/http/route.ts';
@@ -60,6 +65,8 @@ export const routes: Route[] = [
   ...rateLimitRoutes,
   ...apiKeyRoutes,
   ...tenantRoutes,
+  ...invitationRoutes,
+  ...ssoRoutes,
   ...memoryRoutes,
   ...corpusRoutes,
   ...documentRoutes,
@@ -83,6 +90,8 @@ export const schedules: Schedule[] = [
   ...passwordSchedules,
   ...mfaSchedules,
   ...attemptSchedules,
+  ...invitationSchedules,
+  ...ssoSchedules,
   ...memorySchedules,
   ...documentSchedules,
   ...runSchedules,
@@ -137,6 +146,7 @@ export async function openApp(
       shared: openShared(config.REDIS_URL, config.DATABASE_URL !== undefined, log),
       models: openModels(config),
       mail: openMailer(config, log),
+      outside: createGuardedFetch(config.FETCH_ALLOW_HOSTS, config.EXT_CALL_TIMEOUT_MS),
       vectorTypes: await vectorTypes(database.operator),
       nudgeRelay: () => {},
       enqueue: async () => {},
@@ -147,6 +157,7 @@ export async function openApp(
       for (const flush of [flushDenials, flushKeyUses, flushSessionUses]) await flush(app);
       await app.models.close();
       app.mail?.close();
+      await app.outside.close();
       await app.shared.close();
       await database.close();
     };

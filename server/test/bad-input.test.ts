@@ -32,11 +32,14 @@ const documented: Record<number, string[]> = {
     'MALFORMED_JSON',
     'MALFORMED_MULTIPART',
     'RESET_TOKEN_INVALID',
+    'SSO_INVALID_CODE',
+    'SSO_INVALID_STATE',
+    'SSO_RETURN_TO_NOT_ALLOWED',
     'TENANT_ID_NOT_ALLOWED',
   ],
   401: ['AUTH_UNAUTHORIZED', 'INVALID_CREDENTIALS', 'MFA_CODE_INVALID', 'MFA_TOKEN_INVALID'],
   403: ['AUTH_FORBIDDEN', 'MFA_CODE_INVALID', 'PASSWORD_INVALID', 'POLICY_DENIED'],
-  404: ['NOT_FOUND'],
+  404: ['NOT_FOUND', 'SSO_PROVIDER_NOT_FOUND'],
   405: ['METHOD_NOT_ALLOWED'],
   409: [
     'API_KEY_REVOKED',
@@ -51,6 +54,8 @@ const documented: Record<number, string[]> = {
     'MFA_NOT_ENABLED',
     'MFA_NOT_SET_UP',
     'NO_PASSWORD',
+    'IDENTITY_PROVIDER_EXISTS',
+    'INVITATION_EXISTS',
   ],
   413: ['PAYLOAD_TOO_LARGE'],
   415: ['UNSUPPORTED_MEDIA_TYPE', 'INGEST_UNSUPPORTED_CONTENT_TYPE'],
@@ -151,6 +156,7 @@ function sampleOf(schema: Schema): any {
     case 'null':
       return null;
     case 'string':
+      if (schema.format === 'email') return 'user@example.com';
       return schema.format === 'date-time' ? '2026-01-01T00:00:00Z' : 'user';
     default:
       return 'anything';
@@ -177,7 +183,7 @@ const oddValues = [
 /** Of these a value that a schema refuses. */
 const refusedBy = (schema: Schema): unknown[] => oddValues.filter((value) => !Value.Check(schema, value));
 const takesText = (schema: Schema): boolean =>
-  Value.Check(schema, 'user') || Value.Check(schema, '2026-01-01T00:00:00Z');
+  ['user', 'user@example.com', '2026-01-01T00:00:00Z'].some((text) => Value.Check(schema, text));
 
 const oddTimes = [
   '9999-99-99T00:00:00Z', '2026-02-30T00:00:00Z', '0000-00-00T00:00:00Z', '0000-01-01T00:00:00Z', '0001-01-01T00:00:00Z',
@@ -500,6 +506,9 @@ describe('a form', () => {
   }
 });
 
+/** Routes that somebody else's program calls, with fields of its own: these are ignored. */
+const lenient = ['GET /v1/sso/callback/:provider'];
+
 describe('a query', () => {
   for (const route of routes.filter(({ query }) => query)) {
     const send = (query: string) => ask(route.method, `${pathOf(route)}?${query}`);
@@ -516,7 +525,7 @@ describe('a query', () => {
         '%20',
         '$gt',
       ])
-        assertRefused(name, await send(`${name}=1`), 422);
+        assertRefused(name, await send(`${name}=1`), lenient.includes(keyOf(route)) ? 400 : 422);
       assertRefused('tenant_id', await send('tenant_id=other'), 400);
       for (const [name, field] of fields) {
         assertRefused(`${name} twice`, await send(`${name}=1&${name}=2`), [400, 422]);
@@ -627,6 +636,8 @@ describe('an address', () => {
         '-1',
         ...oddTexts.filter((text) => text !== '../../etc/passwd').map(encodeURIComponent),
         '..%2f..%2fetc%2fpasswd',
+        // It leads a step up, where another route may be.
+        ...(routes.some(({ path }) => path === route.path.replace(/[^/]+\/:[a-z_]+$/, '')) ? [] : ['%2e%2e']),
         `${uuidv7()}x`,
         uuidv7().replaceAll('-', ''),
         `%7B${uuidv7()}%7D`,

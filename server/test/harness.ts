@@ -120,6 +120,31 @@ function scheduleStop(): void {
   }, 1_000);
 }
 
+/**
+ * Call in a `describe`: its tests have a server that no other one shares a database with, so that no other worker takes
+ * its jobs. The shared server stops for it, and starts anew for whoever asks next.
+ */
+export function useOwnServer(settings: () => Promise<Record<string, string>>): () => Running {
+  let own: Running | undefined;
+  before(async () => {
+    const { DATABASE_URL } = environmentOf();
+    if (DATABASE_URL) {
+      const running = await shared;
+      shared = undefined;
+      await running?.stop();
+      await emptyDatabase(DATABASE_URL);
+    }
+    own = await startServer(await settings());
+  });
+  after(() => own?.stop());
+  return () => own!;
+}
+
+/** Fills again what a test took from what one address may do, since Redis keeps it for the tests that follow. */
+export async function giveBack({ app }: Running, operation: string): Promise<void> {
+  await app.shared.take([{ key: `a:${operation}:127.0.0.1`, rate: 1, burst: 1e9, cost: -1e6 }]);
+}
+
 export interface Reply {
   status: number;
   body: any;

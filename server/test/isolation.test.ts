@@ -144,7 +144,28 @@ const resources: Record<string, Resource> = {
     look: (id) => `/v1/api-keys/${id}`,
     absent: uuidv7,
   },
+  invitation_id: {
+    make: async (owner) => {
+      const body = { email: `guest-${++made}@example.com`, role: 'user' };
+      return succeeded(await owner.call('POST', '/v1/invitations/', body)).body.id;
+    },
+    look: (id) => `/v1/invitations/${id}`,
+    absent: uuidv7,
+  },
+  provider_id: {
+    make: async (owner) => {
+      const id = `idp-${++made}`;
+      const body = { id, name: 'One', issuer: 'https://idp.example', client_id: 'client' };
+      succeeded(await owner.call('POST', '/v1/admin/identity/providers', body));
+      return id;
+    },
+    look: (id) => `/v1/admin/identity/providers/${id}`,
+    absent: slug,
+  },
 };
+
+/** Parameters that are not ids of a tenant's things: a credential of its own, and the public name of a way to sign in. */
+const forAnybody = ['token', 'provider'];
 
 /** A valid body of each route that takes one and names something by id. `own` makes resources of the asking tenant. */
 const bodies: Record<
@@ -166,6 +187,14 @@ const bodies: Record<
     limit: 50,
     window_seconds: 60,
   }),
+  'POST /v1/invitations/': async () => ({ email: `guest-${++made}@example.com`, role: 'user' }),
+  'POST /v1/admin/identity/providers': async () => ({
+    id: `idp-${++made}`,
+    name: 'Another',
+    issuer: 'https://idp.example',
+    client_id: 'client',
+  }),
+  'PATCH /v1/admin/identity/providers/:provider_id': async () => ({ name: 'Changed' }),
   'POST /v1/corpora': async () => ({ name: 'Another' }),
   'POST /v1/documents/text': async (own) => ({ corpus_id: await own('corpus_id'), text: 'Some words.' }),
   'POST /v1/documents/:document_id/reindex': async () => ({}),
@@ -193,6 +222,10 @@ const fieldNames: Record<string, string | null> = {
   'POST /v1/identity/bulk-delete identity_ids': 'identity_id',
   'GET /v1/delegations agent_id': 'identity_id',
   'GET /v1/delegations subject_id': 'identity_id',
+  'POST /v1/invitations/accept/:token external_id': null,
+  'POST /v1/admin/identity/providers id': 'provider_id',
+  'POST /v1/admin/identity/providers client_id': null,
+  'PATCH /v1/admin/identity/providers/:provider_id client_id': null,
 };
 
 /** What each list is a list of. */
@@ -207,6 +240,8 @@ const lists: Record<string, string> = {
   '/v1/api-keys/': 'key_id',
   '/v1/api-keys/inactive': 'inactive_key',
   '/v1/self-serve/api-keys': 'key_id',
+  '/v1/invitations/': 'invitation_id',
+  '/v1/admin/identity/providers': 'provider_id',
 };
 
 /** Words that find what the other tenant made. */
@@ -272,7 +307,8 @@ describe('another tenant’s ids', () => {
     bob = await newKey(await newTenant('admin'), { scopes: ['admin'] });
   });
 
-  for (const route of routes.filter(({ path }) => path.includes(':'))) {
+  const namesSomething = (route: Route) => parametersOf(route).some((name) => !forAnybody.includes(name));
+  for (const route of routes.filter(namesSomething)) {
     for (const path of pathsOf(route)) {
       it(`${route.method} ${path} answers as for ids that never existed`, async () => {
         const hers: Record<string, string> = {};

@@ -29,6 +29,9 @@ const publicRoutes = [
   'GET /healthz',
   'GET /metrics',
   'GET /v1/health',
+  'GET /v1/invitations/validate/:token',
+  'GET /v1/sso/callback/:provider',
+  'GET /v1/sso/login/:provider',
   'POST /v1/api-keys/test',
   'POST /v1/auth/login',
   'POST /v1/auth/logout',
@@ -37,9 +40,11 @@ const publicRoutes = [
   'POST /v1/auth/reset-password',
   'POST /v1/auth/reset-password/confirm',
   'POST /v1/identity/',
+  'POST /v1/invitations/accept/:token',
   'POST /v1/oauth/token',
   'POST /v1/sessions/refresh',
   'POST /v1/sessions/test',
+  'POST /v1/sso/exchange',
 ];
 
 describe('who may call', () => {

@@ -3,6 +3,7 @@ import type { Keys } from './crypto.ts';
 import type { VectorTypes } from './db/binary.ts';
 import type { Db } from './db/database.ts';
 import type { Database } from './db/open.ts';
+import type { GuardedFetch } from './fetch.ts';
 import type { Limits } from './http/limits.ts';
 import type { JobPayload } from './jobs/worker.ts';
 import type { Log } from './log.ts';
@@ -22,6 +23,8 @@ export interface App {
   models: Models;
   /** Undefined where mails can not leave. */
   mail: Mailer | undefined;
+  /** The way to addresses that tenants tell. */
+  outside: GuardedFetch;
   vectorTypes: VectorTypes;
   /** Tells the relay of this process, if there is one, that facts were committed. */
   nudgeRelay: () => void;

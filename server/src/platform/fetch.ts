@@ -13,12 +13,20 @@ export function isPublicAddress(address: string): boolean {
   return ipaddr.process(address).range() === 'unicast';
 }
 
+export interface GuardedFetch {
+  /** @throws FetchRefused, or an error with it as its cause */
+  fetch(input: string | URL, init?: RequestInit): Promise<Response>;
+  /** True for a host the operator allows by name. */
+  allows(url: URL): boolean;
+  close(): Promise<void>;
+}
+
 /**
  * A fetch for addresses somebody told us: only http and https, no redirects, no private address — neither as a
  * literal nor behind a name, checked on the very address the connection is made to.
  * @param allowedHosts hosts (with port when not the default) the operator allows although they are private
  */
-export function createGuardedFetch(allowedHosts: string[], timeoutMs: number) {
+export function createGuardedFetch(allowedHosts: string[], timeoutMs: number): GuardedFetch {
   const allowed = new Set(allowedHosts.map((host) => host.toLowerCase()));
   const agentOf = (free: boolean) =>
     new Agent({
@@ -33,17 +41,18 @@ export function createGuardedFetch(allowedHosts: string[], timeoutMs: number) {
     });
   const guarded = agentOf(false);
   const free = agentOf(true);
+  const allows = (url: URL) => allowed.has(url.host.toLowerCase()) || allowed.has(url.hostname.toLowerCase());
   const call = async (input: string | URL, init: RequestInit = {}): Promise<Response> => {
     const url = new URL(input);
     if (url.protocol !== 'http:' && url.protocol !== 'https:')
       throw new FetchRefused('only http and https addresses can be called');
-    const isAllowed = allowed.has(url.host.toLowerCase()) || allowed.has(url.hostname.toLowerCase());
+    const isAllowed = allows(url);
     const literal = url.hostname.replace(/^\[|\]$/g, '');
     if (!isAllowed && ipaddr.isValid(literal) && !isPublicAddress(literal))
       throw new FetchRefused('the address is not a public one');
     return undiciFetch(url, { redirect: 'error', ...init, dispatcher: isAllowed ? free : guarded });
   };
-  return { fetch: call, close: () => Promise.all([guarded.close(), free.close()]).then(() => {}) };
+  return { fetch: call, allows, close: () => Promise.all([guarded.close(), free.close()]).then(() => {}) };
 }
 
 type LookupDone = (

@@ -58,6 +58,8 @@ const privileged = new Set([
   'credentials',
   'delegations',
   'tenants',
+  'invitations',
+  'identity_providers',
 ]);
 
 /**
@@ -83,3 +85,9 @@ function scopeAllows(scope: string, resource: string, action: string): boolean {
   if (named !== '*' ? named !== resource : !reads && privileged.has(resource)) return false;
   return allowed === action || allowed === '*' || allowed === (reads ? 'read' : 'write');
 }
+
+/** True when scopes bind the caller. It must make nothing that leads to a session, which no scope would bind. */
+export const isNarrowed = ({ scopes, delegation }: Actor): boolean =>
+  [scopes ?? [], ...(delegation?.scopes ?? [])].some(
+    (granted) => granted.length > 0 && !granted.includes('admin') && !granted.includes('*'),
+  );

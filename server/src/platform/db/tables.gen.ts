@@ -157,6 +157,42 @@ export interface Tables {
     updated_at: string;
     owner_id: string | null;
   };
+  identity_providers: {
+    tenant_id: string;
+    id: string;
+    name: string;
+    issuer: string;
+    client_id: string;
+    client_secret: Buffer | null;
+    scopes: unknown;
+    default_role: string;
+    allowed_email_domains: unknown;
+    jit_enabled: boolean;
+    role_claim: string | null;
+    role_mapping: unknown;
+    enabled: boolean;
+    created_at: string;
+    updated_at: string;
+  };
+  invitations: {
+    tenant_id: string;
+    id: string;
+    email: string;
+    email_key: string;
+    role: string;
+    claims: unknown;
+    status: string;
+    token_hash: Buffer | null;
+    expires_in_days: number;
+    expires_at: string;
+    accepted_at: string | null;
+    identity_id: string | null;
+    invited_by: string | null;
+    mails_from: string;
+    mails: number;
+    created_at: string;
+    updated_at: string;
+  };
   login_names: {
     tenant_id: string;
     name_hash: Buffer;
@@ -363,6 +399,30 @@ export interface Tables {
     retired_at: string | null;
     follows: string;
     signs_from: string;
+  };
+  sso_codes: {
+    tenant_id: string;
+    code_hash: Buffer;
+    identity_id: string;
+    code_challenge: string;
+    sealed: Buffer;
+    expires_at: string;
+  };
+  sso_links: {
+    tenant_id: string;
+    issuer: string;
+    subject: string;
+    identity_id: string;
+    provider_id: string;
+    created_at: string;
+  };
+  sso_states: {
+    tenant_id: string;
+    state_hash: Buffer;
+    browser_hash: Buffer;
+    provider_id: string;
+    sealed: Buffer;
+    expires_at: string;
   };
   tenants: {
     tenant_id: string;

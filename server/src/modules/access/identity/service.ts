@@ -10,8 +10,9 @@ import { visiblePage } from '../policy/service.ts';
 import type { Identity, IdentityCreate, IdentityList, Myself } from './schema.ts';
 import { findByExternalId, findIdentity, insertIdentity, listIdentities } from './store.ts';
 
+export { canonicalEmail } from './email.ts';
 export { Identity, IdentityCreate, IdentityCreated, IdentityParams, rolePattern } from './schema.ts';
-export { findIdentity, insertIdentity } from './store.ts';
+export { findIdentity, insertIdentity, listByVerifiedEmail } from './store.ts';
 
 const cacheOf = perApp((app) => createCache<Identity | undefined>(app.shared, 'identity', 50_000));
 

@@ -2,16 +2,14 @@ import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { after, describe, it } from 'node:test';
 import { SMTPServer } from 'smtp-server';
 import { systemCtx } from '#platform/context.ts';
 import { sql } from '#platform/db/sql.ts';
 import { uuidv7 } from '#platform/ids.ts';
-import { eventually, newTenant, startServer, testServer, useTestServer } from '#test/harness.ts';
+import { eventually, newTenant, useOwnServer } from '#test/harness.ts';
 import type { Running } from '../../../app.ts';
 import { queueMail } from './service.ts';
-
-useTestServer();
 
 const mail = {
   to: 'ann@example.com',
@@ -28,12 +26,8 @@ const facts = (server: Running, tenant: string) =>
     );
 
 describe('a mail', () => {
-  let server: Running;
   let smtp: SMTPServer;
-  let refusals = 0;
-  const received: string[] = [];
-
-  before(async () => {
+  const running = useOwnServer(async () => {
     smtp = new SMTPServer({
       disabledCommands: ['AUTH', 'STARTTLS'],
       onData: (stream, _session, done) => {
@@ -48,17 +42,15 @@ describe('a mail', () => {
     });
     await new Promise<void>((resolve) => smtp.listen(0, '127.0.0.1', resolve));
     const { port } = smtp.server.address() as AddressInfo;
-    server = await startServer({
-      SMTP_URL: `smtp://127.0.0.1:${port}`,
-      MAIL_FROM: 'House <house@example.com>',
-    });
+    return { SMTP_URL: `smtp://127.0.0.1:${port}`, MAIL_FROM: 'House <house@example.com>' };
   });
-  after(async () => {
-    await server.stop();
-    smtp.close();
-  });
+  let refusals = 0;
+  const received: string[] = [];
+
+  after(() => smtp.close());
 
   it('reaches its server, again where that refused it at first, and is then forgotten', async () => {
+    const server = running();
     const { tenant } = await newTenant('admin', server);
     const ctx = systemCtx(server.app, tenant, uuidv7());
     refusals = 1;
@@ -83,10 +75,14 @@ describe('a mail', () => {
       ['mail.queued', 'mail.sent'],
     );
   });
+});
 
-  it('without a server is a file of the outbox', async () => {
-    const running = await testServer();
-    const { tenant } = await newTenant();
+describe('a mail without a server', () => {
+  const own = useOwnServer(async () => ({}));
+
+  it('is a file of the outbox', async () => {
+    const running = own();
+    const { tenant } = await newTenant('admin', running);
     const ctx = systemCtx(running.app, tenant, uuidv7());
     await ctx.db.batch(queueMail(ctx, 'greeting', mail));
     running.app.nudgeRelay();

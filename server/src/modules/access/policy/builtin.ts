@@ -14,6 +14,8 @@ export const RESOURCE_ACTIONS = {
   sessions: ['create', 'read', 'list', 'delete'],
   tenants: ['create', 'read', 'list', 'update'],
   credentials: ['read', 'update'],
+  invitations: ['create', 'read', 'list', 'update', 'delete'],
+  identity_providers: ['create', 'read', 'list', 'update', 'delete'],
   webhooks: ['create', 'read', 'list', 'update', 'delete'],
   events: ['create', 'read', 'list', 'update', 'delete'],
   usage: ['read', 'list', 'update'],

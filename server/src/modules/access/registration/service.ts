@@ -4,7 +4,7 @@ import type { Statement } from '#platform/db/sql.ts';
 import { conflict, forbidden, invalid, unauthorized } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { limitAddress } from '#platform/http/limits.ts';
-import { authorize } from '#platform/permission.ts';
+import { authorize, isNarrowed } from '#platform/permission.ts';
 import {
   checkOwner,
   type Identity,
@@ -44,8 +44,8 @@ export async function admit(ctx: Ctx, input: IdentityCreate): Promise<Admission>
 
 async function joinTenant(ctx: Ctx, input: IdentityCreate): Promise<Admission> {
   await authorize(ctx, 'identity:create');
-  const { scopes, delegation, identity_id } = ctx.actor;
-  if (delegation || (scopes && !scopes.includes('admin'))) {
+  const { delegation, identity_id } = ctx.actor;
+  if (delegation || isNarrowed(ctx.actor)) {
     // The answer is a session, which no scope would bind.
     throw forbidden('AUTH_FORBIDDEN', 'A credential that is limited by scopes can not make identities.');
   }

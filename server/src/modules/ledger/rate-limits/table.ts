@@ -18,6 +18,7 @@ const operations: Record<string, number> = {
   'policy:test': 500,
   'oauth:token': 1_000,
   'webhook:create': 50,
+  'invitation:create': 50,
 };
 
 export const routeClasses = Object.keys(classes) as RouteClass[];
