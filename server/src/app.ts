@@ -1,5 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import { authenticateKey } from '#modules/access/api-keys/service.ts';
+import { decisionSchedules } from '#modules/access/decisions/jobs.ts';
+import { flushDecisions } from '#modules/access/decisions/service.ts';
 import { identityRoutes } from '#modules/access/identity/routes.ts';
 import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
 import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
@@ -54,13 +56,20 @@ export const jobsOf = (config: Config): JobDefinition[] => [
   ...documentJobs(config),
 ];
 
+/** Writes what was gathered of access off the request path: refusals as facts, and how questions were decided. */
+async function flushAccess(app: App): Promise<void> {
+  await flushDenials(app);
+  await flushDecisions(app);
+}
+
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [
   ...mailSchedules,
   ...memorySchedules,
   ...documentSchedules,
   ...runSchedules,
-  { name: 'access.flush', pattern: '* * * * * *', run: flushDenials },
+  ...decisionSchedules,
+  { name: 'access.flush', pattern: '* * * * * *', run: flushAccess },
   { name: 'idempotency.prune', pattern: '0 7 * * * *', run: pruneIdempotencyKeys },
   { name: 'database.vacuum', pattern: '0 */10 * * * *', run: (app) => app.database.vacuum() },
 ];
@@ -117,6 +126,7 @@ export async function openApp(
     };
     const close = async () => {
       await flushDenials(app);
+      await flushDecisions(app, true);
       await app.models.close();
       app.mail?.close();
       await app.shared.close();

@@ -347,6 +347,7 @@ const installationTables = ['schema_migrations', 'signing_keys'];
 const narrowed: Record<string, string[]> = {
   facts: ['INSERT', 'SELECT'],
   fact_positions: ['SELECT'],
+  policy_versions: ['INSERT', 'SELECT'],
 };
 
 describe('the catalogue', () => {

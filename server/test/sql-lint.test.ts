@@ -17,6 +17,7 @@ interface Written {
 /** Statements that look at all tenants; they run as the operator. Everything else names its tenant. */
 const operatorStatements = [
   'src/modules/access/api-keys/store.ts#findKeyTenant',
+  'src/modules/access/decisions/store.ts#deleteOldDecisions',
   'src/modules/access/mails/store.ts#listUnsent',
   'src/modules/access/tenants/store.ts#listAllTenants',
   'src/modules/knowledge/documents/store.ts#listUnfinished',

@@ -1,5 +1,5 @@
 import { spellOutActions } from './action-words.ts';
-import { attributesOf, type Guards, guardsOf } from './analyse.ts';
+import { type Guards, guardsOf, readsOf } from './analyse.ts';
 import { buildRun, type Run } from './operators.ts';
 import { parseRule, type RuleNode } from './parse.ts';
 import { EvaluationLimit, type Meter } from './values.ts';
@@ -12,8 +12,8 @@ export type CompiledRule = {
   readonly tree: RuleNode;
   readonly run: Run;
   readonly guards: Guards;
-  /** Top-level attributes it reads; contains `*` when that can not be known beforehand. */
-  readonly attributes: ReadonlySet<string>;
+  /** Names it reads, `target.metadata.client`; contains `*` when that can not be known beforehand. */
+  readonly reads: ReadonlySet<string>;
 };
 
 export type Evaluation = {
@@ -45,7 +45,7 @@ export type Evaluation = {
  */
 export function compileRule(rule: unknown): CompiledRule {
   const tree = spellOutActions(parseRule(rule));
-  return { tree, run: buildRun(tree), guards: guardsOf(tree), attributes: attributesOf(tree) };
+  return { tree, run: buildRun(tree), guards: guardsOf(tree), reads: readsOf(tree) };
 }
 
 /** Runs a rule on a context. Never throws. `steps` is the budget (default `STEP_BUDGET`). */

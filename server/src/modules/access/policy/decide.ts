@@ -48,6 +48,19 @@ export function dependsOnTarget(set: PolicySet, role: string, action: string, re
 }
 
 /**
+ * True when a decision taken before a row is known may come out otherwise for some row: an allow that looks at rows
+ * stands before the policy that decided, or that one looks at rows itself.
+ */
+export function mayDependOnRow(set: PolicySet, context: PolicyContext, decision: Decision): boolean {
+  const { all, readsTarget } = set.candidates(context.role, context.resource, context.action);
+  if (!readsTarget) return false;
+  const deciding = all.findIndex((entry) => entry.id === decision.policy_id);
+  if (deciding >= 0 && all[deciding]!.readsTarget) return true;
+  const before = deciding < 0 ? all : all.slice(0, deciding);
+  return before.some((entry) => entry.readsTarget && entry.effect === 'allow');
+}
+
+/**
  * How a list or search narrows what it shows, decided once instead of once a row:
  * - `all`: every row of the tenant;
  * - `own`: the rows whose owner is the caller (for identities, also the caller itself);
