@@ -1,9 +1,11 @@
 import type { FastifyInstance } from 'fastify';
 import { authenticateKey } from '#modules/access/api-keys/service.ts';
+import { authzenRoutes } from '#modules/access/authzen/routes.ts';
 import { decisionSchedules } from '#modules/access/decisions/jobs.ts';
 import { flushDecisions } from '#modules/access/decisions/service.ts';
 import { identityRoutes } from '#modules/access/identity/routes.ts';
 import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
+import { governancePolicyRoutes, policyRoutes } from '#modules/access/policies/routes.ts';
 import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionRoutes } from '#modules/access/sessions/routes.ts';
@@ -42,6 +44,9 @@ export const routes: Route[] = [
   ...registrationRoutes,
   ...identityRoutes,
   ...sessionRoutes,
+  ...policyRoutes,
+  ...governancePolicyRoutes,
+  ...authzenRoutes,
   ...memoryRoutes,
   ...corpusRoutes,
   ...documentRoutes,

@@ -96,6 +96,20 @@ const resources: Record<string, Resource> = {
     look: (id) => `/v1/runs/${id}`,
     absent: uuidv7,
   },
+  // Written through the governance door, so that both doors show it; about something no other test does.
+  policy_id: {
+    make: async (owner) => {
+      const reply = await owner.call('POST', '/v1/admin/governance/policies', {
+        rule_key: 'dsar.execute',
+        priority: ++made % 1_000,
+        action_json: { type: 'deny' },
+      });
+      return succeeded(reply).body.data.id;
+    },
+    look: (id) => `/v1/policy/${id}`,
+    absent: uuidv7,
+  },
+  version: { make: async () => '1', look: () => '/v1/policy/', absent: () => '1' },
   session_id: { make: async () => `session-${++made}`, look: () => '/v1/runs', absent: slug },
 };
 
@@ -118,6 +132,13 @@ const bodies: Record<
     message: 'When does the gate open?',
   }),
   'POST /v1/corpora/:corpus_id/search': async () => ({ query: 'gate' }),
+  'POST /v1/policy/': async () => ({ role: 'user', rule: false }),
+  'PUT /v1/policy/:policy_id': async () => ({ description: 'changed' }),
+  'POST /v1/policy/:policy_id/rollback': async () => ({ version: 1 }),
+  'POST /v1/policy/bulk-delete': async () => ({ policy_ids: [] }),
+  'POST /v1/policy/test': async () => ({ role: 'user', action: 'read', resource: 'memory' }),
+  'POST /v1/policy/simulate': async () => ({ draft: { role: 'user', rule: false } }),
+  'PATCH /v1/admin/governance/policies/:policy_id': async () => ({ enabled: false }),
 };
 
 /** Which resource a field of a body or query names where its name does not say so. `null`: words of the caller's own. */
@@ -125,6 +146,9 @@ const fieldNames: Record<string, string | null> = {
   'POST /v1/corpora id': 'corpus_id',
   'POST /v1/memory/bulk-delete memory_ids': 'memory_id',
   'POST /v1/identity/ external_id': null,
+  'POST /v1/policy/bulk-delete policy_ids': 'policy_id',
+  'POST /v1/policy/test identity_id': null,
+  'POST /v1/policy/test external_id': null,
 };
 
 /** What each list is a list of. */
@@ -134,6 +158,8 @@ const lists: Record<string, string> = {
   '/v1/corpora': 'corpus_id',
   '/v1/documents': 'document_id',
   '/v1/runs': 'run_id',
+  '/v1/policy/': 'policy_id',
+  '/v1/admin/governance/policies': 'policy_id',
 };
 
 /** Words that find what the other tenant made. */

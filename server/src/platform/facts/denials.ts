@@ -14,12 +14,13 @@ interface Waiting {
 }
 const bufferOf = perApp((): Waiting => ({ byTenant: new Map(), size: 0, dropped: 0 }));
 
-/** Remembers that a request was refused, to be written as a fact soon. */
+/** Remembers that a request was refused, to be written as a fact soon; `more` is what its data say besides. */
 export function recordDenial(
   ctx: Ctx,
   permission: Permission,
   target: Target | undefined,
   decision: { policy_id: string | null; reason: string },
+  more: Record<string, unknown> = {},
 ): void {
   const buffer = bufferOf(ctx.app);
   if (buffer.size >= limit) {
@@ -38,6 +39,7 @@ export function recordDenial(
       reason: decision.reason,
       method: ctx.request?.method,
       path: ctx.request?.path,
+      ...more,
     },
   });
   const waiting = buffer.byTenant.get(ctx.tenant);

@@ -9,7 +9,7 @@ import type { Identity, IdentityCreate } from './schema.ts';
 import { findByExternalId, findIdentity, insertIdentity } from './store.ts';
 
 export { Identity, IdentityCreate, IdentityCreated, rolePattern } from './schema.ts';
-export { insertIdentity } from './store.ts';
+export { findActiveIdentities, insertIdentity, listActiveIdentities } from './store.ts';
 
 const cacheOf = perApp((app) => createCache<Identity | undefined>(app.shared, 'identity', 50_000));
 

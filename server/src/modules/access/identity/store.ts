@@ -1,5 +1,6 @@
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
+import { isUuid } from '#platform/ids.ts';
 import type { Identity } from './schema.ts';
 
 const columns = sql`id, external_id, role, name, description, claims, is_active, created_at, updated_at, tenant_id`;
@@ -38,3 +39,16 @@ export const findByExternalId = (db: Db, externalId: string): Promise<Identity |
   db.one(
     sql<Identity>`select ${columns} from identities where tenant_id = ${db.tenant} and external_id = ${externalId}`,
   );
+
+/** Those that may sign in, admins first. */
+export const listActiveIdentities = (db: Db, limit: number): Promise<Identity[]> =>
+  db.rows(sql<Identity>`
+    select ${columns} from identities where tenant_id = ${db.tenant} and is_active
+    order by role <> 'admin', created_at, id limit ${limit}`);
+
+/** Active ones by their id or external id. */
+export const findActiveIdentities = (db: Db, names: string[]): Promise<Identity[]> =>
+  db.rows(sql<Identity>`
+    select ${columns} from identities
+    where tenant_id = ${db.tenant} and is_active
+      and (id = any(${names.filter(isUuid)}::uuid[]) or external_id = any(${names}::text[]))`);

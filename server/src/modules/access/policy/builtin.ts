@@ -14,6 +14,7 @@ export const RESOURCE_ACTIONS = {
   events: ['create', 'read', 'list', 'update', 'delete'],
   usage: ['read', 'list', 'update'],
   audit: ['read'],
+  dsar: ['execute'],
   ops: ['read', 'update'],
   admin: ['create', 'read', 'list', 'update', 'delete'],
 } as const;

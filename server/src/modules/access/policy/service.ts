@@ -12,20 +12,19 @@ import { compilePolicies, type PolicySet } from './policy-set.ts';
 import { keyOf, questionOfRecord } from './recorded.ts';
 import { listPolicies } from './store.ts';
 
+export type { Guards } from './analyse.ts';
 // What other modules need of the engine, which is pure.
 export {
   BUILTIN,
   BUILTIN_POLICIES,
   BUILTIN_ROLES,
-  type Permission,
   RESOURCE_ACTIONS,
   type Resource,
 } from './builtin.ts';
-export { compileRule, matches } from './compile.ts';
+export { compileRule } from './compile.ts';
 export { type PolicyContext, type PolicyContextInput, type PolicyTarget, policyContext } from './context.ts';
 export { type Decision, decide, explainDecision, type PolicyTrace } from './decide.ts';
-export { explain, type TraceEntry } from './explain.ts';
-export { keptOf } from './kept.ts';
+export { type Kept, keptOf } from './kept.ts';
 export { RuleError } from './parse.ts';
 export { compilePolicies, type PolicyRow, type PolicySet } from './policy-set.ts';
 export { type Known, replayed } from './recorded.ts';
@@ -41,7 +40,8 @@ export async function pinPolicies(ctx: Ctx): Promise<void> {
   pinned.set(ctx, await policiesOf(ctx));
 }
 
-async function policiesOf(ctx: Ctx): Promise<PolicySet> {
+/** The policies a request is decided by. */
+export async function policiesOf(ctx: Ctx): Promise<PolicySet> {
   const cache = cacheOf(ctx.app);
   return (
     pinned.get(ctx) ??
@@ -130,16 +130,17 @@ function decideRow(ctx: Ctx, set: PolicySet, question: PolicyContext, target: Ta
   return decision;
 }
 
-/** Keeps a question for simulations, with what of it policies look at. */
+/** Keeps a question for simulations, with what of it policies look at. `route` stands for the path. */
 export function recordQuestion(
   ctx: Ctx,
   set: PolicySet,
   context: PolicyContext,
   target: PolicyTarget | 'own',
   decision: Decision,
+  route = ctx.request?.route,
 ): void {
   const { kept } = set.candidates(context.role, context.resource, context.action);
-  const asked = { context, target, kept, route: ctx.request?.route };
+  const asked = { context, target, kept, route };
   const question = () => questionOfRecord(asked);
   recordDecision(ctx.app, ctx.tenant, keyOf(asked), decision, question, context.request.ip);
 }
