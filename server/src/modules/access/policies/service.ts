@@ -108,7 +108,7 @@ export const createPolicy = (ctx: Ctx, input: PolicyCreate): Promise<ListedPolic
 export async function storeNew(ctx: Ctx, content: Content, force: boolean | undefined): Promise<Policy> {
   const view = await viewOf(ctx, 'policy:create');
   // The route asked without knowing what is created; a policy may look at its role.
-  if (view.rows === 'each') await authorize(ctx, 'policy:create', { role: content.role });
+  if (view.watched) await authorize(ctx, 'policy:create', { role: content.role });
   const id = uuidv7();
   return changePolicies(ctx, force, async () => ({
     exchanges: [{ id, before: undefined, after: content, version: 1, change: 'created' }],

@@ -103,14 +103,11 @@ function problemOf(given: Record<string, unknown>, at: string): { path: string; 
     };
   }
   const [first] = statement.Errors(given);
-  const unknown =
-    first?.keyword === 'additionalProperties' ? (first.params.additionalProperties[0] ?? '') : undefined;
-  const path = `${at}${first?.instancePath ?? ''}`;
-  if (unknown === undefined) return { path, message: first?.message ?? 'is not a statement' };
-  return {
-    path: `${path}/${unknown}`.slice(0, 300),
-    message: 'is not known in a statement; write the rule in JSON Logic',
-  };
+  const path = `${at}${first?.instancePath ?? ''}`.slice(0, 300);
+  const unknown = 'is not known in a statement; write the rule in JSON Logic';
+  if (first?.keyword === 'additionalProperties')
+    return { path: `${path}/${first.params.additionalProperties[0]}`.slice(0, 300), message: unknown };
+  return { path, message: first?.keyword === 'boolean' ? unknown : (first?.message ?? 'is not a statement') };
 }
 
 const actions: ReadonlySet<string> = new Set(Object.values(RESOURCE_ACTIONS).flat());

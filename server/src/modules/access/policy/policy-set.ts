@@ -50,6 +50,8 @@ export type Candidates = {
     rest: readonly Entry[];
   } | null;
   readonly readsTarget: boolean;
+  /** The same, with the policies that are not active. */
+  readonly watchesTarget: boolean;
   /** What a recorded decision keeps of the question; policies that are not active count, so that a draft can be tried. */
   readonly kept: Kept;
 };
@@ -157,9 +159,10 @@ function byOrder(a: Entry, b: Entry): number {
 
 function indexed(all: readonly Entry[], drafts: readonly Entry[]): Candidates {
   const readsTarget = all.some((entry) => entry.readsTarget);
+  const watchesTarget = readsTarget || drafts.some((entry) => entry.readsTarget);
   const kept = keptOf(new Set([...all, ...drafts].flatMap((entry) => [...(entry.rule?.reads ?? [])])));
   const path = all.length < SPLIT_FROM ? null : commonestGuard(all);
-  if (path === null) return { all, split: null, readsTarget, kept };
+  if (path === null) return { all, split: null, readsTarget, watchesTarget, kept };
   const buckets = new Map<string, Entry[]>();
   const rest: Entry[] = [];
   for (const entry of all) {
@@ -171,7 +174,7 @@ function indexed(all: readonly Entry[], drafts: readonly Entry[]): Candidates {
       else buckets.set(value, [entry]);
     }
   }
-  return { all, split: { path, buckets, rest }, readsTarget, kept };
+  return { all, split: { path, buckets, rest }, readsTarget, watchesTarget, kept };
 }
 
 /** The attribute that most policies bind to constants, other than the three that chose the candidates. */

@@ -170,6 +170,8 @@ export async function decideAccess(
 /** Which rows of a list the caller may see: all of the tenant, its own, each as `sees` says, or none. */
 export interface View {
   rows: 'all' | 'own' | 'each' | 'none';
+  /** True when some policy looks at rows, in force or not: then what is made is decided, and recorded, by itself. */
+  watched: boolean;
   /** Whether a list shows the row. Rows a list leaves out are no refusals: nobody asked for them. */
   sees: (target: Target) => boolean;
   /** Whether the row that was asked for may be touched; a no is a fact, though its answer is that of a missing row. */
@@ -181,12 +183,14 @@ const narrowness = ['none', 'each', 'own', 'all'] as const;
 
 /** Decides once for a list or search what it may show. */
 export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
-  if (ctx.actor.type === 'system') return { rows: 'all', sees: () => true, reaches: () => true };
+  if (ctx.actor.type === 'system')
+    return { rows: 'all', watched: false, sees: () => true, reaches: () => true };
   const set = await policiesOf(ctx);
   const views = partiesOf(ctx.actor).map((party) => {
     const question = questionOf(ctx, permission, party);
     return {
       rows: narrow(set, BUILTIN, question),
+      watched: set.candidates(question.role, question.resource, question.action).watchesTarget,
       decide: (target: Target) => decideRow(ctx, set, question, asSeenBy(party, target)),
     };
   });
@@ -200,6 +204,7 @@ export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
   };
   return {
     rows,
+    watched: views.some((view) => view.watched),
     sees: (target) => refusal(target) === undefined,
     reaches: (target) => {
       const refused = refusal(target);

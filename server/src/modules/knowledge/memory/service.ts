@@ -137,7 +137,7 @@ export async function createMemory(ctx: Ctx, input: MemoryCreate): Promise<Memor
   const row = newRow(ctx, input, new Date());
   const view = await viewOf(ctx, 'memory:create');
   // The route asked without knowing what is created; a policy may look at its type or metadata.
-  if (view.rows === 'each') await authorize(ctx, 'memory:create', targetOf(row));
+  if (view.watched) await authorize(ctx, 'memory:create', targetOf(row));
   const memory: NewMemory = {
     row,
     fact: factRow(ctx, {
@@ -167,7 +167,7 @@ export async function createMemories(ctx: Ctx, inputs: unknown[]) {
     const row = rowOrProblem(ctx, input, now);
     if (typeof row === 'string') {
       failed.push({ index, error: { code: 'VALIDATION_ERROR', message: row } });
-    } else if (view.rows === 'each' && !view.reaches(targetOf(row))) {
+    } else if (view.watched && !view.reaches(targetOf(row))) {
       failed.push({
         index,
         error: { code: 'POLICY_DENIED', message: 'A policy of your tenant does not allow this.' },
