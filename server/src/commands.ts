@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { keyIdOf, prepareApiKey, revokeApiKey, tenantOfKey } from '#modules/access/api-keys/service.ts';
 import { ensureIdentity, rolePattern } from '#modules/access/identity/service.ts';
+import { listVisiblePolicies, updatePolicy } from '#modules/access/policies/service.ts';
 import { listTenants, tenantInsert } from '#modules/access/tenants/service.ts';
 import { ConfigError, environmentExample, readConfig } from '#platform/config.ts';
 import { type App, type Ctx, systemActor, systemCtx } from '#platform/context.ts';
@@ -92,6 +93,9 @@ export function registerCommands(program: Command): void {
     );
   registerKeys(program.command('keys').description('API keys'));
   registerTenants(program.command('tenants').description('tenants of the installation'));
+  registerPolicies(
+    program.command('policies').description('the way back into a tenant that shut itself out'),
+  );
   program
     .command('openapi')
     .description('write the published contract')
@@ -259,6 +263,40 @@ function registerTenants(tenants: Command): void {
         withApp(async (app) => {
           for (const { tenant_id, name, plan } of await listTenants(app))
             say(`${tenant_id}\t${plan ?? app.config.defaultPlan}\t${name}`);
+        }),
+      ),
+    );
+}
+
+/** What the operator can do when no policy lets anybody of a tenant change its policies. */
+function registerPolicies(policies: Command): void {
+  policies
+    .command('list')
+    .description('list the policies of a tenant: id, role, effect, priority, whether in force')
+    .requiredOption('--tenant <id>', 'tenant they are of')
+    .action(
+      guarded(async ({ tenant }: { tenant: string }) =>
+        withApp(async (app) => {
+          const ctx = systemCtx(app, tenant, uuidv7());
+          const { body } = await listVisiblePolicies(ctx, { limit: 5_000 });
+          for (const policy of body as Record<string, unknown>[]) {
+            const { id, role, effect, priority, is_active } = policy;
+            say([id, role, effect, priority, is_active ? 'active' : 'inactive'].join('\t'));
+          }
+        }),
+      ),
+    );
+  policies
+    .command('deactivate <policy-id>')
+    .description('put a policy out of force, whatever policies say')
+    .requiredOption('--tenant <id>', 'tenant it is of')
+    .action(
+      guarded(async (id: string, { tenant }: { tenant: string }) =>
+        withApp(async (app) => {
+          const ctx = systemCtx(app, tenant, uuidv7());
+          const reason = 'put out of force on the command line';
+          await updatePolicy(ctx, id, { is_active: false, force: true, reason });
+          say(`Deactivated ${id}.`);
         }),
       ),
     );

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { systemCtx } from '#platform/context.ts';
 import { type Caller, newMember, newTenant, type Reply, testServer, useTestServer } from '#test/harness.ts';
+import { createPolicy, updatePolicy } from './service.ts';
 
 useTestServer();
 
@@ -90,6 +92,11 @@ describe('a change that would shut a tenant out of its policies', () => {
     const reply = await admin.call('POST', '/v1/policy/', { ...denyAll, force: true });
     assert.equal(reply.status, 201, reply.text);
     assert.equal(await mayStillList(admin), false);
+    // The operator's way back: `manushya policies deactivate`.
+    const { app } = await testServer();
+    const operator = systemCtx(app, admin.tenant, 'test');
+    await updatePolicy(operator, reply.body.id, { is_active: false, force: true });
+    assert.equal(await mayStillList(admin), true);
   });
 
   it('is refused when it takes away what the last ones stand on', async () => {
@@ -147,8 +154,6 @@ describe('a change that would shut a tenant out of its policies', () => {
   it('is no matter in a tenant where nobody could before', async () => {
     const user = await newTenant('user');
     const { app } = await testServer();
-    const { createPolicy } = await import('./service.ts');
-    const { systemCtx } = await import('#platform/context.ts');
     const made = await createPolicy(systemCtx(app, user.tenant, 'test'), denyAll as never);
     assert.equal(made.effect, 'deny');
   });
