@@ -2,7 +2,7 @@ import { spellOutActions } from './action-words.ts';
 import { type Guards, guardsOf, readsOf } from './analyse.ts';
 import { buildRun, type Run } from './operators.ts';
 import { parseRule, type RuleNode } from './parse.ts';
-import { EvaluationLimit, type Meter } from './values.ts';
+import { EvaluationLimit, type Meter, newMeter } from './values.ts';
 
 /** Steps a run may spend unless told otherwise. */
 export const STEP_BUDGET = 10_000;
@@ -51,7 +51,7 @@ export function compileRule(rule: unknown): CompiledRule {
 /** Runs a rule on a context. Never throws. `steps` is the budget (default `STEP_BUDGET`). */
 export function evaluate(rule: CompiledRule, context: unknown, options: { steps?: number } = {}): Evaluation {
   const budget = options.steps ?? STEP_BUDGET;
-  return evaluateRun(rule.run, context, { steps: budget });
+  return evaluateRun(rule.run, context, newMeter(budget));
 }
 
 /** As `evaluate`, on a bare closure and a meter of the caller's. */

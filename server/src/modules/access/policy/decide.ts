@@ -2,9 +2,13 @@ import { STEP_BUDGET } from './compile.ts';
 import { type PolicyContext, withTarget } from './context.ts';
 import { explain, type TraceEntry } from './explain.ts';
 import { type Entry, guardsAdmit, type PolicySet, relevant } from './policy-set.ts';
+import { type Meter, newMeter } from './values.ts';
 
 /** Steps that all policies of one decision may spend together; beyond it the answer is no. */
 const DECISION_STEPS = 20 * STEP_BUDGET;
+
+/** Rules of one decision from which on each attribute is read once for all of them; for fewer it costs more than it saves. */
+const READ_ONCE_FROM = 16;
 
 export type DecisionReason =
   /** A policy of the tenant matched. */
@@ -114,7 +118,7 @@ function decideIn(set: PolicySet, context: PolicyContext, source: 'policy' | 'bu
   if (candidates.all.length === 0) return null;
   const [bound, rest] = relevant(candidates, context);
   let left = DECISION_STEPS;
-  const meter = { steps: 0 };
+  const meter = newMeter(0, bound.length + rest.length >= READ_ONCE_FROM, context);
   let i = 0;
   let j = 0;
   while (i < bound.length || j < rest.length) {
@@ -138,7 +142,7 @@ function decideIn(set: PolicySet, context: PolicyContext, source: 'policy' | 'bu
 }
 
 /** Whether the rule matches; null when its evaluation did not finish. */
-function outcomeOf(entry: Entry, context: PolicyContext, meter: { steps: number }): boolean | null {
+function outcomeOf(entry: Entry, context: PolicyContext, meter: Meter): boolean | null {
   try {
     return entry.rule!.run(meter, context) === true;
   } catch {
