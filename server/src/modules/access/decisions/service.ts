@@ -111,12 +111,16 @@ function forgetOldest({ seen, fresh }: Memory): void {
   if (oldest.count > 0) fresh.add(oldest);
 }
 
-/** Writes what was decided: new questions and those decided otherwise now, the repeats of the others once a minute. */
-export async function flushDecisions(app: App, all = false): Promise<void> {
+/**
+ * Writes what was decided: new questions and those decided otherwise now, the repeats of the others once a minute.
+ * @param all the repeats as well: of every tenant, or of one
+ */
+export async function flushDecisions(app: App, all: boolean | string = false): Promise<void> {
   const memory = memoryOf(app);
   const now = Date.now();
   for (const seen of memory.seen.values())
-    if (seen.count > 0 && (all || now - seen.written >= repeatMs)) memory.fresh.add(seen);
+    if (seen.count > 0 && (all === true || all === seen.tenant || now - seen.written >= repeatMs))
+      memory.fresh.add(seen);
   if (memory.fresh.size === 0) return;
   const waiting = Map.groupBy(memory.fresh, ({ tenant }) => tenant);
   memory.fresh = new Set();

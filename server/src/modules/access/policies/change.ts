@@ -1,6 +1,6 @@
 import type { Ctx, Target } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
-import { ApiError, conflict } from '#platform/errors.ts';
+import { ApiError, conflict, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { compilePolicies, type PolicyRow, policiesChanged } from '../policy/service.ts';
 import { mayLockOut, refuseLockOut } from './lock-out.ts';
@@ -17,8 +17,8 @@ import {
 } from './store.ts';
 import { checkTests, rowOf, runTests, type TestResult } from './stored-tests.ts';
 
-/** Policies a tenant may have: all of them are compiled when one changes, and kept in memory while they are used. */
-const most = 5_000;
+/** What a tenant may have: all of it is compiled when one policy changes, and kept in memory while it is used. */
+const most = { policies: 5_000, bytes: 4 * 1024 * 1024 };
 
 /** One policy exchanged for another, or for nothing. */
 export interface Exchange {
@@ -45,7 +45,8 @@ export async function changePolicies<T>(
   find: (tx: Db) => Promise<{ exchanges: Exchange[]; answer: (stored: Map<string, Policy>) => T }>,
 ): Promise<T> {
   const answer = await ctx.db.transaction(async (tx) => {
-    await tx.run(lockPolicies(ctx.tenant));
+    const locked = await tx.rows(lockPolicies(ctx.tenant));
+    if (locked.length === 0) throw notFound('Tenant');
     const { exchanges, answer } = await find(tx);
     await check(ctx, tx, exchanges, force ?? false);
     return answer(await write(ctx, tx, exchanges));
@@ -58,11 +59,7 @@ async function check(ctx: Ctx, tx: Db, exchanges: Exchange[], force: boolean): P
   let known: Promise<PolicyRow[]> | undefined;
   const rows = () => (known ??= listRules(tx));
   const rowsAfter = async () => exchanged(await rows(), exchanges);
-  if (exchanges.some(({ before, after }) => after && !before)) {
-    const { count } = (await tx.one(countPolicies(ctx.tenant)))!;
-    if (count >= most)
-      throw conflict('POLICY_LIMIT_REACHED', `A tenant may have ${most} policies. Delete some first.`);
-  }
+  if (exchanges.some(({ after }) => after)) await checkRoom(ctx, tx, exchanges);
   for (const { id, after } of exchanges) {
     if (!after) continue;
     checkTests(after);
@@ -72,6 +69,21 @@ async function check(ctx: Ctx, tx: Db, exchanges: Exchange[], force: boolean): P
   const targets = exchanges.flatMap(({ id, after }) => (after ? [targetOf({ id, role: after.role })] : []));
   const [before, after] = [compilePolicies(await rows()), compilePolicies(await rowsAfter())];
   await refuseLockOut(ctx, tx, before, after, targets);
+}
+
+async function checkRoom(ctx: Ctx, tx: Db, exchanges: Exchange[]): Promise<void> {
+  const has = (await tx.one(countPolicies(ctx.tenant)))!;
+  const size = (content: Content | undefined) =>
+    content ? Buffer.byteLength(JSON.stringify(content.rule)) : 0;
+  const made = exchanges.filter(({ before, after }) => after && !before).length;
+  const grown = exchanges.reduce((sum, { before, after }) => sum + size(after) - size(before), 0);
+  if (made > 0 && has.count + made > most.policies)
+    throw conflict('POLICY_LIMIT_REACHED', `A tenant may have ${most.policies} policies. Delete some first.`);
+  if (grown > 0 && has.bytes + grown > most.bytes)
+    throw conflict(
+      'POLICY_LIMIT_REACHED',
+      `A tenant's rules may have ${most.bytes} bytes. Delete some first.`,
+    );
 }
 
 /** The tenant's policies with some exchanged. */

@@ -235,6 +235,19 @@ describe('a policy', () => {
     assert.deepEqual([second.body, second.headers['idempotency-replayed']], [first.body, 'true']);
   });
 
+  it('finds room for its rule, or is refused', async () => {
+    const admin = await newTenant();
+    const rule = { in: ['x', Array.from({ length: 15 }, (_, i) => `${i}`.padEnd(4_000, 'x'))] };
+    const statuses: number[] = [];
+    for (let i = 0; i < 72 && !statuses.includes(409); i++)
+      statuses.push(
+        (await admin.call('POST', '/v1/policy/', { role: 'user', rule, is_active: false })).status,
+      );
+    assert.equal(statuses.at(-1), 409);
+    assert.ok(statuses.length > 60, `${statuses.length} were taken`);
+    assert.equal((await admin.call('POST', '/v1/policy/', { role: 'user', rule: false })).status, 201);
+  });
+
   it('is for those who may: others see nothing, a key needs the scope that names it', async () => {
     const admin = await newTenant();
     const { id } = await written(admin, { role: 'user', rule: false });
@@ -253,6 +266,13 @@ describe('a policy', () => {
     const writer = await newKey(admin, { scopes: ['read', 'write'] });
     assert.equal((await writer.call('GET', '/v1/policy/')).status, 200);
     assert.equal((await writer.call('POST', '/v1/policy/', { role: 'user', rule: false })).status, 403);
+    const asker = await newKey(admin, { scopes: ['policy:test'] });
+    const draft = { role: 'user', rule: false };
+    assert.equal(
+      (await asker.call('POST', '/v1/policy/test?role=user&action=read&resource=memory', {})).status,
+      200,
+    );
+    assert.equal((await asker.call('POST', '/v1/policy/simulate', { draft })).status, 403);
     const named = await newKey(admin, { scopes: ['policy:create'] });
     assert.equal((await named.call('POST', '/v1/policy/', { role: 'user', rule: false })).status, 201);
   });
@@ -312,7 +332,12 @@ describe('the list of policies', () => {
     const idle = await written(admin, { role: 'user', rule: false, is_active: false });
     const list = async (query: string) =>
       (await admin.call('GET', `/v1/policy/?${query}`)).body.map(({ id }: any) => id).sort();
-    assert.deepEqual(await list('role=user'), [active.id, idle.id, 'builtin:user'].sort());
+    assert.deepEqual(
+      await list('role=user'),
+      [active.id, 'builtin:user'].sort(),
+      'active ones, unless asked',
+    );
+    assert.deepEqual(await list('role=user&is_active=true'), [active.id, 'builtin:user'].sort());
     assert.deepEqual(await list('role=user&is_active=false'), [idle.id]);
     assert.deepEqual(await list('role=nobody'), []);
   });

@@ -66,9 +66,16 @@ export const policyRoutes = [
     tag,
     permission: 'policy:list',
     decidesRows: true,
-    query: T.Object({ ...pageQuery(100, 1_000), role: Word, is_active: T.Optional(T.Boolean()) }, closed),
+    query: T.Object(
+      {
+        ...pageQuery(100, 1_000),
+        role: Word,
+        is_active: T.Optional(T.Boolean({ description: 'Default: active ones' })),
+      },
+      closed,
+    ),
     response: { 200: T.Array(Policy) },
-    handler: (ctx, { query }) => listVisiblePolicies(ctx, query),
+    handler: (ctx, { query }) => listVisiblePolicies(ctx, { is_active: true, ...query }),
   }),
   route({
     method: 'POST',

@@ -2,6 +2,7 @@ import { setImmediate as breathe } from 'node:timers/promises';
 import type { Ctx } from '#platform/context.ts';
 import { conflict, invalid, notFound } from '#platform/errors.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
+import { authorize } from '#platform/permission.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { flushDecisions, listDecisions, type RecordedDecision } from '../decisions/service.ts';
 import { findActiveIdentities } from '../identity/service.ts';
@@ -35,9 +36,11 @@ const breath = 500;
  * @throws ApiError 404 for a policy that is not there, 422
  */
 export async function simulate(ctx: Ctx, input: PolicySimulate) {
+  // It shows what people did and what policies say; to be allowed to ask single questions is less.
+  await authorize(ctx, 'policy:list');
   const drafts = await draftsOf(ctx, input);
   // What this process has not written yet belongs to the past as well.
-  await flushDecisions(ctx.app, true);
+  await flushDecisions(ctx.app, ctx.tenant);
   const { DECISION_RETENTION_DAYS, DECISIONS_KEPT } = ctx.app.config;
   const since =
     input.since === undefined

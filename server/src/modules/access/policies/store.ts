@@ -51,11 +51,12 @@ const columns = sql`id, tenant_id, role, rule, effect, priority, is_active, desc
   written_as, version, created_at, updated_at`;
 
 /** Lets changes of a tenant's policies wait for one another: each is judged by what all of them together allow. */
-export const lockPolicies = (tenant: string): Statement => sql`
+export const lockPolicies = (tenant: string) => sql<{ tenant_id: string }>`
   select tenant_id from tenants where tenant_id = ${tenant} for no key update`;
 
-export const countPolicies = (tenant: string): Statement<{ count: number }> => sql<{ count: number }>`
-  select count(*) as count from policies where tenant_id = ${tenant}`;
+/** How many, and how much their rules are. */
+export const countPolicies = (tenant: string) => sql<{ count: number; bytes: number }>`
+  select count(*) as count, coalesce(sum(octet_length(rule::text)), 0) as bytes from policies where tenant_id = ${tenant}`;
 
 export const findPolicy = (db: Db, id: string): Promise<Policy | undefined> =>
   db.one(sql<Policy>`select ${columns} from policies where tenant_id = ${db.tenant} and id = ${id}`);

@@ -62,6 +62,8 @@ export interface TestResult {
 }
 
 const NONE = compilePolicies([]);
+/** Policies shown of each test. */
+const shown = 10;
 
 /**
  * Runs a policy's stored tests.
@@ -81,11 +83,11 @@ export async function runTests(
     const { role: asked, action, resource, ...rest } = context;
     const question = questionOf(tenant, { role: asked ?? content.role, action, resource }, rest);
     if (typeof expect === 'object') {
-      const { decision, trace } = explainDecision(whole, BUILTIN, question);
+      const { decision, trace } = explainDecision(whole, BUILTIN, question, shown);
       const { allowed } = decision;
       return { name, passed: allowed === expect.allowed, expect, got: { allowed }, trace };
     }
-    const { decision, trace } = explainDecision(alone, NONE, question);
+    const { decision, trace } = explainDecision(alone, NONE, question, shown);
     const got = decision.reason === 'policy' ? 'match' : 'no_match';
     return { name, passed: got === expect, expect, got, trace };
   });
