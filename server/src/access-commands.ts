@@ -8,6 +8,7 @@ import {
   tenantOfKey,
 } from '#modules/access/api-keys/service.ts';
 import { ensureIdentity, rolePattern } from '#modules/access/identity/service.ts';
+import { listVisiblePolicies, updatePolicy } from '#modules/access/policies/service.ts';
 import { rotateSigningKey } from '#modules/access/sessions/service.ts';
 import {
   ensureOperators,
@@ -28,10 +29,11 @@ export interface Tools {
   say: (text: string) => void;
 }
 
-/** The commands `keys` and `tenants`. */
+/** The commands `keys`, `tenants` and `policies`. */
 export function registerAccessCommands(program: Command, tools: Tools): void {
   registerKeys(program.command('keys').description('API keys, and the keys that sign access tokens'), tools);
   registerTenants(program.command('tenants').description('tenants of the installation'), tools);
+  registerPolicies(program.command('policies').description('policies of a tenant'), tools);
 }
 
 function registerKeys(keys: Command, { guarded, withApp, say }: Tools): void {
@@ -213,4 +215,38 @@ function registerTenants(tenants: Command, { guarded, withApp, say }: Tools): vo
         ),
       );
   }
+}
+
+/** What the operator can do when no policy lets anybody of a tenant change its policies. */
+function registerPolicies(policies: Command, { guarded, withApp, say }: Tools): void {
+  policies
+    .command('list')
+    .description('list the policies of a tenant: id, role, effect, priority, whether in force')
+    .requiredOption('--tenant <id>', 'tenant they are of')
+    .action(
+      guarded(async ({ tenant }: { tenant: string }) =>
+        withApp(async (app) => {
+          const ctx = systemCtx(app, tenant, uuidv7());
+          const { body } = await listVisiblePolicies(ctx, { limit: 5_000 });
+          for (const policy of body as Record<string, unknown>[]) {
+            const { id, role, effect, priority, is_active } = policy;
+            say([id, role, effect, priority, is_active ? 'active' : 'inactive'].join('\t'));
+          }
+        }),
+      ),
+    );
+  policies
+    .command('deactivate <policy-id>')
+    .description('put a policy out of force, whatever policies say')
+    .requiredOption('--tenant <id>', 'tenant it is of')
+    .action(
+      guarded(async (id: string, { tenant }: { tenant: string }) =>
+        withApp(async (app) => {
+          const ctx = systemCtx(app, tenant, uuidv7());
+          const reason = 'put out of force on the command line';
+          await updatePolicy(ctx, id, { is_active: false, force: true, reason });
+          say(`Deactivated ${id}.`);
+        }),
+      ),
+    );
 }

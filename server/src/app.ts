@@ -3,6 +3,9 @@ import { apiKeySchedules } from '#modules/access/api-keys/jobs.ts';
 import { apiKeyRoutes } from '#modules/access/api-keys/routes.ts';
 import { authenticateKey, flushKeyUses } from '#modules/access/api-keys/service.ts';
 import { attemptSchedules } from '#modules/access/attempts/jobs.ts';
+import { authzenRoutes } from '#modules/access/authzen/routes.ts';
+import { decisionSchedules } from '#modules/access/decisions/jobs.ts';
+import { flushDecisions } from '#modules/access/decisions/service.ts';
 import { delegationSchedules } from '#modules/access/delegations/jobs.ts';
 import { delegationRoutes } from '#modules/access/delegations/routes.ts';
 import { authenticateToken } from '#modules/access/delegations/service.ts';
@@ -14,6 +17,7 @@ import { mfaSchedules } from '#modules/access/mfa/jobs.ts';
 import { mfaRoutes } from '#modules/access/mfa/routes.ts';
 import { passwordSchedules } from '#modules/access/passwords/jobs.ts';
 import { passwordRoutes } from '#modules/access/passwords/routes.ts';
+import { governancePolicyRoutes, policyRoutes } from '#modules/access/policies/routes.ts';
 import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionSchedules } from '#modules/access/sessions/jobs.ts';
@@ -67,6 +71,9 @@ export const routes: Route[] = [
   ...tenantRoutes,
   ...invitationRoutes,
   ...ssoRoutes,
+  ...policyRoutes,
+  ...governancePolicyRoutes,
+  ...authzenRoutes,
   ...memoryRoutes,
   ...corpusRoutes,
   ...documentRoutes,
@@ -80,6 +87,12 @@ export const jobsOf = (config: Config): JobDefinition[] => [
   ...memoryJobs,
   ...documentJobs(config),
 ];
+
+/** Writes what was gathered of access off the request path: refusals as facts, and how questions were decided. */
+async function flushAccess(app: App): Promise<void> {
+  await flushDenials(app);
+  await flushDecisions(app);
+}
 
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [
@@ -95,7 +108,8 @@ export const schedules: Schedule[] = [
   ...memorySchedules,
   ...documentSchedules,
   ...runSchedules,
-  { name: 'access.flush', pattern: '* * * * * *', own: true, run: flushDenials },
+  ...decisionSchedules,
+  { name: 'access.flush', pattern: '* * * * * *', own: true, run: flushAccess },
   { name: 'idempotency.prune', pattern: '0 7 * * * *', run: pruneIdempotencyKeys },
   { name: 'database.vacuum', pattern: '0 */10 * * * *', run: (app) => app.database.vacuum() },
 ];
@@ -155,6 +169,7 @@ export async function openApp(
     };
     const close = async () => {
       for (const flush of [flushDenials, flushKeyUses, flushSessionUses]) await flush(app);
+      await flushDecisions(app, true);
       await app.models.close();
       app.mail?.close();
       await app.outside.close();

@@ -25,6 +25,7 @@ useTestServer();
 /** Routes that take no credential, one by one; whoever adds one says so here. */
 const publicRoutes = [
   'GET /',
+  'GET /.well-known/authzen-configuration',
   'GET /.well-known/jwks.json',
   'GET /healthz',
   'GET /metrics',

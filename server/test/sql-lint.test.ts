@@ -19,6 +19,7 @@ const operatorStatements = [
   'src/modules/access/delegations/store.ts#pruneGrants',
   'src/modules/access/api-keys/store.ts#findKeyTenant',
   'src/modules/access/api-keys/store.ts#listTenantsWithExpired',
+  'src/modules/access/decisions/store.ts#deleteOldDecisions',
   'src/modules/access/mails/store.ts#listUnsent',
   'src/modules/access/sessions/store.ts#listTenantsWithEnded',
   'src/modules/access/mfa/store.ts#pruneChallenges',

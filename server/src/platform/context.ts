@@ -41,8 +41,16 @@ export interface Features {
   authenticate: (app: App, credential: string, from: Origin) => Promise<Authenticated | undefined>;
   /** Makes ready what decisions of this request need, before any transaction is open. */
   prepare: (ctx: Ctx) => Promise<void>;
-  /** Decides by policy; the decision says which policy and why. */
-  decide: (ctx: Ctx, permission: Permission, target?: Target) => Promise<PermissionDecision>;
+  /**
+   * Decides by policy; the decision says which policy and why. `rowsFollow`: each row is decided later, so whoever could
+   * be allowed for some row is let in.
+   */
+  decide: (
+    ctx: Ctx,
+    permission: Permission,
+    target?: Target,
+    rowsFollow?: boolean,
+  ) => Promise<PermissionDecision>;
   /** The tenant's plan. */
   planOf: (app: App, tenant: string) => Promise<Plan>;
   /** What a request counts against. */
@@ -110,6 +118,10 @@ export type RouteClass = 'run' | 'mutation' | 'read' | 'ops';
 export interface RequestFacts {
   method: string;
   path: string;
+  /** Template of the route, `/v1/documents/:document_id`. */
+  route: string;
+  /** The path as rules see it: of the route, whatever alias, escapes or trailing slash were sent. */
+  canonical_path: string;
   ip: string;
   user_agent: string | undefined;
   route_class: RouteClass;

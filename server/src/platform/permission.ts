@@ -2,11 +2,14 @@ import type { Actor, Ctx, Permission, Target } from './context.ts';
 import { type ApiError, forbidden } from './errors.ts';
 import { recordDenial } from './facts/denials.ts';
 
-/** True when the caller may do this to this target. Scopes of a key narrow what policy allows. */
+/**
+ * True when the caller may do this to the target it asked for. Scopes of a key narrow what policy allows. A no is a fact,
+ * also where the answer hides it behind a 404.
+ */
 export async function isPermitted(ctx: Ctx, permission: Permission, target?: Target): Promise<boolean> {
-  if (ctx.actor.type === 'system') return true;
-  if (!withinScopes(ctx.actor, permission)) return false;
-  return (await ctx.app.features.decide(ctx, permission, target)).allowed;
+  const refusal = await refusalOf(ctx, permission, target);
+  refusal?.();
+  return refusal === undefined;
 }
 
 /**
@@ -18,11 +21,15 @@ export async function authorize(ctx: Ctx, permission: Permission, target?: Targe
   if (refusal) throw refusal();
 }
 
-/** Why the caller may not do this, or undefined when it may. Calling the answer records the refusal and gives the error. */
+/**
+ * Why the caller may not do this, or undefined when it may. Calling the answer records the refusal and gives the error.
+ * `rowsFollow`: the question of a route that decides each row by itself.
+ */
 export async function refusalOf(
   ctx: Ctx,
   permission: Permission,
   target?: Target,
+  rowsFollow = false,
 ): Promise<(() => ApiError) | undefined> {
   if (ctx.actor.type === 'system') return undefined;
   const refused = (decision: { policy_id: string | null; reason: string }, error: ApiError) => () => {
@@ -33,7 +40,7 @@ export async function refusalOf(
     const message = `This credential does not have the scope for ${permission}.`;
     return refused({ policy_id: null, reason: 'scope' }, forbidden('AUTH_FORBIDDEN', message));
   }
-  const decision = await ctx.app.features.decide(ctx, permission, target);
+  const decision = await ctx.app.features.decide(ctx, permission, target, rowsFollow);
   if (decision.allowed) return undefined;
   if (decision.reason !== 'policy')
     return refused(decision, forbidden('AUTH_FORBIDDEN', 'Your role may not do this.'));

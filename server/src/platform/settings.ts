@@ -120,6 +120,13 @@ export const settings = {
   DEFAULT_PLAN: optional(
     'plan of a tenant that has none: free, pro or enterprise; unset: enterprise in development, free in production',
   ),
+  DECISION_RETENTION_DAYS: integer(
+    30,
+    0,
+    365,
+    'days that access decisions are kept for simulations of policies; 0: none are recorded',
+  ),
+  DECISIONS_KEPT: integer(10_000, 100, 1_000_000, 'distinct questions a tenant has kept of them'),
   MAX_MEMORY_SIZE: integer(10_000, 100, 1_000_000, 'characters in a memory'),
   OPENAI_API_KEY: optional('turns on OpenAI embeddings (and answers, with LLM_PROVIDER=openai-compatible)'),
   EMBEDDING_PROVIDER: optional(

@@ -300,6 +300,34 @@ export interface Tables {
     rule_key: string | null;
     created_at: string;
     updated_at: string;
+    version: number;
+    tests: unknown;
+    written_as: unknown | null;
+  };
+  policy_decisions: {
+    tenant_id: string;
+    hash: Buffer;
+    question: unknown;
+    allowed: boolean;
+    policy_id: string | null;
+    reason: string;
+    count: number;
+    ip: string | null;
+    first_seen: string;
+    last_seen: string;
+  };
+  policy_versions: {
+    tenant_id: string;
+    policy_id: string;
+    version: number;
+    change: string;
+    content: unknown;
+    reason: string | null;
+    actor_type: string;
+    actor_id: string;
+    on_behalf_of: string | null;
+    request_id: string | null;
+    created_at: string;
   };
   rate_limit_rules: {
     tenant_id: string;

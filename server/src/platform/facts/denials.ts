@@ -15,12 +15,13 @@ interface Waiting {
 }
 const bufferOf = perApp((): Waiting => ({ byTenant: new Map(), size: 0, dropped: 0 }));
 
-/** Remembers that a request was refused, to be written as a fact soon. */
+/** Remembers that a request was refused, to be written as a fact soon; `more` is what its data say besides. */
 export function recordDenial(
   ctx: Ctx,
   permission: Permission,
   target: Target | undefined,
   decision: { policy_id: string | null; reason: string },
+  more: Record<string, unknown> = {},
 ): void {
   const [resource] = permission.split(':') as [string];
   recordSoon(ctx, {
@@ -34,6 +35,7 @@ export function recordDenial(
       reason: decision.reason,
       method: ctx.request?.method,
       path: ctx.request?.path,
+      ...more,
     },
   });
 }

@@ -98,11 +98,13 @@ function schemaOf(route: Route, bare: boolean): Record<string, unknown> {
 async function admit(app: App, route: Route, request: FastifyRequest, reply: FastifyReply): Promise<void> {
   const routeClass = routeClassOf(route);
   const identified = await authenticate(app, route, request);
-  const ctx = new RequestContext(app, identified.tenant, identified.actor, request, reply, routeClass);
+  const ctx = new RequestContext(app, identified.tenant, identified.actor, request, reply, route);
   request.ctx = ctx;
   if (!ctx.tenant) return;
   await app.features.prepare(ctx);
-  const refusal = route.permission ? await refusalOf(ctx, route.permission) : undefined;
+  const refusal = route.permission
+    ? await refusalOf(ctx, route.permission, undefined, route.decidesRows)
+    : undefined;
   // Refused requests count as well: a flood of them would fill the ledger.
   if (app.config.RATE_LIMIT_ENABLED) {
     const limits = await app.features.limitsFor(ctx, routeClass, route.operation);

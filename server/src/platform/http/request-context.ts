@@ -1,7 +1,9 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { Actor, App, Ctx, RequestFacts, RouteClass } from '../context.ts';
+import type { Actor, App, Ctx, RequestFacts } from '../context.ts';
 import type { Db } from '../db/database.ts';
+import { isUuid } from '../ids.ts';
 import type { Log } from '../log.ts';
+import { type Route, routeClassOf } from './route.ts';
 
 /** The Ctx of a request. What few requests use (abort signal, own log) is made when asked for. */
 export class RequestContext implements Ctx {
@@ -21,7 +23,7 @@ export class RequestContext implements Ctx {
     actor: Actor,
     request: FastifyRequest,
     reply: FastifyReply,
-    routeClass: RouteClass,
+    route: Route,
   ) {
     this.app = app;
     this.tenant = tenant;
@@ -30,9 +32,11 @@ export class RequestContext implements Ctx {
     this.request = {
       method: request.method,
       path: pathOf(request.url),
+      route: route.path,
+      canonical_path: canonicalPath(route.path, request.params as Record<string, string>),
       ip: request.ip,
       user_agent: request.headers['user-agent'],
-      route_class: routeClass,
+      route_class: routeClassOf(route),
     };
     this.db = app.database.tenant(tenant);
     this.reply = reply;
@@ -61,3 +65,15 @@ export const pathOf = (url: string): string => {
   const end = url.indexOf('?');
   return end < 0 ? url : url.slice(0, end);
 };
+
+/**
+ * The path of a route with its parameters in the one way they can be written. A rule about a path would else be walked
+ * round by an unversioned alias, a trailing slash, `%64` for `d`, or a UUID in capitals.
+ */
+export function canonicalPath(route: string, params: Record<string, string>): string {
+  if (!route.includes(':')) return route;
+  return route.replace(/:([a-z_]+)/g, (_, name: string) => {
+    const value = params[name] ?? '';
+    return encodeURIComponent(isUuid(value) ? value.toLowerCase() : value);
+  });
+}

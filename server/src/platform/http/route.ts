@@ -66,6 +66,11 @@ interface Common<P, Q, B> {
   errors?: 'oauth';
   /** Also served without `/v1`, as a deprecated alias. */
   legacy?: true;
+  /**
+   * The handler decides each row it shows or touches (`viewOf`, `isPermitted`, `authorize` with the row). Then a policy
+   * may let somebody in for some rows only; without it, who may not do this to something of its own is refused here.
+   */
+  decidesRows?: true;
   /** Not part of the published contract. */
   hidden?: true;
   bodyLimit?: number;

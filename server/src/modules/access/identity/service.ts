@@ -12,7 +12,13 @@ import { findByExternalId, findIdentity, insertIdentity, listIdentities } from '
 
 export { canonicalEmail } from './email.ts';
 export { Identity, IdentityCreate, IdentityCreated, IdentityParams, rolePattern } from './schema.ts';
-export { findIdentity, insertIdentity, listByVerifiedEmail } from './store.ts';
+export {
+  findActiveIdentities,
+  findIdentity,
+  insertIdentity,
+  listActiveIdentities,
+  listByVerifiedEmail,
+} from './store.ts';
 
 const cacheOf = perApp((app) => createCache<Identity | undefined>(app.shared, 'identity', 50_000));
 

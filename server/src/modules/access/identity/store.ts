@@ -1,6 +1,7 @@
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
+import { isUuid } from '#platform/ids.ts';
 import type { Identity } from './schema.ts';
 
 const columns = sql`id, external_id, role, name, description, claims, owner_id, is_active, created_at, updated_at, tenant_id`;
@@ -72,3 +73,15 @@ export const listByVerifiedEmail = (db: Db, email: string): Promise<Identity[]> 
     select ${columns} from identities
     where tenant_id = ${db.tenant} and lower(claims ->> 'email') = ${email} and claims -> 'email_verified' = 'true'
     order by created_at, id limit 2`);
+/** Those that may sign in, admins first. */
+export const listActiveIdentities = (db: Db, limit: number): Promise<Identity[]> =>
+  db.rows(sql<Identity>`
+    select ${columns} from identities where tenant_id = ${db.tenant} and is_active
+    order by role <> 'admin', created_at, id limit ${limit}`);
+
+/** Active ones by their id or external id. */
+export const findActiveIdentities = (db: Db, names: string[]): Promise<Identity[]> =>
+  db.rows(sql<Identity>`
+    select ${columns} from identities
+    where tenant_id = ${db.tenant} and is_active
+      and (id = any(${names.filter(isUuid)}::uuid[]) or external_id = any(${names}::text[]))`);

@@ -68,8 +68,8 @@ function either(a: Guards, b: Guards): Guards {
 /** Stands for "could read anything": a computed name, or the whole context. */
 export const ANY_ATTRIBUTE = '*';
 
-/** The top-level attributes of the context that a rule reads, or `ANY_ATTRIBUTE` among them. */
-export function attributesOf(node: RuleNode): ReadonlySet<string> {
+/** The dotted names of the context that a rule reads (`target.metadata.client`), or `ANY_ATTRIBUTE` among them. */
+export function readsOf(node: RuleNode): ReadonlySet<string> {
   const found = new Set<string>();
   collect(node, found);
   return found;
@@ -85,6 +85,10 @@ function collect(node: RuleNode, found: Set<string>): void {
     return;
   }
   const { operator, args } = node;
+  if (asksWhose(node)) {
+    found.add('target.own').add('identity_id');
+    return;
+  }
   if (operator === 'var') addNames(args.slice(0, 1), found, args.length === 0);
   if (operator === 'missing') addNames(args, found, false);
   if (operator === 'missing_some') addNames(args.slice(1), found, false);
@@ -93,12 +97,22 @@ function collect(node: RuleNode, found: Set<string>): void {
   });
 }
 
+const ASKERS = new Set(['identity_id', 'identity.id']);
+const OWNERS = new Set(['target.owner', 'target.id']);
+
+/** True for a comparison that only asks whether the row is the caller's own: the owner's name does not matter to it. */
+function asksWhose({ operator, args }: OperatorNode): boolean {
+  if (!/^[!=]==?$/.test(operator)) return false;
+  const [a, b] = args.map(constantPath) as [string | null, string | null];
+  return (OWNERS.has(a!) && ASKERS.has(b!)) || (OWNERS.has(b!) && ASKERS.has(a!));
+}
+
 function addNames(names: RuleNode[], found: Set<string>, whole: boolean): void {
   if (whole) found.add(ANY_ATTRIBUTE);
   for (const name of names) {
     if (name.kind === 'array') addNames(name.items, found, false);
     else if (name.kind === 'operator') found.add(ANY_ATTRIBUTE);
     else if (name.value === null || name.value === '') found.add(ANY_ATTRIBUTE);
-    else found.add(String(name.value).split('.', 1)[0]!);
+    else found.add(String(name.value));
   }
 }

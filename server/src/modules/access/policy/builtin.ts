@@ -22,6 +22,7 @@ export const RESOURCE_ACTIONS = {
   audit: ['read'],
   monitoring: ['read'],
   rate_limits: ['list', 'update', 'delete'],
+  dsar: ['execute'],
   ops: ['read', 'update'],
   admin: ['create', 'read', 'list', 'update', 'delete'],
 } as const;

@@ -1,8 +1,8 @@
 import { spellOutActions } from './action-words.ts';
-import { attributesOf, type Guards, guardsOf } from './analyse.ts';
+import { type Guards, guardsOf, readsOf } from './analyse.ts';
 import { buildRun, type Run } from './operators.ts';
 import { parseRule, type RuleNode } from './parse.ts';
-import { EvaluationLimit, type Meter } from './values.ts';
+import { EvaluationLimit, type Meter, newMeter } from './values.ts';
 
 /** Steps a run may spend unless told otherwise. */
 export const STEP_BUDGET = 10_000;
@@ -12,8 +12,8 @@ export type CompiledRule = {
   readonly tree: RuleNode;
   readonly run: Run;
   readonly guards: Guards;
-  /** Top-level attributes it reads; contains `*` when that can not be known beforehand. */
-  readonly attributes: ReadonlySet<string>;
+  /** Names it reads, `target.metadata.client`; contains `*` when that can not be known beforehand. */
+  readonly reads: ReadonlySet<string>;
 };
 
 export type Evaluation = {
@@ -45,13 +45,13 @@ export type Evaluation = {
  */
 export function compileRule(rule: unknown): CompiledRule {
   const tree = spellOutActions(parseRule(rule));
-  return { tree, run: buildRun(tree), guards: guardsOf(tree), attributes: attributesOf(tree) };
+  return { tree, run: buildRun(tree), guards: guardsOf(tree), reads: readsOf(tree) };
 }
 
 /** Runs a rule on a context. Never throws. `steps` is the budget (default `STEP_BUDGET`). */
 export function evaluate(rule: CompiledRule, context: unknown, options: { steps?: number } = {}): Evaluation {
   const budget = options.steps ?? STEP_BUDGET;
-  return evaluateRun(rule.run, context, { steps: budget });
+  return evaluateRun(rule.run, context, newMeter(budget));
 }
 
 /** As `evaluate`, on a bare closure and a meter of the caller's. */

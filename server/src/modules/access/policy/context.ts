@@ -57,13 +57,23 @@ export type PolicyContext = {
   target?: { [field in keyof PolicyTarget]?: NonNullable<PolicyTarget[field]> };
   /** Missing unless an agent acts for somebody; then it is there when that person's policies are asked, and the agent's. */
   agent?: { id: string; external_id: string; role: string };
-  request: { method?: string; path?: string; ip?: string; time?: string; route_class?: string };
+  request: {
+    method?: string;
+    path?: string;
+    ip?: string;
+    time?: string;
+    /** Of the time, in UTC: 0 is Monday. */
+    weekday?: number;
+    route_class?: string;
+  };
   identity_id: string;
   external_id?: string;
   claims: Readonly<Record<string, unknown>>;
   memory_type?: string;
   memory_metadata?: Readonly<Record<string, unknown>>;
   target_role?: string;
+  /** Only where another application asks: its question as it sent it. */
+  authzen?: Readonly<Record<string, unknown>>;
 };
 
 /** Attributes whose value differs from row to row; `*` stands for a rule that may read anything. */
@@ -109,7 +119,10 @@ export function withTarget(context: PolicyContext, target: PolicyTarget | 'own')
 function requestOf(request: PolicyContextInput['request'] = {}): PolicyContext['request'] {
   const { time, ...rest } = request;
   const known: PolicyContext['request'] = present(rest);
-  if (time != null) known.time = typeof time === 'string' ? time : time.toISOString();
+  if (time == null) return known;
+  known.time = typeof time === 'string' ? time : time.toISOString();
+  const day = (typeof time === 'string' ? new Date(time) : time).getUTCDay();
+  if (!Number.isNaN(day)) known.weekday = (day + 6) % 7;
   return known;
 }
 

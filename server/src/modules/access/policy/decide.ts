@@ -2,9 +2,13 @@ import { STEP_BUDGET } from './compile.ts';
 import { type PolicyContext, withTarget } from './context.ts';
 import { explain, type TraceEntry } from './explain.ts';
 import { type Entry, guardsAdmit, type PolicySet, relevant } from './policy-set.ts';
+import { type Meter, newMeter } from './values.ts';
 
 /** Steps that all policies of one decision may spend together; beyond it the answer is no. */
 const DECISION_STEPS = 20 * STEP_BUDGET;
+
+/** Rules of one decision from which on each attribute is read once for all of them; for fewer it costs more than it saves. */
+const READ_ONCE_FROM = 16;
 
 export type DecisionReason =
   /** A policy of the tenant matched. */
@@ -45,6 +49,19 @@ export function decide(set: PolicySet, builtin: PolicySet, context: PolicyContex
 /** True when some policy that can match this role, action and resource reads the target, so that rows may differ. */
 export function dependsOnTarget(set: PolicySet, role: string, action: string, resource: string): boolean {
   return set.candidates(role, resource, action).readsTarget;
+}
+
+/**
+ * True when a decision taken before a row is known may come out otherwise for some row: an allow that looks at rows
+ * stands before the policy that decided, or that one looks at rows itself.
+ */
+export function mayDependOnRow(set: PolicySet, context: PolicyContext, decision: Decision): boolean {
+  const { all, readsTarget } = set.candidates(context.role, context.resource, context.action);
+  if (!readsTarget) return false;
+  const deciding = all.findIndex((entry) => entry.id === decision.policy_id);
+  if (deciding >= 0 && all[deciding]!.readsTarget) return true;
+  const before = deciding < 0 ? all : all.slice(0, deciding);
+  return before.some((entry) => entry.readsTarget && entry.effect === 'allow');
 }
 
 /**
@@ -101,7 +118,7 @@ function decideIn(set: PolicySet, context: PolicyContext, source: 'policy' | 'bu
   if (candidates.all.length === 0) return null;
   const [bound, rest] = relevant(candidates, context);
   let left = DECISION_STEPS;
-  const meter = { steps: 0 };
+  const meter = newMeter(0, bound.length + rest.length >= READ_ONCE_FROM, context);
   let i = 0;
   let j = 0;
   while (i < bound.length || j < rest.length) {
@@ -125,7 +142,7 @@ function decideIn(set: PolicySet, context: PolicyContext, source: 'policy' | 'bu
 }
 
 /** Whether the rule matches; null when its evaluation did not finish. */
-function outcomeOf(entry: Entry, context: PolicyContext, meter: { steps: number }): boolean | null {
+function outcomeOf(entry: Entry, context: PolicyContext, meter: Meter): boolean | null {
   try {
     return entry.rule!.run(meter, context) === true;
   } catch {

@@ -2,7 +2,7 @@ import type { CompiledRule, Evaluation } from './compile.ts';
 import { evaluateRun, STEP_BUDGET } from './compile.ts';
 import { buildRun } from './operators.ts';
 import type { Operator, OperatorNode, RuleNode } from './parse.ts';
-import { truthy } from './values.ts';
+import { newMeter, truthy } from './values.ts';
 
 /** Bounds of one explanation; values beyond them are cut and marked with `…`. */
 const TRACE_LIMITS = { entries: 200, characters: 16_384, string: 200, items: 20, nesting: 3 } as const;
@@ -50,7 +50,7 @@ export function explain(rule: CompiledRule, context: unknown): Explanation {
     record(recorder, node, value);
     return value;
   });
-  const evaluation = evaluateRun(run, context, { steps: STEP_BUDGET });
+  const evaluation = evaluateRun(run, context, newMeter(STEP_BUDGET));
   const matched = evaluation.value === true;
   const stopped = recorder.unfinished.at(-1);
   // The verdict is described last but must not be the part that a long trace leaves no room for.

@@ -68,16 +68,34 @@ const variable: Builder = ([name, fallback = missingValue], node) => {
   if (!name || !first) return (_meter, data) => readPath(data, []);
   if (first.kind === 'literal') {
     const segments = segmentsOf(first.value);
-    return (meter, data) => {
-      const value = segments && readPath(data, segments);
-      return value === undefined || segments === null ? fallback(meter, data) : value;
-    };
+    if (segments === null) return fallback;
+    return segments.length === 0 ? (_meter, data) => readPath(data, []) : constantRead(segments, fallback);
   }
   return (meter, data) => {
     const value = readNamed(data, name(meter, data));
     return value === undefined ? fallback(meter, data) : value;
   };
 };
+
+const ABSENT = Symbol('absent');
+
+/** Reads a path; what a thousand rules of one decision look at is read once. One closure: a second would cost as much as the look-up. */
+function constantRead(segments: readonly string[], fallback: Run): Run {
+  const name = segments.join('.');
+  return (meter, data) => {
+    let value: unknown;
+    if (meter.seen === undefined || data !== meter.root) {
+      value = readPath(data, segments);
+    } else {
+      value = meter.seen.get(name);
+      if (value === undefined) {
+        value = readPath(data, segments);
+        meter.seen.set(name, value === undefined ? ABSENT : value);
+      } else if (value === ABSENT) value = undefined;
+    }
+    return value === undefined ? fallback(meter, data) : value;
+  };
+}
 
 const MAX_COMPUTED_NAME = 1_024;
 

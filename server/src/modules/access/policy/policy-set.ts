@@ -1,5 +1,6 @@
 import { type CompiledRule, compileRule } from './compile.ts';
 import { TARGET_ATTRIBUTES } from './context.ts';
+import { type Kept, keptOf } from './kept.ts';
 import { readNamed } from './operators.ts';
 import { RuleError } from './parse.ts';
 
@@ -33,6 +34,8 @@ export type Entry = {
   readonly order: number;
   /** Null for a deny policy whose rule does not compile. */
   readonly rule: CompiledRule | null;
+  /** True when its answer may differ from row to row. */
+  readonly readsTarget: boolean;
   readonly code: string | null;
   readonly message: string | null;
 };
@@ -47,6 +50,10 @@ export type Candidates = {
     rest: readonly Entry[];
   } | null;
   readonly readsTarget: boolean;
+  /** The same, with the policies that are not active. */
+  readonly watchesTarget: boolean;
+  /** What a recorded decision keeps of the question; policies that are not active count, so that a draft can be tried. */
+  readonly kept: Kept;
 };
 
 /** A tenant's policies, compiled and indexed. Build it once per change of the policies and share it. */
@@ -61,6 +68,7 @@ export type PolicySet = {
 const MAX_REMEMBERED = 4_096;
 const SPLIT_FROM = 8;
 const NONE: readonly Entry[] = [];
+const targetAttributes: ReadonlySet<string> = new Set(TARGET_ATTRIBUTES);
 
 /** Compiles and indexes policies. Never throws: what does not compile never allows, and is listed in `problems`. */
 export function compilePolicies(rows: readonly PolicyRow[]): PolicySet {
@@ -73,8 +81,14 @@ export function compilePolicies(rows: readonly PolicyRow[]): PolicySet {
     byRole.set(role, role === '*' ? everyone : entries.filter((e) => e.role === role || e.role === '*'));
   }
   const entriesFor = (role: string): readonly Entry[] => byRole.get(role) ?? everyone;
-  const find = (role: string, resource: string, action: string): Candidates =>
-    indexed(entriesFor(role).filter((entry) => concerns(entry, role, resource, action)));
+  const drafts = rows.filter((row) => !row.is_active).flatMap((row) => compileRow(row, []));
+  const find = (role: string, resource: string, action: string): Candidates => {
+    const concerned = (entry: Entry) => concerns(entry, role, resource, action);
+    const watching = drafts.filter(
+      (entry) => (entry.role === role || entry.role === '*') && concerned(entry),
+    );
+    return indexed(entriesFor(role).filter(concerned), watching);
+  };
   return { size: entries.length, problems, entriesFor, candidates: remembered(find) };
 }
 
@@ -112,21 +126,24 @@ function compileRow(row: PolicyRow, problems: PolicyProblem[]): Entry[] {
     if (typeof row.role !== 'string') throw invalid('role', 'is not text');
     if (!Number.isFinite(priority)) throw invalid('priority', 'is not a finite number');
     const { role, effect } = row;
-    return [{ id, role, effect, priority, order: 0, rule: compileRule(row.rule), code, message }];
+    const rule = compileRule(row.rule);
+    const readsTarget = [...rule.reads].some((name) => targetAttributes.has(name.split('.', 1)[0]!));
+    return [{ id, role, effect, priority, order: 0, rule, readsTarget, code, message }];
   } catch (error) {
-    const known = error instanceof RuleError ? error : invalid('rule', 'can not be read');
+    const cause = error instanceof RuleError ? error : invalid('rule', 'can not be read');
     problems.push({
       policy_id: id,
       effect: row.effect,
-      path: known.path,
-      code: known.code,
-      message: known.message,
+      path: cause.path,
+      code: cause.code,
+      message: cause.message,
     });
     if (row.effect === 'allow') return [];
     // Nobody can tell whom a broken deny meant to stop, so it stops its whole role.
     const role = typeof row.role === 'string' ? row.role : '*';
     const certain = Number.isFinite(priority) ? priority : Number.MAX_SAFE_INTEGER;
-    return [{ id, role, effect: 'deny', priority: certain, order: 0, rule: null, code, message }];
+    const known = { id, role, priority: certain, order: 0, code, message };
+    return [{ ...known, effect: 'deny', rule: null, readsTarget: false }];
   }
 }
 
@@ -140,10 +157,12 @@ function byOrder(a: Entry, b: Entry): number {
   return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
 }
 
-function indexed(all: readonly Entry[]): Candidates {
-  const readsTarget = all.some((entry) => TARGET_ATTRIBUTES.some((name) => entry.rule?.attributes.has(name)));
+function indexed(all: readonly Entry[], drafts: readonly Entry[]): Candidates {
+  const readsTarget = all.some((entry) => entry.readsTarget);
+  const watchesTarget = readsTarget || drafts.some((entry) => entry.readsTarget);
+  const kept = keptOf(new Set([...all, ...drafts].flatMap((entry) => [...(entry.rule?.reads ?? [])])));
   const path = all.length < SPLIT_FROM ? null : commonestGuard(all);
-  if (path === null) return { all, split: null, readsTarget };
+  if (path === null) return { all, split: null, readsTarget, watchesTarget, kept };
   const buckets = new Map<string, Entry[]>();
   const rest: Entry[] = [];
   for (const entry of all) {
@@ -155,7 +174,7 @@ function indexed(all: readonly Entry[]): Candidates {
       else buckets.set(value, [entry]);
     }
   }
-  return { all, split: { path, buckets, rest }, readsTarget };
+  return { all, split: { path, buckets, rest }, readsTarget, watchesTarget, kept };
 }
 
 /** The attribute that most policies bind to constants, other than the three that chose the candidates. */

@@ -1,15 +1,33 @@
 import { createCache } from '#platform/cache.ts';
 import type { Actor, App, Ctx, Permission, PermissionDecision, Target } from '#platform/context.ts';
+import { recordDenial } from '#platform/facts/denials.ts';
 import { type PageFrom, type PageQuery, type Position, page, positionOf } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { perApp } from '#platform/per-app.ts';
+import { recordDecision } from '../decisions/service.ts';
 import { BUILTIN, mayGive } from './builtin.ts';
-import { type PolicyContext, policyContext, withTarget } from './context.ts';
-import { decide, narrow } from './decide.ts';
+import { type PolicyContext, type PolicyTarget, policyContext, withTarget } from './context.ts';
+import { type Decision, decide, mayDependOnRow, narrow } from './decide.ts';
 import { compilePolicies, type PolicySet } from './policy-set.ts';
-import { listActivePolicies } from './store.ts';
+import { keyOf, questionOfRecord } from './recorded.ts';
+import { listPolicies } from './store.ts';
 
-export { RESOURCE_ACTIONS } from './builtin.ts';
+export type { Guards } from './analyse.ts';
+// What other modules need of the engine, which is pure.
+export {
+  BUILTIN,
+  BUILTIN_POLICIES,
+  BUILTIN_ROLES,
+  RESOURCE_ACTIONS,
+  type Resource,
+} from './builtin.ts';
+export { compileRule } from './compile.ts';
+export { type PolicyContext, type PolicyContextInput, type PolicyTarget, policyContext } from './context.ts';
+export { type Decision, decide, explainDecision, type PolicyTrace } from './decide.ts';
+export { type Kept, keptOf } from './kept.ts';
+export { RuleError } from './parse.ts';
+export { compilePolicies, type PolicyRow, type PolicySet } from './policy-set.ts';
+export { type Known, replayed } from './recorded.ts';
 
 const cacheOf = perApp((app) => createCache<PolicySet>(app.shared, 'policy', 10_000));
 
@@ -22,7 +40,8 @@ export async function pinPolicies(ctx: Ctx): Promise<void> {
   pinned.set(ctx, await policiesOf(ctx));
 }
 
-async function policiesOf(ctx: Ctx): Promise<PolicySet> {
+/** The policies a request is decided by. */
+export async function policiesOf(ctx: Ctx): Promise<PolicySet> {
   const cache = cacheOf(ctx.app);
   return (
     pinned.get(ctx) ??
@@ -32,7 +51,7 @@ async function policiesOf(ctx: Ctx): Promise<PolicySet> {
 }
 
 async function loadPolicies(app: App, tenant: string): Promise<PolicySet> {
-  const set = compilePolicies(await listActivePolicies(app.database.tenant(tenant)));
+  const set = compilePolicies(await listPolicies(app.database.tenant(tenant)));
   for (const problem of set.problems)
     app.log.warn({ tenant_id: tenant, ...problem }, 'a stored policy does not compile');
   return set;
@@ -82,8 +101,9 @@ function questionOf(ctx: Ctx, permission: Permission, party: Party): PolicyConte
     agent: agent ? { id: agent.identity_id, external_id: agent.external_id, role: agent.role } : null,
     request: request
       ? {
-          method: request.method,
-          path: request.path,
+          // What answers GET answers HEAD, so a rule about the one holds for the other.
+          method: request.method === 'HEAD' ? 'GET' : request.method,
+          path: request.canonical_path,
           ip: request.ip,
           time: new Date(),
           route_class: request.route_class,
@@ -102,22 +122,47 @@ function asSeenBy({ id, owns }: Party, target: Target | 'own'): Target | 'own' {
   };
 }
 
+/** Decides one question, and remembers that it was asked. */
+function decideRow(ctx: Ctx, set: PolicySet, question: PolicyContext, target: Target | 'own'): Decision {
+  const context = withTarget(question, target);
+  const decision = decide(set, BUILTIN, context);
+  recordQuestion(ctx, set, context, target, decision);
+  return decision;
+}
+
+/** Keeps a question for simulations, with what of it policies look at. `route` stands for the path. */
+export function recordQuestion(
+  ctx: Ctx,
+  set: PolicySet,
+  context: PolicyContext,
+  target: PolicyTarget | 'own',
+  decision: Decision,
+  route = ctx.request?.route,
+): void {
+  const { kept } = set.candidates(context.role, context.resource, context.action);
+  const asked = { context, target, kept, route };
+  const question = () => questionOfRecord(asked);
+  recordDecision(ctx.app, ctx.tenant, keyOf(asked), decision, question, context.request.ip);
+}
+
 /**
  * Decides one access. Without a target it asks whether the caller could do this to something of its own. Where agents
  * act for somebody, each of them must be allowed as well.
+ * @param rowsFollow each row is decided later; then a no that may be a yes for some row is none yet
  */
 export async function decideAccess(
   ctx: Ctx,
   permission: Permission,
   target?: Target,
+  rowsFollow = false,
 ): Promise<PermissionDecision> {
   const set = await policiesOf(ctx);
   let first: PermissionDecision | undefined;
   for (const party of partiesOf(ctx.actor)) {
-    const question = withTarget(questionOf(ctx, permission, party), asSeenBy(party, target ?? 'own'));
-    const decision = decide(set, BUILTIN, question);
-    if (!decision.allowed) return decision;
-    first ??= decision;
+    const question = questionOf(ctx, permission, party);
+    const decision = decideRow(ctx, set, question, asSeenBy(party, target ?? 'own'));
+    if (!decision.allowed && !(rowsFollow && mayDependOnRow(set, question, decision))) return decision;
+    first ??= { ...decision, allowed: true };
   }
   return first!;
 }
@@ -125,7 +170,12 @@ export async function decideAccess(
 /** Which rows of a list the caller may see: all of the tenant, its own, each as `sees` says, or none. */
 export interface View {
   rows: 'all' | 'own' | 'each' | 'none';
+  /** True when some policy looks at rows, in force or not: then what is made is decided, and recorded, by itself. */
+  watched: boolean;
+  /** Whether a list shows the row. Rows a list leaves out are no refusals: nobody asked for them. */
   sees: (target: Target) => boolean;
+  /** Whether the row that was asked for may be touched; a no is a fact, though its answer is that of a missing row. */
+  reaches: (target: Target) => boolean;
 }
 
 /** From the narrowest to the widest; `each` says nothing about how many. */
@@ -133,18 +183,35 @@ const narrowness = ['none', 'each', 'own', 'all'] as const;
 
 /** Decides once for a list or search what it may show. */
 export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
-  if (ctx.actor.type === 'system') return { rows: 'all', sees: () => true };
+  if (ctx.actor.type === 'system')
+    return { rows: 'all', watched: false, sees: () => true, reaches: () => true };
   const set = await policiesOf(ctx);
   const views = partiesOf(ctx.actor).map((party) => {
     const question = questionOf(ctx, permission, party);
     return {
       rows: narrow(set, BUILTIN, question),
-      sees: (target: Target) =>
-        decide(set, BUILTIN, withTarget(question, asSeenBy(party, target) as Target)).allowed,
+      watched: set.candidates(question.role, question.resource, question.action).watchesTarget,
+      decide: (target: Target) => decideRow(ctx, set, question, asSeenBy(party, target)),
     };
   });
   const rows = narrowness.find((kind) => views.some((view) => view.rows === kind))!;
-  return { rows, sees: (target) => views.every((view) => view.sees(target)) };
+  const refusal = (target: Target): Decision | undefined => {
+    for (const view of views) {
+      const decision = view.decide(target);
+      if (!decision.allowed) return decision;
+    }
+    return undefined;
+  };
+  return {
+    rows,
+    watched: views.some((view) => view.watched),
+    sees: (target) => refusal(target) === undefined,
+    reaches: (target) => {
+      const refused = refusal(target);
+      if (refused) recordDenial(ctx, permission, target, refused);
+      return refused === undefined;
+    },
+  };
 }
 
 /** A list of rows that policy may narrow: how a page of it is read, and what policies see of a row. */

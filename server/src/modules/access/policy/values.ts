@@ -3,7 +3,19 @@ export const MAX_TEXT = 64 * 1024;
 const MAX_ARRAY_NESTING = 32;
 
 /** What an evaluation still may spend; shared by every expression of one run. */
-export type Meter = { steps: number };
+export type Meter = {
+  steps: number;
+  /** What was read of `root` already, by name; there when many rules are asked about the same context. */
+  seen: Map<string, unknown> | undefined;
+  root: unknown;
+};
+
+/** All of one shape, so that rules are compiled by the engine for one. */
+export const newMeter = (steps: number, readOnce = false, root?: unknown): Meter => ({
+  steps,
+  seen: readOnce ? new Map() : undefined,
+  root,
+});
 
 /** Raised when a run spends more than its budget. It never leaves the engine: the run counts as failed. */
 export class EvaluationLimit extends Error {}

@@ -34,6 +34,7 @@ export const memoryRoutes = [
     summary: 'Remember something',
     tag,
     permission: 'memory:create',
+    decidesRows: true,
     operation: 'memory:create',
     body: MemoryCreate,
     response: { 201: Memory },
@@ -46,6 +47,7 @@ export const memoryRoutes = [
     summary: 'Remember up to 1,000 things; valid ones are stored although others are not',
     tag,
     permission: 'memory:create',
+    decidesRows: true,
     bodyLimit: 33_554_432,
     body: MemoryBulkCreate,
     response: { 201: MemoryBulkCreated },
@@ -61,6 +63,7 @@ export const memoryRoutes = [
     summary: 'Find memories by meaning and words',
     tag,
     permission: 'memory:search',
+    decidesRows: true,
     routeClass: 'read',
     operation: 'memory:search',
     idempotent: false,
@@ -75,6 +78,7 @@ export const memoryRoutes = [
     summary: 'Delete many memories',
     tag,
     permission: 'memory:delete',
+    decidesRows: true,
     body: MemoryBulkDelete,
     response: { 200: MemoryBulkDeleted },
     handler: async (ctx, { body }) => {
@@ -102,6 +106,7 @@ export const memoryRoutes = [
     summary: 'Memories the caller may see, newest first',
     tag,
     permission: 'memory:list',
+    decidesRows: true,
     query: T.Object(
       {
         ...pageQuery(100, 1_000),
@@ -120,6 +125,7 @@ export const memoryRoutes = [
     summary: 'One memory',
     tag,
     permission: 'memory:read',
+    decidesRows: true,
     params,
     response: { 200: Memory },
     handler: (ctx, { params }) => getMemory(ctx, params.memory_id),
@@ -131,6 +137,7 @@ export const memoryRoutes = [
     summary: 'Change a memory; its version grows',
     tag,
     permission: 'memory:update',
+    decidesRows: true,
     params,
     body: MemoryUpdate,
     response: { 200: Memory },
@@ -143,6 +150,7 @@ export const memoryRoutes = [
     summary: 'Forget a memory; hard_delete removes all that was made from it',
     tag,
     permission: 'memory:delete',
+    decidesRows: true,
     params,
     query: T.Object(
       { hard_delete: T.Optional(T.Boolean()), hard: T.Optional(T.Boolean()) },

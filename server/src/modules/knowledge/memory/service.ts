@@ -140,7 +140,7 @@ export async function createMemory(ctx: Ctx, input: MemoryCreate): Promise<Memor
   const row = newRow(ctx, input, new Date());
   const view = await viewOf(ctx, 'memory:create');
   // The route asked without knowing what is created; a policy may look at its type or metadata.
-  if (view.rows === 'each') await authorize(ctx, 'memory:create', targetOf(row));
+  if (view.watched) await authorize(ctx, 'memory:create', targetOf(row));
   const memory: NewMemory = {
     row,
     fact: factRow(ctx, {
@@ -170,7 +170,7 @@ export async function createMemories(ctx: Ctx, inputs: unknown[]) {
     const row = rowOrProblem(ctx, input, now);
     if (typeof row === 'string') {
       failed.push({ index, error: { code: 'VALIDATION_ERROR', message: row } });
-    } else if (view.rows === 'each' && !view.sees(targetOf(row))) {
+    } else if (view.watched && !view.reaches(targetOf(row))) {
       failed.push({
         index,
         error: { code: 'POLICY_DENIED', message: 'A policy of your tenant does not allow this.' },
@@ -248,7 +248,7 @@ export async function changeMemory(ctx: Ctx, id: string, input: MemoryUpdate): P
   return ctx.db.transaction(async (tx) => {
     const now = new Date();
     const before = isUuid(id) ? await lockMemory(tx, id, now) : undefined;
-    if (!before || !view.sees(targetOf(before))) throw notFound('Memory');
+    if (!before || !view.reaches(targetOf(before))) throw notFound('Memory');
     if (Object.keys(input).length === 0) return before;
     const expiry =
       input.ttl_days === undefined && input.expires_at === undefined
@@ -312,7 +312,7 @@ export async function deleteMemories(
   return ctx.db.transaction(async (tx) => {
     const now = new Date();
     const found = (await lockMemories(tx, ids.filter(isUuid), now)).filter((memory) =>
-      view.sees(targetOf(memory)),
+      view.reaches(targetOf(memory)),
     );
     const deleted = found.map(({ id }) => id);
     const missing = ids.filter((id) => !deleted.includes(id.toLowerCase()));

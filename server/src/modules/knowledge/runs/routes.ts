@@ -38,6 +38,7 @@ export const runRoutes = [
     summary: 'Runs the caller may see, newest first',
     tag,
     permission: 'runs:list',
+    decidesRows: true,
     envelope: true,
     query: T.Object(
       { limit, cursor, session_id: T.Optional(T.String({ maxLength: 200 })), status: T.Optional(RunStatus) },
@@ -53,6 +54,7 @@ export const runRoutes = [
     summary: 'One run with its messages',
     tag,
     permission: 'runs:read',
+    decidesRows: true,
     envelope: true,
     params: T.Object({ run_id: T.String() }),
     response: { 200: RunWithMessages },
