@@ -160,8 +160,13 @@ export async function decideAccess(
   let first: PermissionDecision | undefined;
   for (const party of partiesOf(ctx.actor)) {
     const question = questionOf(ctx, permission, party);
-    const decision = decideRow(ctx, set, question, asSeenBy(party, target ?? 'own'));
-    if (!decision.allowed && !(rowsFollow && mayDependOnRow(set, question, decision))) return decision;
+    const asked = asSeenBy(party, target ?? 'own');
+    const context = withTarget(question, asked);
+    const decision = decide(set, BUILTIN, context);
+    // Let in for the sake of some row: that is no decision yet.
+    const open = !decision.allowed && rowsFollow && mayDependOnRow(set, question, decision);
+    if (!open) recordQuestion(ctx, set, context, asked, decision);
+    if (!decision.allowed && !open) return decision;
     first ??= { ...decision, allowed: true };
   }
   return first!;
