@@ -161,12 +161,15 @@ async function makeKey(app: App, { tenant, name, role, scopes, days }: WantedKey
   });
 }
 
+/** A name that somebody chose, without what a terminal would obey. */
+const plain = (name: string): string => name.replace(/\p{C}/gu, ' ');
+
 async function listKeys(app: App, tenant: string, say: Tools['say']): Promise<void> {
   if (!(await tenantOf(app, tenant))) throw new Error(`no tenant has the id ${tenant}`);
   for await (const key of allKeys(systemCtx(app, tenant, uuidv7()))) {
     const state = key.revoked_at ? 'revoked' : key.is_active ? 'active' : 'inactive';
     const used = key.last_used_at ? `used ${key.last_used_at}` : 'never used';
-    say([key.id, state, used, key.scopes.join(',') || '*', key.name].join('\t'));
+    say([key.id, state, used, key.scopes.join(',') || '*', plain(key.name)].join('\t'));
   }
 }
 
@@ -192,9 +195,12 @@ function registerTenants(tenants: Command, { guarded, withApp, say }: Tools): vo
         withApp(async (app) => {
           for (const { tenant_id, name, plan, is_active } of await listTenants(app))
             say(
-              [tenant_id, plan ?? app.config.defaultPlan, name, ...(is_active ? [] : ['deactivated'])].join(
-                '\t',
-              ),
+              [
+                tenant_id,
+                plan ?? app.config.defaultPlan,
+                plain(name),
+                ...(is_active ? [] : ['deactivated']),
+              ].join('\t'),
             );
         }),
       ),
