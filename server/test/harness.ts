@@ -42,13 +42,18 @@ export function environmentOf(overrides: Record<string, string> = {}): Record<st
           ...(process.env.REDIS_URL ? { REDIS_URL: process.env.REDIS_URL } : {}),
         }
       : {};
-  return {
+  const environment = {
     ...testEnvironment,
     DATA_DIR: mkdtempSync(join(tmpdir(), 'manushya-test-')),
     ...services,
     ...overrides,
   };
+  dataDirs.add(environment.DATA_DIR);
+  return environment;
 }
+
+/** Directories of all servers of this process. Where they share a database, each may do the work of another. */
+export const dataDirs = new Set<string>();
 
 function required(name: string): string {
   const value = process.env[name];
