@@ -66,7 +66,7 @@ describe('sign-in by Google, where no tenant is named', () => {
       facts.rows.map(({ type }) => type),
       ['tenant.created', 'identity.created', 'identity.linked', 'sso.login', 'sso.login'],
     );
-    const states = await asOperator('select 1 from sso_states', []);
+    const states = await asOperator(`select 1 from sso_states where tenant_id = '@google'`, []);
     assert.equal(states.rows.length, 0);
   });
 
