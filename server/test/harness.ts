@@ -126,19 +126,12 @@ function scheduleStop(): void {
 }
 
 /**
- * Call in a `describe`: its tests have a server that no other one shares a database with, so that no other worker takes
- * its jobs. The shared server stops for it, and starts anew for whoever asks next.
+ * Call in a `describe`: its tests have a server with other settings. On PostgreSQL it shares the database with the other
+ * servers of the process, and any worker takes any job; where that matters the file is a `*.process.test.ts`.
  */
 export function useOwnServer(settings: () => Promise<Record<string, string>>): () => Running {
   let own: Running | undefined;
   before(async () => {
-    const { DATABASE_URL } = environmentOf();
-    if (DATABASE_URL) {
-      const running = await shared;
-      shared = undefined;
-      await running?.stop();
-      await emptyDatabase(DATABASE_URL);
-    }
     own = await startServer(await settings());
   });
   after(() => own?.stop());

@@ -74,7 +74,7 @@ describe('sign-in by Google, where no tenant is named', () => {
         'sso.login',
       ],
     );
-    const states = await asOperator('select 1 from sso_states', []);
+    const states = await asOperator(`select 1 from sso_states where tenant_id = '@google'`, []);
     assert.equal(states.rows.length, 0);
   });
 
