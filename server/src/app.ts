@@ -10,11 +10,15 @@ import { planOf, tenantOf } from '#modules/access/tenants/service.ts';
 import { corpusRoutes } from '#modules/knowledge/corpora/routes.ts';
 import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jobs.ts';
 import { documentRoutes } from '#modules/knowledge/documents/routes.ts';
+import { chunkVectors } from '#modules/knowledge/documents/service.ts';
 import { memoryJobs, memorySchedules } from '#modules/knowledge/memory/jobs.ts';
 import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
+import { memoryVectors } from '#modules/knowledge/memory/service.ts';
 import { runSchedules } from '#modules/knowledge/runs/jobs.ts';
 import { runRoutes } from '#modules/knowledge/runs/routes.ts';
 import { runsEnded } from '#modules/knowledge/runs/service.ts';
+import { vectorJobs, vectorSchedules } from '#modules/knowledge/vectors/jobs.ts';
+import { vectorRoutes } from '#modules/knowledge/vectors/routes.ts';
 import type { Config } from '#platform/config.ts';
 import type { App, Features } from '#platform/context.ts';
 import { deriveKeys } from '#platform/crypto.ts';
@@ -35,6 +39,9 @@ import { createMetrics } from '#platform/metrics.ts';
 import { openModels } from '#platform/models/models.ts';
 import { openShared } from '#platform/shared.ts';
 
+/** What has vectors. */
+const vectorCollections = [memoryVectors.collection, chunkVectors];
+
 /** Every route of the server, in the order of the published contract. */
 export const routes: Route[] = [
   ...registrationRoutes,
@@ -44,6 +51,7 @@ export const routes: Route[] = [
   ...corpusRoutes,
   ...documentRoutes,
   ...runRoutes,
+  ...vectorRoutes(vectorCollections),
   ...operationRoutes,
 ];
 
@@ -52,6 +60,7 @@ export const jobsOf = (config: Config): JobDefinition[] => [
   ...mailJobs,
   ...memoryJobs,
   ...documentJobs(config),
+  ...vectorJobs(vectorCollections),
 ];
 
 /** What the clock asks for, whatever facts say. */
@@ -60,6 +69,7 @@ export const schedules: Schedule[] = [
   ...memorySchedules,
   ...documentSchedules,
   ...runSchedules,
+  ...vectorSchedules,
   { name: 'access.flush', pattern: '* * * * * *', run: flushDenials },
   { name: 'idempotency.prune', pattern: '0 7 * * * *', run: pruneIdempotencyKeys },
   { name: 'database.vacuum', pattern: '0 */10 * * * *', run: (app) => app.database.vacuum() },

@@ -2,16 +2,20 @@ import type { Ctx } from '#platform/context.ts';
 import { isUuid } from '#platform/ids.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { viewOf } from '../../access/policy/service.ts';
-import { embedQuery } from '../embeddings/service.ts';
-import { type Candidate, encodeVector, prepareQuery, type Ranked, rankFound } from '../retrieval/service.ts';
+import { prepareQuery, type Ranked } from '../retrieval/service.ts';
+import { byVectors, findNearest, rankTogether, vectorsOfQuery } from '../vectors/service.ts';
 import type { Memory, MemorySearch } from './schema.ts';
-import { memoryScope, targetOf } from './service.ts';
-import { findCandidates, findMemories, findNearest, type SearchFilter } from './store.ts';
+import { targetOf } from './service.ts';
+import {
+  findCandidates,
+  findMemories,
+  type MemoryCandidate,
+  type SearchFilter,
+  viewOfMemories,
+} from './store.ts';
+import { memoryScope, memoryVectors } from './vectors.ts';
 
-interface Found {
-  row: Ranked;
-  score: number;
-}
+type Found = { row: Ranked<MemoryCandidate>; score: number };
 
 /** Rows a model's nearest neighbours add to the candidates. */
 const nearest = 100;
@@ -66,59 +70,30 @@ async function readMemories(ctx: Ctx, found: Found[]): Promise<Map<string, Memor
 
 async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Promise<Found[]> {
   const mode = input.mode ?? 'hybrid';
-  if (mode === 'vector') return byVectors(ctx, input.query, filter);
   const now = new Date();
+  const near = mode === 'text' ? [] : vectorsOfQuery(ctx, memoryVectors, input.query);
+  if (mode === 'vector')
+    return byVectors(
+      await findNearest<MemoryCandidate>(
+        ctx,
+        memoryVectors,
+        await near,
+        viewOfMemories(filter, now),
+        nearest,
+      ),
+    );
   const prepared = await prepareQuery(ctx, memoryScope, input.query);
   const found = await findCandidates(ctx.db, prepared, filter, now);
-  const rows = new Map<string, Candidate>(found.map((memory) => [memory.id, memory]));
-  const cosines = new Map<string, number>();
-  // The built-in vectors repeat what the words say: only a model that knows meaning takes part in the ranking.
-  const model = mode === 'hybrid' ? ctx.app.models.embeddings : undefined;
-  if (model) {
-    const vector = (await embedQuery(ctx, input.query)).find((known) => known.model === model)?.vector;
-    if (vector) await addNearest(ctx, model.name, vector, filter, rows, cosines);
-  }
-  return rankFound(prepared, [...rows.values()], cosines, model?.weight ?? 0);
-}
-
-async function addNearest(
-  ctx: Ctx,
-  model: string,
-  vector: Float32Array,
-  filter: SearchFilter,
-  rows: Map<string, Candidate>,
-  cosines: Map<string, number>,
-): Promise<void> {
-  for (const { cosine, ...memory } of await findNearest(
-    ctx.db,
-    model,
-    encodeVector(vector),
-    filter,
-    nearest,
-    new Date(),
-  )) {
-    cosines.set(memory.id, cosine);
-    if (!rows.has(memory.id)) rows.set(memory.id, memory);
-  }
-}
-
-/** Nearest vectors alone, of every model that texts were embedded with, each compared with its own kind. */
-async function byVectors(ctx: Ctx, query: string, filter: SearchFilter): Promise<Found[]> {
-  const best = new Map<string, Found>();
-  for (const { model, vector } of await embedQuery(ctx, query)) {
-    for (const { cosine, ...memory } of await findNearest(
-      ctx.db,
-      model.name,
-      encodeVector(vector),
-      filter,
+  return rankTogether<MemoryCandidate>(
+    prepared,
+    found,
+    // The built-in vectors repeat what the words say: only a model that knows meaning takes part in the ranking.
+    await findNearest<MemoryCandidate>(
+      ctx,
+      memoryVectors,
+      (await near).filter(({ weight }) => weight > 0),
+      viewOfMemories(filter, now),
       nearest,
-      new Date(),
-    )) {
-      const score = Math.max(0, Math.min(1, cosine));
-      const parts = { words: 0, trigrams: 0, pairs: 0, neighbours: 0, role: 0, matched: [], cosine };
-      if ((best.get(memory.id)?.score ?? -1) < score)
-        best.set(memory.id, { row: { candidate: memory, score, parts }, score });
-    }
-  }
-  return [...best.values()].sort((a, b) => b.score - a.score);
+    ),
+  );
 }

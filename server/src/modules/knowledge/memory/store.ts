@@ -4,6 +4,7 @@ import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
 import { type PreparedQuery, READ_TEXTS } from '../retrieval/service.ts';
+import type { NewVectors, VectorView } from '../vectors/service.ts';
 import type { Memory } from './schema.ts';
 
 /** A memory as it is stored: the resource without what is computed on reading, with its term weights in pgvector's binary form. */
@@ -232,31 +233,25 @@ export const findCandidates = (
       case when conversation is not null then (sum(steps) over (partition by conversation order by happened, id))::int end as turn
     from counted where place <= ${mostShown} or conversation is not null`);
 
-export interface NearMemory extends MemoryCandidate {
-  cosine: number;
-}
-
-/** The nearest vectors of one model, scanned exactly within the tenant: recall is 1. */
-export const findNearest = (
-  db: Db,
-  model: string,
-  vector: Buffer,
-  filter: SearchFilter,
-  limit: number,
-  now: Date,
-): Promise<NearMemory[]> =>
-  db.rows(sql<NearMemory>`
-    select m.id, m.text, m.session_id, m.role,
-      extract(epoch from ${happened})::float8 * 1000 as at, 1 - (v.embedding <=> ${vector}::vector) as cosine
-    from memory_vectors v join memories m on m.tenant_id = v.tenant_id and m.id = v.memory_id
-    where v.tenant_id = ${db.tenant} and v.model = ${model} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
-      ${narrowed(filter)}
-    order by v.embedding <=> ${vector}::vector limit ${limit}`);
+/** What a search among vectors reads of memories, and which it may find. */
+export const viewOfMemories = (filter: SearchFilter, now: Date): VectorView => ({
+  columns: sql`m.id, m.text, m.session_id, m.role, extract(epoch from ${happened})::float8 * 1000 as at`,
+  joins: raw(''),
+  visible: sql`and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now}) ${narrowed(filter)}`,
+  narrow: Object.values(filter).some((given) => given !== undefined),
+});
 
 export interface WaitingMemory {
   id: string;
   text: string;
   version: number;
+}
+
+/** How many memories wait to be counted and embedded. */
+export async function countWaiting(db: Db): Promise<number> {
+  const found = await db.one(sql<{ count: number }>`
+    select count(*)::int as count from memory_queue where tenant_id = ${db.tenant}`);
+  return found!.count;
 }
 
 /** The oldest memories that wait to be counted and embedded, from one on. */
@@ -285,17 +280,35 @@ export const takeFromQueue = (tx: Db, rows: WaitingMemory[]): Promise<{ memory_i
       where m.version = r.version
     )) returning memory_id`);
 
+/** Vectors of one model. They come into the tail, also where an older one was in a segment. */
 export const insertVectors = (
   tenant: string,
-  model: string,
-  ids: string[],
-  vectors: Buffer[],
-  types: VectorTypes,
+  { model, ids, vectors, refusedBy }: NewVectors,
 ): Statement => sql`
-  insert into memory_vectors (tenant_id, memory_id, model, embedding)
-  select ${tenant}, r.id, ${model}, r.embedding
-  from unnest(${ids}::uuid[], ${binaryArray(types.vector, vectors)}::vector[]) as r (id, embedding)
-  on conflict (tenant_id, memory_id, model) do update set embedding = excluded.embedding`;
+  insert into memory_vectors (tenant_id, memory_id, model, embedding, refused_by)
+  select ${tenant}, r.id, ${model}, r.embedding, r.refused_by
+  from unnest(${ids}::uuid[], ${vectors}::vector[], ${refusedBy}::text[]) as r (id, embedding, refused_by)
+  on conflict (tenant_id, memory_id, model) do update
+    set embedding = excluded.embedding, refused_by = excluded.refused_by, segment = null`;
+
+/** Texts of memories that are there, to be embedded anew. */
+export const readTexts = (db: Db, ids: string[]): Promise<WaitingMemory[]> =>
+  db.rows(sql<WaitingMemory>`
+    select id, text, version from memories
+    where tenant_id = ${db.tenant} and id = any(${ids}::uuid[]) and deleted_at is null`);
+
+/** Which memories are still as they were read; they stay so until the transaction ends. */
+export async function lockUnchanged(tx: Db, memories: Omit<WaitingMemory, 'text'>[]): Promise<Set<string>> {
+  const rows = await tx.rows(sql<{ id: string }>`
+    select m.id from unnest(${memories.map(({ id }) => id)}::uuid[], ${memories.map(({ version }) => version)}::int[])
+      as r (id, version)
+    cross join lateral (
+      select id, version from memories
+      where tenant_id = ${tx.tenant} and id = r.id and deleted_at is null for update
+    ) m
+    where m.version = r.version`);
+  return new Set(rows.map(({ id }) => id));
+}
 
 /** Tenants whose memories have waited since before `before`; for the operator. */
 export const listTenantsWaiting = (operator: Db, before: Date): Promise<{ tenant_id: string }[]> =>

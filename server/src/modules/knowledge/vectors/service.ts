@@ -1,0 +1,6 @@
+export type { EmbeddedText, NewVectors, VectorCollection, VectorScope, VectorView } from './collection.ts';
+export { storeVectors } from './keep.ts';
+export { byVectors, rankTogether, type Scored } from './merge.ts';
+export { findNearest, type NearRows, vectorsOfQuery } from './search.ts';
+export { forgetInSegments, touchSpace } from './space-store.ts';
+export { tailGrew } from './tend.ts';
