@@ -45,6 +45,16 @@ before(async () => {
   if (engine === 'postgres') await emptyDatabase(process.env.DATABASE_URL!);
 });
 
+/** Somebody who speaks to whichever server runs just now. */
+const follower = async (): Promise<Caller> => {
+  const who = await newTenant('admin', server);
+  return {
+    ...who,
+    call: (method, url, body) =>
+      callServer(server, method, url, { token: who.token, ...(body === undefined ? {} : { body }) }),
+  };
+};
+
 interface ModelState {
   model: string;
   vectors: number;
@@ -263,7 +273,7 @@ describe('another model', () => {
 
   it('embeds everything anew in the background, and nothing disappears meanwhile', async () => {
     server = await withModel();
-    const ann = await newTenant('admin', server);
+    const ann = await follower();
     const texts = Array.from({ length: 300 }, (_, i) => `topic${i} of the pension`);
     for (let at = 0; at < texts.length; at += 100) await remember(ann, ...texts.slice(at, at + 100));
     await embedded(ann, { [model]: 300 });
@@ -298,19 +308,19 @@ describe('another model', () => {
 
   it('that is not configured any more keeps its vectors until it is back', async () => {
     server = await withModel();
-    const ann = await newTenant('admin', server);
-    await remember(ann, 'Talked about the pension');
+    const ann = await follower();
+    await remember(ann, 'Kept the keepsake');
     await embedded(ann, { [model]: 1 });
     await server.stop();
     server = await startServer(quick);
     await embedded(ann, { [model]: 1, [hashed]: 1 });
-    assert.equal((await search(ann, 'pension', 'vector'))[0], 'Talked about the pension');
+    assert.equal((await search(ann, 'keepsake', 'vector'))[0], 'Kept the keepsake');
     await server.stop();
     embeddings.requests.length = 0;
     server = await withModel();
     await embedded(ann, { [model]: 1 });
     assert.deepEqual(
-      embeddings.texts().filter((text) => /pension/.test(text)),
+      embeddings.texts().filter((text) => /keepsake/.test(text)),
       [],
     );
     await server.stop();
@@ -326,7 +336,7 @@ describe('a local model whose package is not installed', () => {
       EMBEDDING_PROVIDER: 'local',
       EMBEDDING_LOCAL_MODEL: 'nobody/nothing',
     });
-    const ann = await newTenant('admin', server);
+    const ann = await follower();
     await remember(ann, 'Talked about the pension');
     const { links } = await embedded(ann, { [hashed]: 1 });
     assert.deepEqual(

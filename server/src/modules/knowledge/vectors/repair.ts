@@ -7,6 +7,7 @@ import {
   countCopies,
   deleteGhosts,
   deleteSegment,
+  leaveAll,
   listAllSegments,
   listSegments,
   retire,
@@ -52,6 +53,7 @@ export async function repairTenant(ctx: Ctx, collections: VectorCollection[]): P
     if (!scope) continue;
     if (!indexed.has(segmentTableName(segment.id))) {
       drift.segments_without_index += 1;
+      await leaveAll(ctx.db, scope, segment);
       await ctx.db.run(retire(ctx.tenant, [segment], new Date()));
       continue;
     }

@@ -56,15 +56,17 @@ export async function findNearest<Row extends { id: string }>(
   let known = knownSegments(ctx.app).get(key);
   for (let tried = 0; ; tried++) {
     const current = known ?? (await readSegments(ctx, scope));
-    const { found, segments } = await attempt<Row>(ctx, scope, queries, view, limit, current).catch(
+    const exact = tried === repeats;
+    const { found, segments } = await attempt<Row>(ctx, scope, queries, view, limit, current, exact).catch(
       (error) => {
-        // A segment that was given up since: its rows are elsewhere, and known by now.
-        if ((error as { code?: string }).code !== '42P01' || tried === repeats) throw error;
+        // A segment that was given up since: its rows are elsewhere, and known by now. What should be there and is not
+        // is for the repair; comparing all needs no segment.
+        if ((error as { code?: string }).code !== '42P01' || exact) throw error;
         return { found: undefined, segments: undefined };
       },
     );
     if (segments) knownSegments(ctx.app).set(key, segments);
-    if (found && segments && (isSame(current, segments) || tried === repeats)) return found;
+    if (found) return found;
     known = segments;
   }
 }
@@ -76,11 +78,13 @@ async function attempt<Row extends { id: string }>(
   view: VectorView,
   limit: number,
   known: Segments,
+  exact: boolean,
 ): Promise<{ found: NearRows<Row>[] | undefined; segments: Segments | undefined }> {
   const indexed = queries.some(({ model }) => known.has(model));
   const few =
-    view.narrow &&
-    (!indexed || (await countVisible(ctx.db, scope, view, comparedAtMost + 1)) <= comparedAtMost);
+    exact ||
+    (view.narrow &&
+      (!indexed || (await countVisible(ctx.db, scope, view, comparedAtMost + 1)) <= comparedAtMost));
   const take = Math.ceil(limit * (1 + (view.narrow ? spareUnderConditions : spare)));
   const kind = segmentKind(ctx.app.database);
   const asked = queries.map(({ model, vector }): NearQuery => ({ model, vector: encodeVector(vector) }));

@@ -151,6 +151,13 @@ export const leaveSegment = (
     )
     select id as last, (select count(*) from gone) as gone from part order by id desc limit 1`);
 
+/** Gives all vectors of a segment back to the tail, whether it has copies of them or not. */
+export const leaveAll = (db: Db, { collection: c, within }: VectorScope, segment: Segment): Promise<number> =>
+  db.run(sql`
+    update ${c.vectors} set segment = null
+    where v.tenant_id = ${db.tenant} and v.model = ${segment.model} ${within}
+      and v.segment between ${segment.first} and ${segment.last}`);
+
 export async function countCopies(db: Db, id: string): Promise<number> {
   const found = await db.one(sql<{ count: number }>`
     select count(*)::int as count from ${tableOf(id)} where tenant_id = ${db.tenant}`);
