@@ -200,11 +200,16 @@ export const deleteGhosts = (db: Db, { collection: c }: VectorScope, segment: Se
         and v.segment between ${segment.first} and ${segment.last}
     )`);
 
+export interface SegmentOf {
+  tenant_id: string;
+  id: string;
+  state: Segment['state'];
+  retired_at: string | null;
+}
+
 /** All segments of the installation; for the operator. */
-export const listAllSegments = (
-  operator: Db,
-): Promise<{ tenant_id: string; id: string; state: Segment['state']; retired_at: string | null }[]> =>
-  operator.rows(sql<{ tenant_id: string; id: string; state: Segment['state']; retired_at: string | null }>`
+export const listAllSegments = (operator: Db): Promise<SegmentOf[]> =>
+  operator.rows(sql<SegmentOf>`
     select tenant_id, id, state, retired_at from vector_segments where tenant_id is not null`);
 
 /** How many segments the installation has; for the operator. */
