@@ -1,11 +1,14 @@
 import type { Database } from './open.ts';
 
 /**
- * Tables that are copies of vectors with an index over them, made and dropped while the program runs. Only here are
- * tables made outside the migrations; the functions called are theirs.
+ * Tables that are copies of vectors and of term weights with indexes over them, made and dropped while the program runs.
+ * Only here are tables made outside the migrations; the functions called are theirs.
  */
 export interface SegmentTable {
+  /** Of the copies of vectors; those of words and trigrams are called after it. */
   name: string;
+  /** Whether vectors get an index. */
+  near: boolean;
   /** halfvec takes half the room and builds as fast on a server; the embedded database builds it far slower. */
   kind: 'vector' | 'halfvec';
   dimensions: number;
@@ -31,7 +34,7 @@ export async function makeSegmentTable(
  */
 export async function indexSegmentTable(
   { operatorPool, engine }: Database,
-  { name, kind }: SegmentTable,
+  { name, kind, near }: SegmentTable,
   memoryMb: number,
   signal: AbortSignal,
 ): Promise<void> {
@@ -39,7 +42,7 @@ export async function indexSegmentTable(
   let failed = true;
   try {
     if (engine === 'embedded') {
-      await client.query('select index_segment_table($1, $2::regtype)', [name, kind]);
+      await client.query('select index_segment_table($1, $2::regtype, $3)', [name, kind, near]);
     } else {
       const { rows } = await client.query('select pg_backend_pid() as pid');
       const cancel = () => {
@@ -54,7 +57,7 @@ export async function indexSegmentTable(
         await client.query(`set local maintenance_work_mem = '${Math.round(memoryMb)}MB'`);
         // The processors belong to requests: one is enough for what nobody waits for.
         await client.query('set local max_parallel_maintenance_workers = 0');
-        await client.query('select index_segment_table($1, $2::regtype)', [name, kind]);
+        await client.query('select index_segment_table($1, $2::regtype, $3)', [name, kind, near]);
         await client.query('commit');
       } finally {
         signal.removeEventListener('abort', cancel);
@@ -81,17 +84,21 @@ export async function dropSegmentTable({ operatorPool, engine }: Database, name:
   }
 }
 
-/** All tables of segments that are there, and whether their index can be used. */
+/** All segments' tables that are there, and which of their indexes can be used. */
 export async function listSegmentTables({
   operatorPool,
-}: Database): Promise<{ name: string; indexed: boolean }[]> {
+}: Database): Promise<{ name: string; near: boolean; terms: boolean }[]> {
   const { rows } = await operatorPool.query(
-    `select t.relname as name, coalesce(bool_or(i.indisvalid and x.relname like '%\\_near'), false) as indexed
+    `select substr(t.relname, 1, 40) as name,
+       coalesce(bool_or(i.indisvalid and x.relname like '%\\_near'), false) as near,
+       count(*) filter (where i.indisvalid and x.relname like '%\\_terms') = 2 as terms
      from pg_class t join pg_namespace n on n.oid = t.relnamespace and n.nspname = current_schema()
      left join pg_index i on i.indrelid = t.oid left join pg_class x on x.oid = i.indexrelid
-     where t.relkind = 'r' and t.relname ~ '^segment_[0-9a-f]{32}$' group by t.relname`,
+     where t.relkind = 'r' and t.relname ~ '^segment_[0-9a-f]{32}(_[wt])?$' group by 1`,
   );
   return rows;
 }
 
 export const segmentTableName = (id: string): string => `segment_${id.replaceAll('-', '')}`;
+export const wordTableName = (id: string): string => `${segmentTableName(id)}_w`;
+export const trigramTableName = (id: string): string => `${segmentTableName(id)}_t`;

@@ -2,7 +2,7 @@ import { binaryArray, type VectorTypes } from '#platform/db/binary.ts';
 import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PreparedQuery } from '../retrieval/service.ts';
-import type { EmbeddedText, NewVectors, VectorView } from '../vectors/service.ts';
+import type { EmbeddedText, NewVectors, VectorView, WordSearch } from '../vectors/service.ts';
 import type { RetrievedChunk } from './schema.ts';
 
 /** A chunk as it is stored, its weights in pgvector's binary form. */
@@ -112,43 +112,68 @@ const shown = sql`
   c.id, c.document_id, c.corpus_id, c.text, c.above || c.text as indexed, c.heading_path, c.offset_start, c.offset_end,
   c.position, d.filename, d.content_type, d.metadata_json as document_metadata`;
 
-/**
- * The most promising chunks of a corpus by words, and by likeness of spelling when the query needs it.
- * @param documents the only documents to look at; undefined: all
- */
-export const findCandidates = (
-  db: Db,
+/** How a search by words looks for the most promising chunks of a corpus. */
+export const wordSearch = (
+  tenant: string,
   corpusId: string,
   prepared: PreparedQuery,
   documents: string[] | undefined,
-): Promise<FoundChunk[]> =>
-  db.rows(sql<FoundChunk>`
-    with visible as not materialized (
-      select c.id, c.words, c.trigrams from chunks c
-      where c.tenant_id = ${db.tenant} and c.corpus_id = ${corpusId}
-        and (${documents}::text[] is null or c.document_id = any(${documents}::text[]))
-    ), word_hits as (
-      select id, words <#> ${prepared.words}::sparsevec as distance from visible order by distance limit ${byWords}
-    ), trigram_hits as (
-      select id, trigrams <#> ${prepared.trigrams}::sparsevec as distance from visible
-      where ${prepared.needsTrigrams}::boolean order by distance limit ${byTrigrams}
-    ), hits as (
-      select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0
+): WordSearch<FoundChunk> => ({
+  byWords,
+  byTrigrams,
+  statement: (hits) =>
+    rankedCandidates(
+      tenant,
+      corpusId,
+      prepared,
+      documents,
+      hits ?? allHits(tenant, corpusId, prepared, documents),
+    ),
+});
+
+const visible = (corpusId: string, documents: string[] | undefined): Statement => sql`
+  and c.corpus_id = ${corpusId}
+  ${documents === undefined ? raw('') : sql`and c.document_id = any(${documents}::text[])`}`;
+
+/** The best by words, and by likeness of spelling when the query needs it, among all that may be seen. */
+const allHits = (
+  tenant: string,
+  corpusId: string,
+  prepared: PreparedQuery,
+  documents: string[] | undefined,
+): Statement => sql`
+      with visible as not materialized (
+        select c.id, c.words, c.trigrams from chunks c where c.tenant_id = ${tenant} ${visible(corpusId, documents)}
+      ), word_hits as (
+        select id, words <#> ${prepared.words}::sparsevec as distance from visible order by distance limit ${byWords}
+      ), trigram_hits as (
+        select id, trigrams <#> ${prepared.trigrams}::sparsevec as distance from visible
+        where ${prepared.needsTrigrams}::boolean order by distance limit ${byTrigrams}
+      )
+      select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0`;
+
+const rankedCandidates = (
+  tenant: string,
+  corpusId: string,
+  prepared: PreparedQuery,
+  documents: string[] | undefined,
+  hits: Statement,
+): Statement<FoundChunk> => sql<FoundChunk>`
+    with hits as materialized (${hits}
     ), scored as (
       select c.id, -(c.words <#> ${prepared.words}::sparsevec) as words, -(c.trigrams <#> ${prepared.trigrams}::sparsevec) as trigrams
-      from hits join chunks c on c.tenant_id = ${db.tenant} and c.id = hits.id
+      from hits join chunks c on c.tenant_id = ${tenant} and c.id = hits.id ${visible(corpusId, documents)}
     ), best as (
       select * from scored order by words + ${prepared.trigramWeight}::float8 * trigrams desc limit ${read}
     )
     select ${shown}, best.words, best.trigrams
-    from best join chunks c on c.tenant_id = ${db.tenant} and c.id = best.id
-    join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`);
+    from best join chunks c on c.tenant_id = ${tenant} and c.id = best.id
+    join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`;
 
 /** What a search among vectors reads of chunks, and which it may find. */
 export const viewOfChunks = (corpusId: string, documents: string[] | undefined): VectorView => ({
   columns: shown,
   joins: sql`join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`,
-  visible: sql`and c.corpus_id = ${corpusId}
-    ${documents === undefined ? raw('') : sql`and c.document_id = any(${documents}::text[])`}`,
+  visible: visible(corpusId, documents),
   narrow: documents !== undefined,
 });

@@ -3,13 +3,14 @@ import { corpusScope, getCorpus } from '../corpora/service.ts';
 import { type Candidate, prepareQuery } from '../retrieval/service.ts';
 import {
   byVectors,
+  findByWords,
   findNearest,
   type NearRows,
   rankTogether,
   type Scored,
   vectorsOfQuery,
 } from '../vectors/service.ts';
-import { type FoundChunk, findCandidates, viewOfChunks } from './chunk-store.ts';
+import { type FoundChunk, viewOfChunks, wordSearch } from './chunk-store.ts';
 import type { ChunkSearch, RetrievedChunk } from './schema.ts';
 import { corpusVectors } from './vectors.ts';
 import { readableDocuments } from './visible.ts';
@@ -85,7 +86,13 @@ async function ranked(
   const queries = mode === 'text' ? Promise.resolve([]) : vectorsOfQuery(ctx, scope, query);
   if (mode === 'vector') return byVectors((await near(() => true)).map(rowsOf));
   const prepared = await prepareQuery(ctx, corpusScope(corpusId), query);
-  const found = await findCandidates(ctx.db, corpusId, prepared, documents);
+  const found = await findByWords(
+    ctx,
+    scope,
+    prepared,
+    viewOfChunks(corpusId, documents),
+    wordSearch(ctx.tenant, corpusId, prepared, documents),
+  );
   // The built-in vectors repeat what the words say: only a model that knows meaning takes part in the ranking.
   return rankTogether(prepared, found.map(rowOf), (await near((weight) => weight > 0)).map(rowsOf));
 }

@@ -14,6 +14,9 @@ export const chunkVectors: VectorCollection = {
   rows: raw('chunks c'),
   rowTenant: raw('c.tenant_id'),
   rowId: raw('c.id'),
+  rowWords: raw('c.words'),
+  rowTrigrams: raw('c.trigrams'),
+  unembedded: undefined,
   scope: (name) => (name.startsWith(prefix) ? corpusVectors(name.slice(prefix.length)) : undefined),
   waiting: async (db) =>
     new Map((await countUnfinished(db)).map(({ corpus_id, count }) => [corpusScope(corpus_id), count])),

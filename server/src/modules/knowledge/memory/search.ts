@@ -3,15 +3,15 @@ import { isUuid } from '#platform/ids.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { prepareQuery, type Ranked } from '../retrieval/service.ts';
-import { byVectors, findNearest, rankTogether, vectorsOfQuery } from '../vectors/service.ts';
+import { byVectors, findByWords, findNearest, rankTogether, vectorsOfQuery } from '../vectors/service.ts';
 import type { Memory, MemorySearch } from './schema.ts';
 import { targetOf } from './service.ts';
 import {
-  findCandidates,
   findMemories,
   type MemoryCandidate,
   type SearchFilter,
   viewOfMemories,
+  wordSearch,
 } from './store.ts';
 import { memoryScope, memoryVectors } from './vectors.ts';
 
@@ -71,19 +71,18 @@ async function readMemories(ctx: Ctx, found: Found[]): Promise<Map<string, Memor
 async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Promise<Found[]> {
   const mode = input.mode ?? 'hybrid';
   const now = new Date();
+  const view = viewOfMemories(filter, now);
   const near = mode === 'text' ? [] : vectorsOfQuery(ctx, memoryVectors, input.query);
   if (mode === 'vector')
-    return byVectors(
-      await findNearest<MemoryCandidate>(
-        ctx,
-        memoryVectors,
-        await near,
-        viewOfMemories(filter, now),
-        nearest,
-      ),
-    );
+    return byVectors(await findNearest<MemoryCandidate>(ctx, memoryVectors, await near, view, nearest));
   const prepared = await prepareQuery(ctx, memoryScope, input.query);
-  const found = await findCandidates(ctx.db, prepared, filter, now);
+  const found = await findByWords(
+    ctx,
+    memoryVectors,
+    prepared,
+    view,
+    wordSearch(ctx.tenant, prepared, filter, now),
+  );
   return rankTogether<MemoryCandidate>(
     prepared,
     found,
@@ -92,7 +91,7 @@ async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Prom
       ctx,
       memoryVectors,
       (await near).filter(({ weight }) => weight > 0),
-      viewOfMemories(filter, now),
+      view,
       nearest,
     ),
   );

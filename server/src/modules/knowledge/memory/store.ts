@@ -4,7 +4,7 @@ import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
 import { type PreparedQuery, READ_TEXTS } from '../retrieval/service.ts';
-import type { NewVectors, VectorView } from '../vectors/service.ts';
+import type { NewVectors, VectorView, WordSearch } from '../vectors/service.ts';
 import type { Memory } from './schema.ts';
 
 /** A memory as it is stored: the resource without what is computed on reading, with its term weights in pgvector's binary form. */
@@ -183,33 +183,51 @@ const narrowed = (filter: SearchFilter): Statement => sql`
   ${filter.created_from === undefined ? raw('') : sql`and m.created_at >= ${filter.created_from}::timestamptz`}
   ${filter.created_to === undefined ? raw('') : sql`and m.created_at <= ${filter.created_to}::timestamptz`}`;
 
-/**
- * Candidates of a text search: the best by words, and by likeness of spelling when the query needs it. Only the most
- * promising carry their text; of the others only the numbers are needed.
- */
-export const findCandidates = (
-  db: Db,
+/** How a search by words looks for candidates. */
+export const wordSearch = (
+  tenant: string,
   prepared: PreparedQuery,
   filter: SearchFilter,
   now: Date,
-): Promise<FoundMemory[]> =>
-  db.rows(sql<FoundMemory>`
-    with visible as not materialized (
-      select m.id, m.words, m.trigrams from memories m
-      where m.tenant_id = ${db.tenant} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
-        ${narrowed(filter)}
-    ), word_hits as (
-      select id, words <#> ${prepared.words}::sparsevec as distance from visible order by distance limit ${byWords}
-    ), trigram_hits as (
-      select id, trigrams <#> ${prepared.trigrams}::sparsevec as distance from visible
-      where ${prepared.needsTrigrams}::boolean order by distance limit ${byTrigrams}
-    ), hits as (
-      select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0
+): WordSearch<FoundMemory> => ({
+  byWords,
+  byTrigrams,
+  statement: (hits) =>
+    rankedCandidates(tenant, prepared, filter, now, hits ?? allHits(tenant, prepared, filter, now)),
+});
+
+const visible = (filter: SearchFilter, now: Date): Statement => sql`
+  and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now}) ${narrowed(filter)}`;
+
+/** The best by words, and by likeness of spelling when the query needs it, among all that may be seen. */
+const allHits = (tenant: string, prepared: PreparedQuery, filter: SearchFilter, now: Date): Statement => sql`
+      with visible as not materialized (
+        select m.id, m.words, m.trigrams from memories m where m.tenant_id = ${tenant} ${visible(filter, now)}
+      ), word_hits as (
+        select id, words <#> ${prepared.words}::sparsevec as distance from visible order by distance limit ${byWords}
+      ), trigram_hits as (
+        select id, trigrams <#> ${prepared.trigrams}::sparsevec as distance from visible
+        where ${prepared.needsTrigrams}::boolean order by distance limit ${byTrigrams}
+      )
+      select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0`;
+
+/**
+ * Candidates of a text search, with their place in their conversations. Only the most promising carry their text; of the
+ * others only the numbers are needed.
+ */
+const rankedCandidates = (
+  tenant: string,
+  prepared: PreparedQuery,
+  filter: SearchFilter,
+  now: Date,
+  hits: Statement,
+): Statement<FoundMemory> => sql<FoundMemory>`
+    with hits as materialized (${hits}
     ), scored as (
       select m.id, case when m.role is not null then m.session_id end as conversation, m.session_id, m.role,
         ${happened} as happened,
         -(m.words <#> ${prepared.words}::sparsevec) as word_score, -(m.trigrams <#> ${prepared.trigrams}::sparsevec) as trigram_score
-      from hits join memories m on m.tenant_id = ${db.tenant} and m.id = hits.id
+      from hits join memories m on m.tenant_id = ${tenant} and m.id = hits.id ${visible(filter, now)}
     ), ordered as (
       select *, row_number() over (order by word_score + ${prepared.trigramWeight}::float8 * trigram_score desc) as place,
         lag(happened) over turns as happened_before, lag(id) over turns as id_before
@@ -218,7 +236,7 @@ export const findCandidates = (
       select *, case when conversation is null or id_before is null then 0 else (
         select count(*) from (
           select 1 from memories m
-          where m.tenant_id = ${db.tenant} and m.session_id = ordered.conversation
+          where m.tenant_id = ${tenant} and m.session_id = ordered.conversation
             and (${happened}, m.id) > (happened_before, id_before)
             and (${happened}, m.id) <= (happened, ordered.id)
             and m.deleted_at is null
@@ -227,17 +245,17 @@ export const findCandidates = (
       ) end as steps from ordered
     )
     select id, case when place <= ${READ_TEXTS} then (
-        select m.text from memories m where m.tenant_id = ${db.tenant} and m.id = counted.id
+        select m.text from memories m where m.tenant_id = ${tenant} and m.id = counted.id
       ) else '' end as text, session_id, role, extract(epoch from happened)::float8 * 1000 as at, word_score as words,
       trigram_score as trigrams,
       case when conversation is not null then (sum(steps) over (partition by conversation order by happened, id))::int end as turn
-    from counted where place <= ${mostShown} or conversation is not null`);
+    from counted where place <= ${mostShown} or conversation is not null`;
 
 /** What a search among vectors reads of memories, and which it may find. */
 export const viewOfMemories = (filter: SearchFilter, now: Date): VectorView => ({
   columns: sql`m.id, m.text, m.session_id, m.role, extract(epoch from ${happened})::float8 * 1000 as at`,
   joins: raw(''),
-  visible: sql`and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now}) ${narrowed(filter)}`,
+  visible: visible(filter, now),
   narrow: Object.values(filter).some((given) => given !== undefined),
 });
 

@@ -15,6 +15,11 @@ export interface VectorCollection {
   rows: Statement;
   rowTenant: Statement;
   rowId: Statement;
+  /** Their columns of term weights. */
+  rowWords: Statement;
+  rowTrigrams: Statement;
+  /** Texts that have no vector yet and can be found by their words all the same: a source of the rows above. */
+  unembedded: Statement | undefined;
   /** Among its vectors, those of one scope; undefined for a scope of another collection. */
   scope(name: string): VectorScope | undefined;
   /** By scope: how many texts (or documents) have no vectors yet. */

@@ -2,7 +2,7 @@ import type { App, Ctx } from '#platform/context.ts';
 import { dropSegmentTable, listSegmentTables, segmentTableName } from '#platform/db/segment-tables.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import type { VectorCollection } from './collection.ts';
-import { joinRows } from './seal.ts';
+import { isIndexed, joinRows } from './seal.ts';
 import {
   countCopies,
   deleteGhosts,
@@ -43,15 +43,17 @@ export async function repairTenant(ctx: Ctx, collections: VectorCollection[]): P
     ghosts: 0,
     segments_without_index: 0,
   };
-  const indexed = new Set(
-    (await listSegmentTables(ctx.app.database)).filter((table) => table.indexed).map(({ name }) => name),
-  );
+  const tables = new Map((await listSegmentTables(ctx.app.database)).map((table) => [table.name, table]));
+  const spaces = await listSpaces(ctx.db);
   const [{ rows: segments }] = await ctx.db.batch([listSegments(ctx.tenant)] as const);
   for (const segment of segments.filter(({ state }) => state === 'live')) {
     ctx.signal.throwIfAborted();
     const scope = scopeOf(collections, segment.scope);
     if (!scope) continue;
-    if (!indexed.has(segmentTableName(segment.id))) {
+    const table = tables.get(segmentTableName(segment.id));
+    const space = spaces.find(({ scope: name, model }) => name === segment.scope && model === segment.model);
+    const near = space !== undefined && isIndexed(ctx.app, space.model, space.dimensions);
+    if (!table?.terms || (near && !table.near)) {
       drift.segments_without_index += 1;
       await leaveAll(ctx.db, scope, segment);
       await ctx.db.run(retire(ctx.tenant, [segment], new Date()));
@@ -59,11 +61,10 @@ export async function repairTenant(ctx: Ctx, collections: VectorCollection[]): P
     }
     // Broken off while its rows were being told.
     if (!segment.joined) await joinRows(ctx, scope, segment);
-    drift.ghosts += await deleteGhosts(ctx.db, scope, segment);
     drift.rows_without_copy += await returnUncopied(ctx.db, scope, segment);
+    drift.ghosts += await deleteGhosts(ctx.db, scope, segment);
     await ctx.db.run(setRows(ctx.tenant, segment, await countCopies(ctx.db, segment.id)));
   }
-  const spaces = await listSpaces(ctx.db);
   for (const { scope: name, model } of spaces) {
     const scope = scopeOf(collections, name);
     if (scope && segments.some((segment) => segment.scope === name && segment.model === model))

@@ -1,13 +1,15 @@
-import type { Ctx } from '#platform/context.ts';
+import type { App, Ctx } from '#platform/context.ts';
 import {
   dropSegmentTable,
   indexSegmentTable,
   makeSegmentTable,
+  maxIndexedDimensions,
   type SegmentTable,
   segmentKind,
   segmentTableName,
 } from '#platform/db/segment-tables.ts';
 import { uuidv7 } from '#platform/ids.ts';
+import { HASHED_MODEL } from '../embeddings/service.ts';
 import type { VectorScope } from './collection.ts';
 import { lockSpace } from './renew-store.ts';
 import {
@@ -24,6 +26,7 @@ import {
   retire,
   type Segment,
 } from './segment-store.ts';
+import { segmentsChanged } from './segments-known.ts';
 import type { Space } from './space-store.ts';
 
 const leaseMs = 60_000;
@@ -35,6 +38,13 @@ const graphBytes = 600;
 
 export const isAbandoned = ({ state, lease_until }: Segment): boolean =>
   state === 'building' && Date.parse(lease_until) < Date.now();
+
+/**
+ * Whether a model's vectors get an index. Those of the built-in one do not: no ranking uses them, so the graph would
+ * cost every tenant without a model what only a search by `mode: vector` could win. Their words are indexed all the same.
+ */
+export const isIndexed = (app: App, model: string, dimensions: number): boolean =>
+  model !== HASHED_MODEL && dimensions <= maxIndexedDimensions(app.database);
 
 const soon = () => new Date(Date.now() + leaseMs);
 
@@ -79,6 +89,7 @@ async function build(
     name: segmentTableName(segment.id),
     kind: segmentKind(database),
     dimensions,
+    near: isIndexed(ctx.app, segment.model, dimensions),
   };
   const embedded = database.engine === 'embedded';
   await makeSegmentTable(database, table);
@@ -98,8 +109,8 @@ async function build(
   }
   if (!embedded && rows > 0)
     await whileLeased(ctx, segment, () => {
-      const bytes = rows * (2 * dimensions + graphBytes);
-      const memoryMb = Math.min(ctx.app.config.VECTOR_BUILD_MB, 16 + Math.ceil((1.2 * bytes) / 2 ** 20));
+      const bytes = table.near ? rows * (2 * dimensions + graphBytes) : 0;
+      const memoryMb = Math.min(ctx.app.config.VECTOR_BUILD_MB, 64 + Math.ceil((1.2 * bytes) / 2 ** 20));
       return indexSegmentTable(database, table, memoryMb, ctx.signal);
     });
   return rows;
@@ -153,6 +164,7 @@ export async function sealTail(ctx: Ctx, scope: VectorScope, space: Space, known
     if ((await ctx.db.rows(publish(ctx.tenant, segment, rows, false))).length === 0)
       throw new Error('the segment was taken over');
   });
+  segmentsChanged(ctx, scope);
   await joinRows(ctx, scope, segment);
 }
 
@@ -190,6 +202,7 @@ export async function mergeSegments(
       if (published.length === 0) throw new Error('the segment was taken over');
       await tx.run(retire(ctx.tenant, old, new Date()));
     });
+    segmentsChanged(ctx, scope);
   });
 }
 
@@ -203,5 +216,6 @@ export async function dissolve(ctx: Ctx, scope: VectorScope, segments: Segment[]
       after = part.last;
     }
     await ctx.db.run(retire(ctx.tenant, [segment], new Date()));
+    segmentsChanged(ctx, scope);
   }
 }

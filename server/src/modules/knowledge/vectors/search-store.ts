@@ -1,5 +1,5 @@
 import type { Db } from '#platform/db/database.ts';
-import { type Statement, sql } from '#platform/db/sql.ts';
+import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { VectorScope, VectorView } from './collection.ts';
 
 export interface NearQuery {
@@ -36,6 +36,7 @@ export const findLiveSegments = (tenant: string, scope: string): Statement<LiveS
  * The nearest vectors first, then what of their texts may be seen. The tail is scanned exactly; each segment is asked
  * by a function that only its index can answer. What a segment finds counts only while the vector still belongs to
  * it, and is compared by the vector itself: in one statement, so at one moment.
+ * @param segments undefined: the model has no indexes, and all its vectors are scanned
  * @param kind type of the copies in segments
  * @param take how many vectors are looked at; `limit` how many rows come back
  */
@@ -43,7 +44,7 @@ export function nearestVectors<Row>(
   tenant: string,
   { collection: c, within }: VectorScope,
   { model, vector }: NearQuery,
-  segments: LiveSegment[],
+  segments: LiveSegment[] | undefined,
   kind: string,
   view: VectorView,
   take: number,
@@ -51,18 +52,18 @@ export function nearestVectors<Row>(
 ): Statement<Near<Row>> {
   const tail = sql`
     select ${c.key} as id, v.embedding <=> ${vector}::vector as distance from ${c.vectors}
-    where v.tenant_id = ${tenant} and v.model = ${model} and v.segment is null ${within}
+    where v.tenant_id = ${tenant} and v.model = ${model} ${within}
+      ${segments === undefined ? raw('') : raw('and v.segment is null')}
     order by distance limit ${take}`;
-  const column = <K extends 'id' | 'first' | 'last'>(name: K) => segments.map((segment) => segment[name]);
   const found =
-    segments.length === 0
+    segments === undefined || segments.length === 0
       ? tail
       : sql`
     select id, distance from (${tail}) tail
     union all
     select sealed.id, v.embedding <=> ${vector}::vector from (
       select near.id, s.first, s.last
-      from unnest(${column('id')}::uuid[], ${column('first')}::int[], ${column('last')}::int[]) as s (id, first, last)
+      from ${asTable(segments)} as s (id, model, first, last)
       cross join lateral near_in_segment(${tenant}, s.id, ${kind}::regtype, ${vector}::vector, ${take}::int) near
     ) sealed
     join ${c.vectors} on v.tenant_id = ${tenant} and ${c.key} = sealed.id and v.model = ${model}
@@ -75,6 +76,72 @@ export function nearestVectors<Row>(
     where true ${view.visible}
     order by nearest.distance limit ${limit}`;
 }
+
+function asTable(segments: LiveSegment[]): Statement {
+  const column = <K extends keyof LiveSegment>(name: K) => segments.map((segment) => segment[name]);
+  return sql`unnest(${column('id')}::uuid[], ${column('model')}::text[], ${column('first')}::int[], ${column('last')}::int[])`;
+}
+
+/** What a text is searched by: weights of words, and of trigrams where likeness of spelling is looked for too. */
+export interface TermQuery {
+  words: Buffer;
+  /** Dimensions of which a text must have one to be looked at. */
+  wordDimensions: number[];
+  trigrams: Buffer;
+  trigramDimensions: number[];
+  /** Best by words, and by trigrams. */
+  byWords: number;
+  byTrigrams: number;
+}
+
+/**
+ * Ids of the best texts by words, and by trigrams, of a scope with segments: from their inverted indexes, from the
+ * tail, and from texts that have no vector yet. Whether a text may be seen is asked afterwards.
+ */
+export const hitsInSegments = (
+  tenant: string,
+  { collection: c, within }: VectorScope,
+  segments: LiveSegment[],
+  query: TermQuery,
+): Statement => sql`
+    select id from (${bestOf(tenant, c, within, segments, {
+      call: sql`words_in_segment(${tenant}, s.id, ${query.words}::sparsevec, ${query.wordDimensions}::int[], ${query.byWords}::int)`,
+      distance: sql`${c.rowWords} <#> ${query.words}::sparsevec`,
+      take: query.byWords,
+    })}) by_words
+    ${
+      query.byTrigrams === 0
+        ? raw('')
+        : sql`union select id from (${bestOf(tenant, c, within, segments, {
+            call: sql`trigrams_in_segment(${tenant}, s.id, ${query.trigrams}::sparsevec, ${query.trigramDimensions}::int[], ${query.byTrigrams}::int)`,
+            distance: sql`${c.rowTrigrams} <#> ${query.trigrams}::sparsevec`,
+            take: query.byTrigrams,
+          })}) by_trigrams`
+    }`;
+
+const bestOf = (
+  tenant: string,
+  c: VectorScope['collection'],
+  within: Statement,
+  segments: LiveSegment[],
+  { call, distance, take }: { call: Statement; distance: Statement; take: number },
+): Statement => sql`
+      select id from (
+        select sealed.id, sealed.distance from (
+          select best.id, best.distance, s.model, s.first, s.last
+          from ${asTable(segments)} as s (id, model, first, last) cross join lateral ${call} best
+        ) sealed
+        join ${c.vectors} on v.tenant_id = ${tenant} and ${c.key} = sealed.id and v.model = sealed.model
+          and v.segment between sealed.first and sealed.last
+        union all
+        select ${c.rowId}, ${distance} from ${c.vectors} join ${c.rows} on ${c.rowTenant} = ${tenant} and ${c.rowId} = ${c.key}
+        where v.tenant_id = ${tenant} and v.segment is null ${within}
+        ${
+          c.unembedded === undefined
+            ? raw('')
+            : sql`union all select ${c.rowId}, ${distance} from ${c.unembedded} where ${c.rowTenant} = ${tenant}`
+        }
+      ) found where distance < 0 group by id order by min(distance) limit ${take}`;
 
 /** The texts that may be seen first, then the nearest of them: exact, and costs as much as there are such texts. */
 export const nearestRows = <Row>(

@@ -1,10 +1,9 @@
 import type { Ctx } from '#platform/context.ts';
 import { segmentKind } from '#platform/db/segment-tables.ts';
-import { perApp } from '#platform/per-app.ts';
 import { embedQuery, type QueryVector } from '../embeddings/service.ts';
-import { newBoundedCache } from '../retrieval/bounded-cache.ts';
 import { encodeVector } from '../retrieval/service.ts';
 import type { VectorScope, VectorView } from './collection.ts';
+import { isIndexed } from './seal.ts';
 import {
   countVisible,
   findLiveSegments,
@@ -15,6 +14,7 @@ import {
   nearestRows,
   nearestVectors,
 } from './search-store.ts';
+import { isGone, isSame, noteSegments, repeats, segmentsKnown } from './segments-known.ts';
 
 /** The nearest rows under one model. */
 export interface NearRows<Row> {
@@ -23,16 +23,11 @@ export interface NearRows<Row> {
 }
 
 /** Up to so many texts are compared one by one: about as dear as asking an index of many more for their nearest. */
-const comparedAtMost = 5_000;
+export const comparedAtMost = 5_000;
 /** Vectors an index is asked for beyond those wanted, because texts may be deleted or expired meanwhile. */
 const spare = 0.2;
 /** And where a condition leaves out more. */
 const spareUnderConditions = 4;
-const repeats = 3;
-
-type Segments = Map<string, LiveSegment[]>;
-/** What a search found a moment ago; each search asks again beside its own question, and repeats it when that was old. */
-const knownSegments = perApp(() => newBoundedCache<string, Segments>(5_000));
 
 /** The vectors of a query under each model the scope has vectors of and that can be reached. */
 export async function vectorsOfQuery(ctx: Ctx, scope: VectorScope, query: string): Promise<QueryVector[]> {
@@ -52,22 +47,19 @@ export async function findNearest<Row extends { id: string }>(
   limit: number,
 ): Promise<NearRows<Row>[]> {
   if (queries.length === 0) return [];
-  const key = `${ctx.tenant}/${scope.name}`;
-  let known = knownSegments(ctx.app).get(key);
+  let known = await segmentsKnown(ctx, scope);
   for (let tried = 0; ; tried++) {
-    const current = known ?? (await readSegments(ctx, scope));
     const exact = tried === repeats;
-    const { found, segments } = await attempt<Row>(ctx, scope, queries, view, limit, current, exact).catch(
-      (error) => {
-        // A segment that was given up since: its rows are elsewhere, and known by now. What should be there and is not
-        // is for the repair; comparing all needs no segment.
-        if ((error as { code?: string }).code !== '42P01' || exact) throw error;
-        return { found: undefined, segments: undefined };
-      },
-    );
-    if (segments) knownSegments(ctx.app).set(key, segments);
-    if (found) return found;
-    known = segments;
+    try {
+      const { found, segments } = await attempt<Row>(ctx, scope, queries, view, limit, known, exact);
+      if (found) return found;
+      known = segments;
+    } catch (error) {
+      // A segment that was given up since: its rows are elsewhere, and known by now. What should be there and is not
+      // is for the repair; comparing all needs no segment.
+      if (!isGone(error) || exact) throw error;
+      known = await segmentsKnown(ctx, scope);
+    }
   }
 }
 
@@ -77,56 +69,39 @@ async function attempt<Row extends { id: string }>(
   queries: QueryVector[],
   view: VectorView,
   limit: number,
-  known: Segments,
+  known: LiveSegment[],
   exact: boolean,
-): Promise<{ found: NearRows<Row>[] | undefined; segments: Segments | undefined }> {
-  const indexed = queries.some(({ model }) => known.has(model));
+): Promise<{ found: NearRows<Row>[] | undefined; segments: LiveSegment[] }> {
   const few =
     exact ||
     (view.narrow &&
-      (!indexed || (await countVisible(ctx.db, scope, view, comparedAtMost + 1)) <= comparedAtMost));
+      (known.length === 0 ||
+        (await countVisible(ctx.db, scope, view, comparedAtMost + 1)) <= comparedAtMost));
   const take = Math.ceil(limit * (1 + (view.narrow ? spareUnderConditions : spare)));
   const kind = segmentKind(ctx.app.database);
   const asked = queries.map(({ model, vector }): NearQuery => ({ model, vector: encodeVector(vector) }));
+  const segmentsOf = ({ model, vector }: QueryVector) =>
+    isIndexed(ctx.app, model, vector.length) ? known.filter((segment) => segment.model === model) : undefined;
   // Texts move from the models asked first to those asked later: one that moves meanwhile is seen by one of both.
-  const statements = asked.map((query) =>
+  const statements = asked.map((query, i) =>
     few
       ? nearestRows<Row>(ctx.tenant, scope, query, view, limit)
-      : nearestVectors<Row>(ctx.tenant, scope, query, known.get(query.model) ?? [], kind, view, take, limit),
+      : nearestVectors<Row>(ctx.tenant, scope, query, segmentsOf(queries[i]!), kind, view, take, limit),
   );
   const results = await ctx.db.batch([...statements, findLiveSegments(ctx.tenant, scope.name)] as const);
-  const segments = segmentsOf(results.at(-1)!.rows as LiveSegment[]);
+  const segments = noteSegments(ctx, scope, results.at(-1)!.rows as LiveSegment[]);
   if (!few && !isSame(known, segments)) return { found: undefined, segments };
   const found: NearRows<Row>[] = [];
   for (const [i, query] of queries.entries()) {
     let rows = results[i]!.rows as Near<Row>[];
-    const wasCut = rows.length < limit && (rows[0]?.considered ?? take) >= take;
+    const wasCut = !few && rows.length < limit && (rows[0]?.considered ?? take) >= take;
+    const indexed = (segmentsOf(query) ?? []).length > 0;
     ctx.app.metrics.vectorSearches.inc({
-      path: few ? 'exact' : wasCut ? 'repeated' : known.has(query.model) ? 'indexed' : 'scanned',
+      path: few ? 'exact' : wasCut ? 'repeated' : indexed ? 'indexed' : 'scanned',
     });
     // Too few of the nearest may be seen: all that may be seen are compared instead.
-    if (!few && wasCut) rows = await ctx.db.rows(nearestRows<Row>(ctx.tenant, scope, asked[i]!, view, limit));
+    if (wasCut) rows = await ctx.db.rows(nearestRows<Row>(ctx.tenant, scope, asked[i]!, view, limit));
     found.push({ query, rows });
   }
   return { found, segments };
 }
-
-function segmentsOf(rows: LiveSegment[]): Segments {
-  const segments: Segments = new Map();
-  for (const segment of rows) {
-    const list = segments.get(segment.model);
-    if (list) list.push(segment);
-    else segments.set(segment.model, [segment]);
-  }
-  return segments;
-}
-
-const readSegments = async (ctx: Ctx, scope: VectorScope): Promise<Segments> =>
-  segmentsOf(await ctx.db.rows(findLiveSegments(ctx.tenant, scope.name)));
-
-const isSame = (a: Segments, b: Segments): boolean =>
-  a.size === b.size &&
-  [...a].every(([model, list]) => {
-    const other = b.get(model);
-    return other?.length === list.length && list.every(({ id }, i) => id === other[i]!.id);
-  });

@@ -1,7 +1,7 @@
 import type { Db } from '#platform/db/database.ts';
-import { segmentTableName } from '#platform/db/segment-tables.ts';
+import { segmentTableName, trigramTableName, wordTableName } from '#platform/db/segment-tables.ts';
 import { identifier, raw, type Statement, sql } from '#platform/db/sql.ts';
-import type { VectorScope } from './collection.ts';
+import type { VectorCollection, VectorScope } from './collection.ts';
 
 export interface Segment {
   scope: string;
@@ -17,6 +17,8 @@ export interface Segment {
 
 const nil = '00000000-0000-0000-0000-000000000000';
 const tableOf = (id: string) => identifier(segmentTableName(id));
+const wordsOf = (id: string) => identifier(wordTableName(id));
+const trigramsOf = (id: string) => identifier(trigramTableName(id));
 const castTo = (kind: 'vector' | 'halfvec') => (kind === 'vector' ? raw('::vector') : raw('::halfvec'));
 
 export const listSegments = (tenant: string): Statement<Segment> => sql<Segment>`
@@ -63,6 +65,18 @@ export const retire = (tenant: string, segments: Segment[], now: Date): Statemen
 export const deleteSegment = (tenant: string, id: string): Statement =>
   sql`delete from vector_segments where tenant_id = ${tenant} and id = ${id}`;
 
+/** The term weights of the texts whose vectors are copied. */
+const copyTerms = (tenant: string, c: VectorCollection, id: string, from: Statement): Statement => sql`
+    worded as (
+      insert into ${wordsOf(id)} (tenant_id, id, words)
+      select ${tenant}, ${c.rowId}, ${c.rowWords} from ${from} copy
+      join ${c.rows} on ${c.rowTenant} = ${tenant} and ${c.rowId} = copy.id returning 1
+    ), spelled as (
+      insert into ${trigramsOf(id)} (tenant_id, id, trigrams)
+      select ${tenant}, ${c.rowId}, ${c.rowTrigrams} from ${from} copy
+      join ${c.rows} on ${c.rowTenant} = ${tenant} and ${c.rowId} = copy.id returning 1
+    )`;
+
 /** Copies a slice of the tail. @returns the last id copied and how many; none when the tail has no more */
 export const copyTail = (
   db: Db,
@@ -81,7 +95,7 @@ export const copyTail = (
     ), copied as (
       insert into ${tableOf(segment.id)} (tenant_id, id, embedding)
       select ${db.tenant}, id, embedding${castTo(kind)} from part returning id
-    )
+    ), ${copyTerms(db.tenant!, c, segment.id, raw('part'))}
     select id as last, (select count(*) from copied)::int as count from copied order by id desc limit 1`);
 
 /** Copies a slice of what still belongs to an older segment. */
@@ -103,7 +117,7 @@ export const copySegment = (
       from part join ${c.vectors} on v.tenant_id = ${db.tenant} and ${c.key} = part.id and v.model = ${from.model}
         and v.segment between ${from.first} and ${from.last}
       returning id
-    )
+    ), ${copyTerms(db.tenant!, c, into.id, raw('copied'))}
     select id as last, (select count(*) from copied)::int as count from part order by id desc limit 1`);
 
 /**
@@ -124,6 +138,8 @@ export const joinSegment = (
       where tenant_id = ${db.tenant} and id > ${after ?? nil}::uuid order by id limit ${limit}
     ), mine as materialized (
       select ${c.key} as id from part
+      join ${wordsOf(segment.id)} w on w.tenant_id = ${db.tenant} and w.id = part.id
+      join ${c.rows} on ${c.rowTenant} = ${db.tenant} and ${c.rowId} = part.id and ${c.rowWords} = w.words
       join ${c.vectors} on v.tenant_id = ${db.tenant} and ${c.key} = part.id and v.model = ${segment.model}
       where v.segment is null and v.embedding${castTo(kind)} = part.embedding for update of v skip locked
     ), joined as (
@@ -189,16 +205,28 @@ export const returnUncopied = (
     update ${c.vectors} set segment = null
     where v.tenant_id = ${db.tenant} and v.model = ${segment.model} ${within}
       and v.segment between ${segment.first} and ${segment.last}
-      and not exists (select 1 from ${tableOf(segment.id)} s where s.tenant_id = ${db.tenant} and s.id = ${c.key})`);
+      and not (
+        exists (select 1 from ${tableOf(segment.id)} s where s.tenant_id = ${db.tenant} and s.id = ${c.key})
+        and exists (select 1 from ${wordsOf(segment.id)} s where s.tenant_id = ${db.tenant} and s.id = ${c.key})
+      )`);
 
 /** Copies whose vector is gone or belongs elsewhere. @returns how many were removed */
-export const deleteGhosts = (db: Db, { collection: c }: VectorScope, segment: Segment): Promise<number> =>
-  db.run(sql`
-    delete from ${tableOf(segment.id)} s
-    where s.tenant_id = ${db.tenant} and not exists (
+export async function deleteGhosts(
+  db: Db,
+  { collection: c }: VectorScope,
+  segment: Segment,
+): Promise<number> {
+  const belongs = sql`exists (
       select 1 from ${c.vectors} where v.tenant_id = ${db.tenant} and ${c.key} = s.id and v.model = ${segment.model}
         and v.segment between ${segment.first} and ${segment.last}
-    )`);
+    )`;
+  const [near, words, trigrams] = await db.batch([
+    sql`delete from ${tableOf(segment.id)} s where s.tenant_id = ${db.tenant} and not ${belongs}`,
+    sql`delete from ${wordsOf(segment.id)} s where s.tenant_id = ${db.tenant} and not ${belongs}`,
+    sql`delete from ${trigramsOf(segment.id)} s where s.tenant_id = ${db.tenant} and not ${belongs}`,
+  ]);
+  return Math.max(near.count, words.count, trigrams.count);
+}
 
 export interface SegmentOf {
   tenant_id: string;

@@ -301,6 +301,62 @@ describe('a tenant that grows', () => {
   });
 });
 
+describe('words among segments', () => {
+  let large: Caller;
+  const texts = Array.from(
+    { length: 200 },
+    (_, i) => `${textOf(i)} ${i % 7 === 0 ? 'quarterly' : 'weekly'} report`,
+  );
+  const find = async (who: Caller, query: string, more: object = {}) => {
+    const { body } = await who.call('POST', '/v1/memory/search', { query, mode: 'text', limit: 50, ...more });
+    return body.map(({ text, score }: { text: string; score: number }) => `${score} ${text}`).sort();
+  };
+  const store = async (who: Caller, some: string[], more: object = {}) => {
+    const memories = some.map((text) => ({ text, type: 'note', ...more }));
+    return (await who.call('POST', '/v1/memory/bulk', { memories })).body.created as { id: string }[];
+  };
+
+  before(async () => {
+    large = await newTenant('admin', server);
+    await store(large, texts);
+    await sealed(large, 200);
+  });
+
+  /** Compares all texts: a condition that all fulfil and few texts do. */
+  const compared = (query: string) => find(large, query, { created_from: '2000-01-01T00:00:00Z' });
+
+  it('find what comparing all texts finds, with the same scores', async () => {
+    for (const query of ['quarterly report', 'apple river weekly', 'number 17', 'tiger quarterly piano']) {
+      const found = await find(large, query);
+      assert.ok(found.length > 0, query);
+      assert.deepEqual(found, await compared(query), query);
+    }
+  });
+
+  it('are found although they are misspelt', async () => {
+    const found = await find(large, 'quartrely', { limit: 10 });
+    assert.ok(found.length > 0);
+    assert.ok(found.every((line: string) => line.includes('quarterly')));
+  });
+
+  it('are found before they have a vector, and not after they are deleted', async () => {
+    embeddings.fail({ kind: 'slow', ms: 3_000 });
+    const [fresh] = await store(large, ['a pangolin in the garden']);
+    assert.match((await find(large, 'pangolin'))[0]!, /pangolin in the garden/);
+    embeddings.fail({ kind: 'none' });
+    await eventually('its vector', async () => (await spaceOf(large)).waiting === 0);
+    assert.match((await find(large, 'pangolin'))[0]!, /pangolin in the garden/);
+    await large.call('DELETE', `/v1/memory/${fresh!.id}`);
+    assert.deepEqual(await find(large, 'pangolin'), []);
+  });
+
+  it('are found under a condition', async () => {
+    await store(large, ['the quarterly plan'], { type: 'plan' });
+    assert.match((await find(large, 'quarterly', { type: 'plan' }))[0]!, /the quarterly plan/);
+    assert.deepEqual(await find(large, 'quarterly', { type: 'nothing' }), []);
+  });
+});
+
 describe('what is off', () => {
   let ann: Caller;
   let made: Made[];
@@ -363,7 +419,7 @@ describe('what is off', () => {
     await ctx.db.run(sql`
       insert into vector_segments (tenant_id, scope, model, id, first, last, state, created_at, lease_until)
       values (${ann.tenant}, 'memory', ${model}, ${id}, 500, 500, 'building', ${past}, ${past})`);
-    const table = { name: segmentTableName(id), kind: 'vector', dimensions } as const;
+    const table = { name: segmentTableName(id), kind: 'vector', dimensions, near: true } as const;
     await makeSegmentTable(server.app.database, table);
     const orphan = { ...table, name: segmentTableName(uuidv7()) };
     await makeSegmentTable(server.app.database, orphan);

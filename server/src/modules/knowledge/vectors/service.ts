@@ -4,3 +4,4 @@ export { byVectors, rankTogether, type Scored } from './merge.ts';
 export { findNearest, type NearRows, vectorsOfQuery } from './search.ts';
 export { forgetInSegments, touchSpace } from './space-store.ts';
 export { tailGrew } from './tend.ts';
+export { findByWords, type WordSearch } from './words.ts';

@@ -2,6 +2,7 @@ import type { Ctx } from '#platform/context.ts';
 import { HASHED_MODEL, linkHealth, preferredOpen } from '../embeddings/service.ts';
 import type { VectorCollection } from './collection.ts';
 import type { EmbeddingState } from './schema.ts';
+import { isIndexed } from './seal.ts';
 import { listSegments } from './segment-store.ts';
 import { countSpace, listSpaces, type Space } from './space-store.ts';
 import { scopeOf } from './tend.ts';
@@ -51,13 +52,14 @@ async function spaceState(
   const { vectors, tail, refused } = await countSpace(ctx.db, scope, space.model, preferred);
   const [{ rows: segments }] = await ctx.db.batch([listSegments(ctx.tenant)] as const);
   const remaining = space.settled_for === preferred ? 0 : vectors - refused;
+  const scanned = isIndexed(ctx.app, space.model, space.dimensions) ? tail : vectors;
   const moved = space.renewed_at !== null && Date.now() - Date.parse(space.renewed_at) < runningMs;
   return {
     model: space.model,
     dimensions: space.dimensions,
     vectors,
-    indexed: vectors - tail,
-    scanned: tail,
+    indexed: vectors - scanned,
+    scanned,
     segments: segments.filter(
       ({ scope: name, model, state }) => name === space.scope && model === space.model && state === 'live',
     ).length,

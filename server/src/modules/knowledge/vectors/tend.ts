@@ -1,8 +1,8 @@
 import type { App, Ctx } from '#platform/context.ts';
-import { maxIndexedDimensions } from '#platform/db/segment-tables.ts';
+
 import { uuidv7 } from '#platform/ids.ts';
 import { perApp } from '#platform/per-app.ts';
-import { HASHED_MODEL, preferredOpen } from '../embeddings/service.ts';
+import { preferredOpen } from '../embeddings/service.ts';
 import type { VectorCollection, VectorScope } from './collection.ts';
 import { dissolve, isAbandoned, mergeSegments, sealTail, undo } from './seal.ts';
 import { countAllSegments, listLongTails, listSegments, type Segment } from './segment-store.ts';
@@ -16,18 +16,10 @@ const segmentsKept = 4;
 export const scopeOf = (collections: VectorCollection[], name: string): VectorScope | undefined =>
   collections.map((collection) => collection.scope(name)).find((scope) => scope !== undefined);
 
-/**
- * Whether a model's vectors are ever indexed. Those of the built-in one are not: no ranking uses them, so an index
- * would cost every tenant without a model what only a search by `mode: vector` could win.
- */
-const isIndexed = (app: App, model: string, dimensions: number): boolean =>
-  model !== HASHED_MODEL && dimensions <= maxIndexedDimensions(app.database);
-
 /** Called after vectors were stored: asks for a tail to be sealed when it has become long. */
 export async function tailGrew(ctx: Ctx, scope: VectorScope, models: Set<string>): Promise<void> {
   const { VECTOR_TAIL_ROWS: long } = ctx.app.config;
   for (const model of models) {
-    if (model === HASHED_MODEL) continue;
     if ((await countTail(ctx.db, scope, model, long)) < long) continue;
     await ctx.app.enqueue(tendJob, [
       { tenant_id: ctx.tenant, fact_id: uuidv7(), resource_id: null, data: {} },
@@ -65,7 +57,7 @@ async function tendOnce(ctx: Ctx, collections: VectorCollection[]): Promise<void
   for (const segment of segments.filter(isAbandoned)) await undo(ctx, segment);
   for (const space of spaces) {
     const scope = scopeOf(collections, space.scope);
-    if (scope && isIndexed(ctx.app, space.model, space.dimensions)) await tendSpace(ctx, scope, space);
+    if (scope) await tendSpace(ctx, scope, space);
   }
   // Of spaces that are empty by now.
   for (const segment of segments.filter(({ state }) => state === 'live')) {
@@ -124,7 +116,7 @@ export function toMerge(live: Segment[], most: number): Segment[] {
 /** Asks for the tending of tenants whose tail is long although nobody has said so. */
 export async function nudgeTending(app: App): Promise<void> {
   const preferred = await preferredOpen(app);
-  if (preferred === undefined || preferred === HASHED_MODEL) return;
+  if (preferred === undefined) return;
   const tenants = await listLongTails(app.database.operator, preferred, app.config.VECTOR_INDEX_FROM);
   await app.enqueue(
     tendJob,
