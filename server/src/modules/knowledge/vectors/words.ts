@@ -19,14 +19,21 @@ export interface WordSearch<Row> {
 const spareUnderConditions = 5;
 /** Fewer rows than this under a condition, and all that may be seen are compared instead. */
 const enough = 100;
-/** Texts that rare trigrams lead to; common ones lead to nearly all. */
+/** Texts that the rarer words, or trigrams, lead to; the common ones lead to nearly all. */
+const wordBudget = 20_000;
 const trigramBudget = 10_000;
+/** A term in a text counts at most twice its weight in the query. */
+const mostOfTerm = 2;
+/** What only the left out words can find is nothing to show, when it is less than this share of the best... */
+const negligible = 0.15;
+/** ... or than so many others have. */
+const surely = 50;
 
 /**
  * The best texts of a scope by words. A small scope is compared text by text; one with segments is asked through their
  * inverted indexes, tail and waiting texts beside them, which finds the same.
  */
-export async function findByWords<Row>(
+export async function findByWords<Row extends { words?: number }>(
   ctx: Ctx,
   scope: VectorScope,
   prepared: PreparedQuery,
@@ -39,11 +46,13 @@ export async function findByWords<Row>(
   if (view.narrow && (await countVisible(ctx.db, scope, view, comparedAtMost + 1)) <= comparedAtMost)
     return all();
   const times = view.narrow ? spareUnderConditions : 1;
+  const rare = rarest(prepared, 'words', wordBudget);
+  const missed = mostMissed(prepared, rare);
   const query = {
     words: prepared.words,
-    wordDimensions: [...prepared.vectors.words.dimensions],
+    wordDimensions: rare,
     trigrams: prepared.trigrams,
-    trigramDimensions: rarest(prepared),
+    trigramDimensions: rarest(prepared, 'trigrams', trigramBudget),
     byWords: search.byWords * times,
     byTrigrams: prepared.needsTrigrams ? search.byTrigrams * times : 0,
   };
@@ -62,22 +71,45 @@ export async function findByWords<Row>(
     }
     const [rows, segments] = answer;
     noteSegments(ctx, scope, segments);
-    if (isSame(known, segments)) return view.narrow && rows.length < enough ? all() : rows;
-    known = segments;
+    if (!isSame(known, segments)) {
+      known = segments;
+      continue;
+    }
+    if (view.narrow && rows.length < enough) return all();
+    if (rare.length === query.wordDimensions.length && isComplete(rows, missed)) return rows;
+    if (query.wordDimensions.length === prepared.vectors.words.dimensions.length) return rows;
+    // The common words may find what these did not.
+    query.wordDimensions = [...prepared.vectors.words.dimensions];
   }
   return all();
 }
 
-/** The rarest trigrams of a query, as many as lead to no more texts than are worth looking at. */
-function rarest({ vectors, stats }: PreparedQuery): number[] {
-  const ordered = [...vectors.trigrams.dimensions]
-    .map((dimension) => ({ dimension, texts: stats.df('trigrams', dimension) }))
+/** What a text can have at most that holds none of the words asked for, but all of the others. */
+function mostMissed({ vectors }: PreparedQuery, asked: number[]): number {
+  const { dimensions, values } = vectors.words;
+  let most = 0;
+  dimensions.forEach((dimension, i) => {
+    if (!asked.includes(dimension)) most += mostOfTerm * values[i]!;
+  });
+  return most;
+}
+
+function isComplete(rows: { words?: number }[], missed: number): boolean {
+  if (missed === 0) return true;
+  const scores = rows.map(({ words }) => words ?? 0).sort((a, b) => b - a);
+  return missed <= Math.max(negligible * (scores[0] ?? 0), scores[surely - 1] ?? 0);
+}
+
+/** The rarest terms of a query, as many as lead to no more texts than are worth looking at. */
+function rarest({ vectors, stats }: PreparedQuery, space: 'words' | 'trigrams', budget: number): number[] {
+  const ordered = [...vectors[space].dimensions]
+    .map((dimension) => ({ dimension, texts: stats.df(space, dimension) }))
     .sort((a, b) => a.texts - b.texts);
   const chosen: number[] = [];
   let texts = 0;
   for (const { dimension, texts: own } of ordered) {
     texts += own;
-    if (texts > trigramBudget && chosen.length > 0) break;
+    if (texts > budget && chosen.length > 0) break;
     chosen.push(dimension);
   }
   return chosen;
