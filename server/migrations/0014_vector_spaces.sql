@@ -13,6 +13,8 @@ create table vector_spaces (
   -- Vectors of it that were replaced by those of a better model, and when last.
   renewed bigint not null default 0,
   renewed_at timestamptz,
+  -- Who renews it keeps this ahead of the clock, so that no two workers embed the same texts.
+  renewing_until timestamptz,
   primary key (tenant_id, scope, model)
 );
 select stamp_tenant_table('vector_spaces');

@@ -304,5 +304,6 @@ export interface Tables {
     settled_for: string | null;
     renewed: number;
     renewed_at: string | null;
+    renewing_until: string | null;
   };
 }

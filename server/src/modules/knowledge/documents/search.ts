@@ -5,7 +5,9 @@ import {
   byVectors,
   findByWords,
   findNearest,
+  meaningOfQuery,
   type NearRows,
+  type QueryVector,
   rankTogether,
   type Scored,
   vectorsOfQuery,
@@ -75,26 +77,21 @@ async function ranked(
   documents: string[] | undefined,
 ): Promise<Scored<Row>[]> {
   const scope = corpusVectors(corpusId);
-  const near = async (wanted: (weight: number) => boolean) =>
-    findNearest<FoundChunk>(
-      ctx,
-      scope,
-      (await queries).filter(({ weight }) => wanted(weight)),
-      viewOfChunks(corpusId, documents),
-      nearest,
-    );
-  const queries = mode === 'text' ? Promise.resolve([]) : vectorsOfQuery(ctx, scope, query);
-  if (mode === 'vector') return byVectors((await near(() => true)).map(rowsOf));
-  const prepared = await prepareQuery(ctx, corpusScope(corpusId), query);
-  const found = await findByWords(
-    ctx,
-    scope,
-    prepared,
-    viewOfChunks(corpusId, documents),
-    wordSearch(ctx.tenant, corpusId, prepared, documents),
-  );
-  // The built-in vectors repeat what the words say: only a model that knows meaning takes part in the ranking.
-  return rankTogether(prepared, found.map(rowOf), (await near((weight) => weight > 0)).map(rowsOf));
+  const view = viewOfChunks(corpusId, documents);
+  const near = async (queries: Promise<QueryVector[]>) =>
+    (await findNearest<FoundChunk>(ctx, scope, await queries, view, nearest)).map(rowsOf);
+  if (mode === 'vector') return byVectors(await near(vectorsOfQuery(ctx, scope, query)));
+  const byWords = async () => {
+    const prepared = await prepareQuery(ctx, corpusScope(corpusId), query);
+    const search = wordSearch(ctx.tenant, corpusId, prepared, documents);
+    return { prepared, found: await findByWords(ctx, scope, prepared, view, search) };
+  };
+  // The two halves wait for nothing of each other, and the model's server for neither.
+  const [{ prepared, found }, neighbours] = await Promise.all([
+    byWords(),
+    mode === 'text' ? [] : near(meaningOfQuery(ctx, scope, query)),
+  ]);
+  return rankTogether(prepared, found.map(rowOf), neighbours);
 }
 
 const rowsOf = ({ query, rows }: NearRows<FoundChunk>): NearRows<Row> => ({

@@ -3,7 +3,15 @@ import { isUuid } from '#platform/ids.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { prepareQuery, type Ranked } from '../retrieval/service.ts';
-import { byVectors, findByWords, findNearest, rankTogether, vectorsOfQuery } from '../vectors/service.ts';
+import {
+  byVectors,
+  findByWords,
+  findNearest,
+  meaningOfQuery,
+  type QueryVector,
+  rankTogether,
+  vectorsOfQuery,
+} from '../vectors/service.ts';
 import type { Memory, MemorySearch } from './schema.ts';
 import { targetOf } from './service.ts';
 import {
@@ -72,27 +80,18 @@ async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Prom
   const mode = input.mode ?? 'hybrid';
   const now = new Date();
   const view = viewOfMemories(filter, now);
-  const near = mode === 'text' ? [] : vectorsOfQuery(ctx, memoryVectors, input.query);
-  if (mode === 'vector')
-    return byVectors(await findNearest<MemoryCandidate>(ctx, memoryVectors, await near, view, nearest));
-  const prepared = await prepareQuery(ctx, memoryScope, input.query);
-  const found = await findByWords(
-    ctx,
-    memoryVectors,
-    prepared,
-    view,
-    wordSearch(ctx.tenant, prepared, filter, now),
-  );
-  return rankTogether<MemoryCandidate>(
-    prepared,
-    found,
-    // The built-in vectors repeat what the words say: only a model that knows meaning takes part in the ranking.
-    await findNearest<MemoryCandidate>(
-      ctx,
-      memoryVectors,
-      (await near).filter(({ weight }) => weight > 0),
-      view,
-      nearest,
-    ),
-  );
+  const near = async (queries: Promise<QueryVector[]>) =>
+    findNearest<MemoryCandidate>(ctx, memoryVectors, await queries, view, nearest);
+  if (mode === 'vector') return byVectors(await near(vectorsOfQuery(ctx, memoryVectors, input.query)));
+  const byWords = async () => {
+    const prepared = await prepareQuery(ctx, memoryScope, input.query);
+    const search = wordSearch(ctx.tenant, prepared, filter, now);
+    return { prepared, found: await findByWords(ctx, memoryVectors, prepared, view, search) };
+  };
+  // The two halves wait for nothing of each other, and the model's server for neither.
+  const [{ prepared, found }, neighbours] = await Promise.all([
+    byWords(),
+    mode === 'text' ? [] : near(meaningOfQuery(ctx, memoryVectors, input.query)),
+  ]);
+  return rankTogether<MemoryCandidate>(prepared, found, neighbours);
 }

@@ -61,8 +61,25 @@ export const countRenewed = (
   model: string,
   number: number,
   now: Date,
+  until: Date,
 ): Statement => sql`
-  update vector_spaces set renewed = renewed + ${number}, renewed_at = ${now}
+  update vector_spaces set renewed = renewed + ${number}, renewed_at = ${now}, renewing_until = ${until}
+  where tenant_id = ${tenant} and scope = ${scope} and model = ${model}`;
+
+/** @returns a row unless somebody else renews the space */
+export const claimRenewal = (
+  tenant: string,
+  scope: string,
+  model: string,
+  now: Date,
+  until: Date,
+): Statement<{ scope: string }> => sql<{ scope: string }>`
+  update vector_spaces set renewing_until = ${until}
+  where tenant_id = ${tenant} and scope = ${scope} and model = ${model}
+    and (renewing_until is null or renewing_until < ${now}) returning scope`;
+
+export const releaseRenewal = (tenant: string, scope: string, model: string): Statement => sql`
+  update vector_spaces set renewing_until = null
   where tenant_id = ${tenant} and scope = ${scope} and model = ${model}`;
 
 /** Keeps others from saying that a space has vectors until the transaction ends. */

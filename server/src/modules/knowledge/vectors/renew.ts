@@ -6,6 +6,7 @@ import { embedAnew, HASHED_MODEL, preferredModel, preferredOpen } from '../embed
 import type { VectorCollection, VectorScope } from './collection.ts';
 import { storeVectors } from './keep.ts';
 import {
+  claimRenewal,
   countRenewed,
   deleteVectorsOf,
   listSpacesToRenew,
@@ -13,6 +14,7 @@ import {
   listToRenew,
   lockSpace,
   markRefused,
+  releaseRenewal,
   settleSpace,
   whatIsLeft,
 } from './renew-store.ts';
@@ -21,6 +23,10 @@ import { scopeOf, tailGrew } from './tend.ts';
 
 const batch = 200;
 export const renewJob = 'embeddings.renew';
+
+/** Longer than a batch takes with all its retries. */
+const leaseMs = 5 * 60_000;
+const leaseEnd = () => new Date(Date.now() + leaseMs);
 
 /**
  * Embeds anew, with the preferred model, what a fallback or a former model made: a batch at a time, resting as long as
@@ -33,7 +39,14 @@ export async function renewTenant(ctx: Ctx, collections: VectorCollection[]): Pr
   for (const { scope: name, model } of await listSpacesToRenew(ctx.db, preferred.name)) {
     const scope = scopeOf(collections, name);
     if (!scope) continue;
-    const reached = await renewSpace(ctx, scope, model, preferred.name);
+    const now = new Date();
+    if ((await ctx.db.rows(claimRenewal(ctx.tenant, name, model, now, leaseEnd()))).length === 0) continue;
+    let reached = true;
+    try {
+      reached = await renewSpace(ctx, scope, model, preferred.name);
+    } finally {
+      await ctx.db.run(releaseRenewal(ctx.tenant, name, model));
+    }
     await tailGrew(ctx, scope, new Set([preferred.name]));
     if (!reached) return;
   }
@@ -89,7 +102,7 @@ async function renewBatch(
         : []),
       ...(renewed.length > 0 ? storeVectors(ctx, scope, renewed) : []),
       ...(refused.length > 0 ? [markRefused(ctx.tenant, scope, model, preferred, refused)] : []),
-      countRenewed(ctx.tenant, scope.name, model, renewed.length, new Date()),
+      countRenewed(ctx.tenant, scope.name, model, renewed.length, new Date(), leaseEnd()),
     ]);
     tx.afterCommit(() => ctx.app.metrics.embeddingsRenewed.inc({ model: preferred }, renewed.length));
   });

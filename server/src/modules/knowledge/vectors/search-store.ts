@@ -105,7 +105,7 @@ export const hitsInSegments = (
   query: TermQuery,
 ): Statement => sql`
     select id from (${bestOf(tenant, c, within, segments, {
-      call: sql`words_in_segment(${tenant}, s.id, ${query.words}::sparsevec, ${query.wordDimensions}::int[], ${query.byWords}::int)`,
+      call: sql`words_in_segment(s.id, ${query.words}::sparsevec, ${query.wordDimensions}::int[], ${query.byWords}::int)`,
       distance: sql`${c.rowWords} <#> ${query.words}::sparsevec`,
       take: query.byWords,
     })}) by_words
@@ -113,7 +113,7 @@ export const hitsInSegments = (
       query.byTrigrams === 0
         ? raw('')
         : sql`union select id from (${bestOf(tenant, c, within, segments, {
-            call: sql`trigrams_in_segment(${tenant}, s.id, ${query.trigrams}::sparsevec, ${query.trigramDimensions}::int[], ${query.byTrigrams}::int)`,
+            call: sql`trigrams_in_segment(s.id, ${query.trigrams}::sparsevec, ${query.trigramDimensions}::int[], ${query.byTrigrams}::int)`,
             distance: sql`${c.rowTrigrams} <#> ${query.trigrams}::sparsevec`,
             take: query.byTrigrams,
           })}) by_trigrams`
@@ -134,7 +134,12 @@ const bestOf = (
         join ${c.vectors} on v.tenant_id = ${tenant} and ${c.key} = sealed.id and v.model = sealed.model
           and v.segment between sealed.first and sealed.last
         union all
-        select ${c.rowId}, ${distance} from ${c.vectors} join ${c.rows} on ${c.rowTenant} = ${tenant} and ${c.rowId} = ${c.key}
+        select tail.id, tail.distance from ${c.vectors}
+        -- Row by row through the key: the planner takes the tail for most of the table, and would read all texts.
+        cross join lateral (
+          select ${c.rowId} as id, ${distance} as distance from ${c.rows}
+          where ${c.rowTenant} = ${tenant} and ${c.rowId} = ${c.key} offset 0
+        ) tail
         where v.tenant_id = ${tenant} and v.segment is null ${within}
         ${
           c.unembedded === undefined

@@ -35,6 +35,15 @@ export async function vectorsOfQuery(ctx: Ctx, scope: VectorScope, query: string
   return embedQuery(ctx, query, new Set(models.map(({ model }) => model)));
 }
 
+/** Of these only the models that know meaning: the built-in vectors repeat what the words say. */
+export async function meaningOfQuery(ctx: Ctx, scope: VectorScope, query: string): Promise<QueryVector[]> {
+  const { length: models } = ctx.app.models.embeddings;
+  if (models === 0) return [];
+  // The preferred model is always asked, so that where there is no other nobody need look which are there.
+  const vectors = models === 1 ? embedQuery(ctx, query, new Set()) : vectorsOfQuery(ctx, scope, query);
+  return (await vectors).filter(({ weight }) => weight > 0);
+}
+
 /**
  * The nearest `limit` texts of a scope under each model, among those a view lets be seen: as many as there are, however
  * few it leaves. The ways are named: exact among few texts, else the indexes of segments and the exact tail.

@@ -65,16 +65,33 @@ export const retire = (tenant: string, segments: Segment[], now: Date): Statemen
 export const deleteSegment = (tenant: string, id: string): Statement =>
   sql`delete from vector_segments where tenant_id = ${tenant} and id = ${id}`;
 
+// Row by row through the keys, and not by joins: of how many rows a slice has the planner knows nothing, and would read
+// whole tables for each.
+const theText = (tenant: string, c: VectorCollection, columns: Statement): Statement => sql`
+  cross join lateral (
+    select ${columns} from ${c.rows} where ${c.rowTenant} = ${tenant} and ${c.rowId} = copy.id offset 0
+  ) text`;
+const theVector = (
+  tenant: string,
+  c: VectorCollection,
+  model: string,
+  condition: Statement,
+): Statement => sql`
+  cross join lateral (
+    select v.embedding as current from ${c.vectors}
+    where v.tenant_id = ${tenant} and ${c.key} = copy.id and v.model = ${model} and ${condition} offset 0
+  ) vector`;
+const among = ({ first, last }: Segment): Statement => sql`v.segment between ${first} and ${last}`;
+
 /** The term weights of the texts whose vectors are copied. */
 const copyTerms = (tenant: string, c: VectorCollection, id: string, from: Statement): Statement => sql`
     worded as (
       insert into ${wordsOf(id)} (tenant_id, id, words)
-      select ${tenant}, ${c.rowId}, ${c.rowWords} from ${from} copy
-      join ${c.rows} on ${c.rowTenant} = ${tenant} and ${c.rowId} = copy.id returning 1
+      select ${tenant}, copy.id, text.words from ${from} copy ${theText(tenant, c, sql`${c.rowWords} as words`)} returning 1
     ), spelled as (
       insert into ${trigramsOf(id)} (tenant_id, id, trigrams)
-      select ${tenant}, ${c.rowId}, ${c.rowTrigrams} from ${from} copy
-      join ${c.rows} on ${c.rowTenant} = ${tenant} and ${c.rowId} = copy.id returning 1
+      select ${tenant}, copy.id, text.trigrams
+      from ${from} copy ${theText(tenant, c, sql`${c.rowTrigrams} as trigrams`)} returning 1
     )`;
 
 /** Copies a slice of the tail. @returns the last id copied and how many; none when the tail has no more */
@@ -113,9 +130,8 @@ export const copySegment = (
       select id from ${tableOf(from.id)} where tenant_id = ${db.tenant} and id > ${after ?? nil}::uuid order by id limit ${limit}
     ), copied as (
       insert into ${tableOf(into.id)} (tenant_id, id, embedding)
-      select ${db.tenant}, part.id, v.embedding${castTo(kind)}
-      from part join ${c.vectors} on v.tenant_id = ${db.tenant} and ${c.key} = part.id and v.model = ${from.model}
-        and v.segment between ${from.first} and ${from.last}
+      select ${db.tenant}, copy.id, vector.current${castTo(kind)}
+      from part copy ${theVector(db.tenant!, c, from.model, among(from))}
       returning id
     ), ${copyTerms(db.tenant!, c, into.id, raw('copied'))}
     select id as last, (select count(*) from copied)::int as count from part order by id desc limit 1`);
@@ -137,14 +153,19 @@ export const joinSegment = (
       select id, embedding from ${tableOf(segment.id)}
       where tenant_id = ${db.tenant} and id > ${after ?? nil}::uuid order by id limit ${limit}
     ), mine as materialized (
-      select ${c.key} as id from part
-      join ${wordsOf(segment.id)} w on w.tenant_id = ${db.tenant} and w.id = part.id
-      join ${c.rows} on ${c.rowTenant} = ${db.tenant} and ${c.rowId} = part.id and ${c.rowWords} = w.words
-      join ${c.vectors} on v.tenant_id = ${db.tenant} and ${c.key} = part.id and v.model = ${segment.model}
-      where v.segment is null and v.embedding${castTo(kind)} = part.embedding for update of v skip locked
+      select copy.id from part copy ${theText(db.tenant!, c, sql`${c.rowWords} as words`)}
+      cross join lateral (
+        select words from ${wordsOf(segment.id)} w where w.tenant_id = ${db.tenant} and w.id = copy.id offset 0
+      ) copied
+      cross join lateral (
+        select v.embedding as current from ${c.vectors}
+        where v.tenant_id = ${db.tenant} and ${c.key} = copy.id and v.model = ${segment.model} and v.segment is null
+        for update of v skip locked
+      ) vector
+      where vector.current${castTo(kind)} = copy.embedding and text.words = copied.words
     ), joined as (
       update ${c.vectors} set segment = ${segment.first}
-      from mine where v.tenant_id = ${db.tenant} and ${c.key} = mine.id and v.model = ${segment.model} returning 1
+      where v.tenant_id = ${db.tenant} and ${c.key} = any(array(select id from mine)) and v.model = ${segment.model} returning 1
     )
     select id as last, (select count(*) from joined) as joined from part order by id desc limit 1`);
 
@@ -161,9 +182,9 @@ export const leaveSegment = (
       select id from ${tableOf(segment.id)}
       where tenant_id = ${db.tenant} and id > ${after ?? nil}::uuid order by id limit ${limit}
     ), gone as (
-      update ${c.vectors} set segment = null from part
-      where v.tenant_id = ${db.tenant} and ${c.key} = part.id and v.model = ${segment.model}
-        and v.segment between ${segment.first} and ${segment.last} returning 1
+      update ${c.vectors} set segment = null
+      where v.tenant_id = ${db.tenant} and ${c.key} = any(array(select id from part)) and v.model = ${segment.model}
+        and ${among(segment)} returning 1
     )
     select id as last, (select count(*) from gone) as gone from part order by id desc limit 1`);
 
