@@ -189,11 +189,14 @@ async function untilSettled(from: number): Promise<{ vectors: number; settled: n
   while ((await count('select count(*) from memory_queue')) > 0) await sleep(250);
   const vectors = performance.now() - from;
   for (let quiet = 0; quiet < 8; ) {
+    const others = await count(
+      `select count(*) from vector_spaces where model <> 'topics-${DIMENSIONS}' and drained_at is null`,
+    );
     const building = await count(`select count(*) from vector_segments where state = 'building'`);
     const active = await count(
       `select count(*) from pgboss.job where name = 'vectors.tend' and state in ('created', 'active', 'retry')`,
     );
-    quiet = building + active === 0 ? quiet + 1 : 0;
+    quiet = others + building + active === 0 ? quiet + 1 : 0;
     await sleep(500);
   }
   return { vectors, settled: performance.now() - from };
@@ -207,6 +210,9 @@ try {
     EMBEDDING_BASE_URL: embeddings.url,
     EMBEDDING_MODEL: 'topics',
     EMBEDDING_DIMENSIONS: String(DIMENSIONS),
+    // The server of this run shares the processors with all the rest; nothing here is about one that is slow.
+    EXT_CALL_TIMEOUT_MS: '120000',
+    EMBEDDING_QUERY_TIMEOUT_MS: '120000',
   };
   const server = await startServer(env, ['--no-worker']);
   const worker = startWorker(env);

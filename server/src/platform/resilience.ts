@@ -38,18 +38,28 @@ const closedAgainAfterMs = 30_000;
 const firstWaitMs = 200;
 const longestWaitMs = 5_000;
 
+/** When a breaker that is open lets the next call through. */
+const triesAgainAt = new WeakMap<CircuitBreakerPolicy, number>();
+
 /** Stops calling a service after five outages in a row and lets one call try it again 30 s later. */
-export const createBreaker = (
+export function createBreaker(
   judge: Judge = judgedByKind,
   halfOpenAfter = closedAgainAfterMs,
-): CircuitBreakerPolicy =>
-  circuitBreaker(
+): CircuitBreakerPolicy {
+  const breaker = circuitBreaker(
     handleWhen((error) => judge(error as Error).outage),
     { halfOpenAfter, breaker: new ConsecutiveBreaker(failuresInARow) },
   );
+  breaker.onBreak(() => triesAgainAt.set(breaker, performance.now() + halfOpenAfter));
+  return breaker;
+}
 
-export const stateOf = ({ state }: CircuitBreakerPolicy): 'closed' | 'open' | 'half_open' =>
-  state === CircuitState.Closed ? 'closed' : state === CircuitState.HalfOpen ? 'half_open' : 'open';
+/** The library says half open only once somebody calls; who asks whether to call must know before. */
+export function stateOf(breaker: CircuitBreakerPolicy): 'closed' | 'open' | 'half_open' {
+  if (breaker.state === CircuitState.Closed) return 'closed';
+  const isDue = performance.now() >= (triesAgainAt.get(breaker) ?? 0);
+  return breaker.state === CircuitState.HalfOpen || isDue ? 'half_open' : 'open';
+}
 
 export interface OutsideCalls {
   execute<T>(call: (attempt: { signal: AbortSignal }) => Promise<T>, signal?: AbortSignal): Promise<T>;
@@ -75,13 +85,17 @@ export function outsideCalls(options: OutsideOptions): OutsideCalls {
   const attempt = wrap(breaker, timeout(timeoutMs, TimeoutStrategy.Aggressive));
   return {
     execute: async (call, signal) => {
+      let before: unknown;
       for (let tried = 0; ; tried++) {
         try {
           return await attempt.execute((context) => call({ signal: context.signal }), signal);
         } catch (error) {
           signal?.throwIfAborted();
+          // What opened the breaker says more than that it is open.
+          if (isBrokenCircuitError(error)) throw before ?? error;
+          before = error;
           const { repeat, afterMs = 0 } = judge(error as Error);
-          if (isBrokenCircuitError(error) || !repeat || tried >= retries || afterMs > patienceMs) throw error;
+          if (!repeat || tried >= retries || afterMs > patienceMs) throw error;
           const growing = Math.min(longestWaitMs, firstWaitMs * 2 ** tried) * (0.5 + Math.random());
           // Not all at the very moment that was named.
           await sleep(afterMs > 0 ? afterMs + growing / 4 : growing, undefined, signal ? { signal } : {});

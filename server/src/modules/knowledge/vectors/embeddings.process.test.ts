@@ -95,13 +95,17 @@ const search = async (who: Caller, query: string, mode = 'hybrid'): Promise<stri
 };
 
 const embedded = (who: Caller, vectors: Record<string, number>) =>
-  eventually(`vectors ${JSON.stringify(vectors)}`, async () => {
-    const state = await stateOf(who);
-    const there = Object.entries(vectors).every(([name, count]) => (state.vectors[name] ?? 0) === count);
-    return (
-      state.waiting === 0 && there && Object.keys(state.vectors).every((name) => name in vectors) && state
-    );
-  });
+  eventually(
+    `vectors ${JSON.stringify(vectors)}`,
+    async () => {
+      const state = await stateOf(who);
+      const there = Object.entries(vectors).every(([name, count]) => (state.vectors[name] ?? 0) === count);
+      return (
+        state.waiting === 0 && there && Object.keys(state.vectors).every((name) => name in vectors) && state
+      );
+    },
+    60_000,
+  );
 
 describe('with an embeddings server', () => {
   let ann: Caller;
@@ -205,6 +209,19 @@ describe('with an embeddings server', () => {
     });
   }
 
+  it('a server that was given up is asked again although nobody else asks', async () => {
+    embeddings.fail({ kind: 'status', status: 503 });
+    for (const text of ['about the dog', 'about the car', 'about the doctor', 'about the pension']) {
+      await remember(ann, text);
+      await eventually('its vector', async () => (await stateOf(ann)).waiting === 0);
+    }
+    const { links } = await embedded(ann, { [hashed]: 4 });
+    assert.deepEqual([links[0]?.state, links[0]?.last_failure?.kind], ['failing', 'server_error']);
+    assert.notEqual(links[0]?.breaker, 'closed');
+    embeddings.fail({ kind: 'none' });
+    await embedded(ann, { [model]: 4 });
+  });
+
   it('a server that says when to come back is asked again then', async () => {
     embeddings.requests.length = 0;
     embeddings.fail({ kind: 'status', status: 429, retryAfter: '1', times: 1 });
@@ -286,22 +303,26 @@ describe('another model', () => {
       EMBEDDING_FORMER_DIMENSIONS: '32',
     });
     let mixed = 0;
-    await eventually('all vectors of the new model', async () => {
-      const { vectors } = await stateOf(ann);
-      if (vectors[model] && vectors['newer-32']) mixed += 1;
-      for (const mode of ['vector', 'hybrid']) {
-        const found = await ann.call('POST', '/v1/memory/search', {
-          query: 'annuity topic7',
-          mode,
-          limit: 100,
-        });
-        assert.equal(found.body.length, 100);
-        assert.ok(
-          found.body.slice(0, 20).some(({ text }: { text: string }) => text === 'topic7 of the pension'),
-        );
-      }
-      return vectors['newer-32'] === 300 && vectors[model] === undefined;
-    });
+    await eventually(
+      'all vectors of the new model',
+      async () => {
+        const { vectors } = await stateOf(ann);
+        if (vectors[model] && vectors['newer-32']) mixed += 1;
+        for (const mode of ['vector', 'hybrid']) {
+          const found = await ann.call('POST', '/v1/memory/search', {
+            query: 'annuity topic7',
+            mode,
+            limit: 100,
+          });
+          assert.equal(found.body.length, 100);
+          assert.ok(
+            found.body.slice(0, 20).some(({ text }: { text: string }) => text === 'topic7 of the pension'),
+          );
+        }
+        return vectors['newer-32'] === 300 && vectors[model] === undefined;
+      },
+      120_000,
+    );
     assert.ok(mixed > 0);
     embeddings.fail({ kind: 'none' });
   });

@@ -28,7 +28,7 @@ export const vectorJobs = (collections: VectorCollection[]): JobDefinition[] => 
 ];
 
 export const vectorSchedules: Schedule[] = [
-  { name: 'embeddings.renew', pattern: '*/5 * * * * *', run: nudgeRenewal },
+  { name: 'embeddings.renew', pattern: '*/2 * * * * *', run: nudgeRenewal },
   { name: 'vectors.sweep', pattern: '40 * * * * *', run: sweepSegments },
   { name: 'vectors.tend', pattern: '20 */5 * * * *', run: nudgeTending },
   { name: 'vectors.repair', pattern: '0 17 * * * *', run: nudgeRepair },

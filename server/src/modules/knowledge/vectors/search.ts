@@ -89,8 +89,11 @@ async function attempt<Row extends { id: string }>(
   const take = Math.ceil(limit * (1 + (view.narrow ? spareUnderConditions : spare)));
   const kind = segmentKind(ctx.app.database);
   const asked = queries.map(({ model, vector }): NearQuery => ({ model, vector: encodeVector(vector) }));
-  const segmentsOf = ({ model, vector }: QueryVector) =>
-    isIndexed(ctx.app, model, vector.length) ? known.filter((segment) => segment.model === model) : undefined;
+  /** Undefined where some of its vectors are in segments without an index for them: all are scanned then. */
+  const segmentsOf = ({ model, vector }: QueryVector): LiveSegment[] | undefined => {
+    const own = known.filter((segment) => segment.model === model);
+    return own.length === 0 || isIndexed(ctx.app, model, vector.length) ? own : undefined;
+  };
   // Texts move from the models asked first to those asked later: one that moves meanwhile is seen by one of both.
   const statements = asked.map((query, i) =>
     few

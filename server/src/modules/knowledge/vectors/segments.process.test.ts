@@ -16,6 +16,7 @@ import {
 } from '#test/harness.ts';
 import type { Running } from '../../../app.ts';
 import { memoryVectors } from '../memory/service.ts';
+import { analyzeDocument, encodeSparse } from '../retrieval/service.ts';
 import { repairTenant, sweepSegments } from './repair.ts';
 import { toMerge } from './tend.ts';
 
@@ -256,6 +257,18 @@ describe('a tenant that grows', () => {
         .tenant(ben.tenant)
         .rows(sql`select 1 from ${identifier(table)} where tenant_id = ${ann.tenant}`);
       assert.equal(seen.length, 0);
+    }
+    // Functions that look past row-level security look no further than the tenant that was entered.
+    for (const { id } of await segmentsOf(ann)) {
+      const words = analyzeDocument(textOf(0)).words;
+      const ask = (who: Caller) =>
+        server.app.database
+          .tenant(who.tenant)
+          .rows(
+            sql`select id from words_in_segment(${id}, ${encodeSparse(words)}::sparsevec, ${[...words.dimensions]}::int[], 10)`,
+          );
+      assert.equal((await ask(ben)).length, 0);
+      assert.ok((await ask(ann)).length > 0);
     }
   });
 
