@@ -57,7 +57,9 @@ function sizesOf(): number[] {
   return sizes(high).map(Math.round);
 }
 
-const ms = (times: number[]) => `p50 ${median(times).toFixed(1)}, p99 ${percentile(times, 0.99).toFixed(1)}`;
+/** The best is what it costs when nobody else has the processor: on a busy machine the only one to be believed. */
+const ms = (times: number[]) =>
+  `${Math.min(...times).toFixed(1)}, ${median(times).toFixed(1)}, ${percentile(times, 0.99).toFixed(1)}`;
 const say = (line: string) => console.log(`${new Date().toISOString().slice(11, 19)} ${line}`);
 
 async function signUp(client: Client, sizes: number[]): Promise<Tenant[]> {
@@ -248,7 +250,7 @@ try {
       'segments',
       'rows',
       'recall@10',
-      'hybrid, HTTP ms',
+      'hybrid, HTTP ms: best, p50, p99',
       'its SQL ms',
       'ratio p50, p99',
       'vector, HTTP ms',
