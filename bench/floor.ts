@@ -6,7 +6,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { fastify } from 'fastify';
 import pg from 'pg';
-import { findCandidates } from '../server/src/modules/knowledge/memory/store.ts';
+import { wordSearch } from '../server/src/modules/knowledge/memory/store.ts';
 import { prepareQuery } from '../server/src/modules/knowledge/retrieval/service.ts';
 import type { Ctx } from '../server/src/platform/context.ts';
 import { wireValue } from '../server/src/platform/db/batch.ts';
@@ -96,15 +96,7 @@ server.post<{ Body: { text: string; type: string; metadata: object }; Headers: {
 
 /** The statement a search of a whole tenant sends for its candidates, taken from the store itself. */
 async function searchStatement(tenant: string, query: string): Promise<Statement<unknown>> {
-  let sent: Statement<unknown> | undefined;
   const db: Db = { ...operatorDb(pool), tenant };
-  const recording: Db = {
-    ...db,
-    rows: async (statement) => {
-      sent = statement;
-      return [];
-    },
-  };
   const filter = {
     owner: undefined,
     types: undefined,
@@ -115,8 +107,9 @@ async function searchStatement(tenant: string, query: string): Promise<Statement
   };
   // Preparing a query looks at the tenant, its database and the process's memory of counts: this process has its own.
   const ctx = { app: {}, tenant: db.tenant, db } as unknown as Ctx;
-  await findCandidates(recording, await prepareQuery(ctx, 'memory', query), filter, new Date());
-  return sent!;
+  return wordSearch(tenant, await prepareQuery(ctx, 'memory', query), filter, new Date()).statement(
+    undefined,
+  );
 }
 
 let alone: pg.PoolClient | undefined;

@@ -70,6 +70,18 @@ async function isHealthy(url: string): Promise<boolean> {
   }
 }
 
+/** Starts `manushya worker`. */
+export const startWorker = (env: Record<string, string>): { child: ChildProcess } => ({
+  child: start(join(here, '../server/src/main.ts'), ['worker'], env),
+});
+
+/** Starts the embeddings server of the scale benchmark; answers its address. */
+export async function startEmbeddings(): Promise<{ child: ChildProcess; url: string }> {
+  const child = start(join(here, 'scale/embeddings.ts'), [], {});
+  const port = await answerOf(child, START_LIMIT_MS);
+  return { child, url: `http://127.0.0.1:${port}/v1` };
+}
+
 export async function startFloor(env: Record<string, string>): Promise<Process> {
   const port = await freePort();
   const child = start(join(here, 'floor.ts'), [], { ...env, PORT: String(port) });

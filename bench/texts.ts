@@ -32,7 +32,7 @@ function vocabulary(): string[] {
   return [...words];
 }
 
-const WORDS = vocabulary();
+export const WORDS = vocabulary();
 
 /** Rank r comes with a probability near 1/r. */
 const zipf = (random: () => number): string => WORDS[Math.floor(WORDS.length ** random()) - 1] ?? WORDS[0]!;

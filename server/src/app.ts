@@ -30,11 +30,15 @@ import { isAtHome, planOf, tenantOf } from '#modules/access/tenants/service.ts';
 import { corpusRoutes } from '#modules/knowledge/corpora/routes.ts';
 import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jobs.ts';
 import { documentRoutes } from '#modules/knowledge/documents/routes.ts';
+import { chunkVectors } from '#modules/knowledge/documents/service.ts';
 import { memoryJobs, memorySchedules } from '#modules/knowledge/memory/jobs.ts';
 import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
+import { memoryVectors } from '#modules/knowledge/memory/service.ts';
 import { runSchedules } from '#modules/knowledge/runs/jobs.ts';
 import { runRoutes } from '#modules/knowledge/runs/routes.ts';
 import { runsEnded } from '#modules/knowledge/runs/service.ts';
+import { vectorJobs, vectorSchedules } from '#modules/knowledge/vectors/jobs.ts';
+import { vectorRoutes } from '#modules/knowledge/vectors/routes.ts';
 import { rateLimitRoutes } from '#modules/ledger/rate-limits/routes.ts';
 import { limitsFor } from '#modules/ledger/rate-limits/service.ts';
 import type { Config } from '#platform/config.ts';
@@ -58,6 +62,9 @@ import { createMetrics } from '#platform/metrics.ts';
 import { openModels } from '#platform/models/models.ts';
 import { openShared } from '#platform/shared.ts';
 
+/** What has vectors. */
+const vectorCollections = [memoryVectors.collection, chunkVectors];
+
 /** Every route of the server, in the order of the published contract. */
 export const routes: Route[] = [
   ...registrationRoutes,
@@ -78,6 +85,7 @@ export const routes: Route[] = [
   ...corpusRoutes,
   ...documentRoutes,
   ...runRoutes,
+  ...vectorRoutes(vectorCollections),
   ...operationRoutes,
 ];
 
@@ -86,6 +94,7 @@ export const jobsOf = (config: Config): JobDefinition[] => [
   ...mailJobs,
   ...memoryJobs,
   ...documentJobs(config),
+  ...vectorJobs(vectorCollections),
 ];
 
 /** Writes what was gathered of access off the request path: refusals as facts, and how questions were decided. */
@@ -110,6 +119,7 @@ export const schedules: Schedule[] = [
   ...runSchedules,
   ...decisionSchedules,
   { name: 'access.flush', pattern: '* * * * * *', own: true, run: flushAccess },
+  ...vectorSchedules,
   { name: 'idempotency.prune', pattern: '0 7 * * * *', run: pruneIdempotencyKeys },
   { name: 'database.vacuum', pattern: '0 */10 * * * *', run: (app) => app.database.vacuum() },
 ];

@@ -678,12 +678,24 @@ describe('the catalogue', () => {
   });
 
   it('has no function that runs with its owner’s rights, and no view that does', async () => {
+    // These look past row-level security, because under it an index over arrays can not be used; so they must take the
+    // tenant from where the policies take it, and from no argument.
+    const trusted = ['trigrams_in_segment', 'words_in_segment'];
+    const functions = (await ask(
+      `select p.proname, p.prosrc, pg_get_function_identity_arguments(p.oid) as arguments from pg_proc p
+       where p.pronamespace = 'public'::regnamespace and p.prosecdef order by p.proname`,
+    )) as { proname: string; prosrc: string; arguments: string }[];
     assert.deepEqual(
-      await ask(
-        `select p.proname from pg_proc p where p.pronamespace = 'public'::regnamespace and p.prosecdef`,
-      ),
-      [],
+      functions.map(({ proname }) => proname),
+      trusted,
     );
+    for (const { prosrc, arguments: given } of functions) {
+      assert.match(
+        prosrc,
+        /where t\.tenant_id = \$1 and [\s\S]*using current_setting\('app\.tenant_id', true\), /,
+      );
+      assert.doesNotMatch(given, /tenant/);
+    }
     assert.deepEqual(
       await ask(`select c.relname from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('v', 'm')
                  and not coalesce(array_to_string(c.reloptions, ',') like '%security_invoker=true%', false)`),

@@ -35,6 +35,10 @@ const operatorStatements = [
   'src/modules/knowledge/memory/store.ts#listTenantsExpiring',
   'src/modules/knowledge/memory/store.ts#listTenantsWaiting',
   'src/modules/knowledge/runs/store.ts#listTenantsWithLostRuns',
+  'src/modules/knowledge/vectors/renew-store.ts#listTenantsToRenew',
+  'src/modules/knowledge/vectors/segment-store.ts#countAllSegments',
+  'src/modules/knowledge/vectors/segment-store.ts#listAllSegments',
+  'src/modules/knowledge/vectors/segment-store.ts#listLongTails',
   'src/platform/facts/relay.ts#createRelay',
   'src/platform/http/idempotency.ts#pruneIdempotencyKeys',
 ];

@@ -19,7 +19,7 @@ export interface Config extends Raw {
   openRegistration: boolean;
   defaultPlan: Plan;
   rateLimitFactors: Record<Plan, number>;
-  embeddingProvider: 'openai-compatible' | 'hashed';
+  embeddingProvider: 'openai-compatible' | 'local' | 'hashed';
   version: string;
 }
 
@@ -46,12 +46,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
   const production = values.ENVIRONMENT === 'production';
   const dataDir = resolve(values.DATA_DIR);
   const plan = values.DEFAULT_PLAN ?? (production ? 'free' : 'enterprise');
-  const provider =
-    values.EMBEDDING_PROVIDER ??
-    (values.EMBEDDING_BASE_URL || values.OPENAI_API_KEY ? 'openai-compatible' : 'hashed');
-  if (provider !== 'openai-compatible' && provider !== 'hashed') {
-    throw new ConfigError('EMBEDDING_PROVIDER must be one of openai-compatible, hashed');
-  }
+  const embeddingProvider = embeddingProviderOf(values);
   if (production && values.AUTH_DEV_BYPASS)
     throw new ConfigError('AUTH_DEV_BYPASS must be false in production');
   if (production && values.LLM_PROVIDER === 'fake')
@@ -72,7 +67,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     defaultPlan:
       plans.find((known) => known === plan) ?? fail(`DEFAULT_PLAN must be one of ${plans.join(', ')}`),
     rateLimitFactors: factorsOf(values.RATE_LIMIT_FACTORS),
-    embeddingProvider: provider,
+    embeddingProvider,
     version: '0.1.0',
   };
 }
@@ -88,6 +83,19 @@ function factorsOf(given: string): Record<Plan, number> {
     factors[plan] = value;
   }
   return factors;
+}
+
+function embeddingProviderOf(values: Raw): Config['embeddingProvider'] {
+  const known = ['openai-compatible', 'local', 'hashed'] as const;
+  const fallback = values.EMBEDDING_LOCAL_MODEL ? 'local' : 'hashed';
+  const wanted =
+    values.EMBEDDING_PROVIDER ??
+    (values.EMBEDDING_BASE_URL || values.OPENAI_API_KEY ? 'openai-compatible' : fallback);
+  const provider =
+    known.find((one) => one === wanted) ?? fail(`EMBEDDING_PROVIDER must be one of ${known.join(', ')}`);
+  if (provider === 'local' && !values.EMBEDDING_LOCAL_MODEL)
+    throw new ConfigError('EMBEDDING_LOCAL_MODEL must name a model when EMBEDDING_PROVIDER is local');
+  return provider;
 }
 
 function checkedSecret(name: string, given: string | undefined, fallback: string | undefined): string {

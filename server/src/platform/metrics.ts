@@ -11,6 +11,12 @@ export interface Metrics {
   factsRelayed: Counter;
   rateLimited: Counter<'scope'>;
   embeddings: Counter<'model' | 'outcome'>;
+  embeddingFailures: Counter<'link' | 'kind'>;
+  embeddingLinks: Gauge<'link'>;
+  embeddingsRenewed: Counter<'model'>;
+  vectorSearches: Counter<'path'>;
+  vectorSegments: Gauge<'state'>;
+  vectorDrift: Gauge<'kind'>;
   searchDuration: Histogram<'kind'>;
   runs: Counter<'outcome'>;
   /** By what was hashed with: `argon2` or `bcrypt`. */
@@ -61,6 +67,42 @@ export function createMetrics(): Metrics {
       name: 'embeddings_total',
       help: 'Texts embedded',
       labelNames: ['model', 'outcome'],
+      registers,
+    }),
+    embeddingFailures: new Counter({
+      name: 'embedding_failures_total',
+      help: 'Calls of an embedding model that failed',
+      labelNames: ['link', 'kind'],
+      registers,
+    }),
+    embeddingLinks: new Gauge({
+      name: 'embedding_link_up',
+      help: 'Whether the last call of an embedding model went well',
+      labelNames: ['link'],
+      registers,
+    }),
+    embeddingsRenewed: new Counter({
+      name: 'embeddings_renewed_total',
+      help: 'Texts embedded anew because a fallback or a former model had made their vector',
+      labelNames: ['model'],
+      registers,
+    }),
+    vectorSearches: new Counter({
+      name: 'vector_searches_total',
+      help: 'Searches among vectors by the way they went',
+      labelNames: ['path'],
+      registers,
+    }),
+    vectorSegments: new Gauge({
+      name: 'vector_segments',
+      help: 'Index segments of the installation',
+      labelNames: ['state'],
+      registers,
+    }),
+    vectorDrift: new Gauge({
+      name: 'vector_index_drift',
+      help: 'What the last repair of the vector indexes found to be off',
+      labelNames: ['kind'],
       registers,
     }),
     searchDuration: new Histogram({

@@ -1,10 +1,11 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  type CircuitBreakerPolicy,
+  CircuitState,
   ConsecutiveBreaker,
   circuitBreaker,
-  ExponentialBackoff,
   handleWhen,
-  type IPolicy,
-  retry,
+  isBrokenCircuitError,
   TimeoutStrategy,
   timeout,
   wrap,
@@ -15,18 +16,91 @@ export class Permanent extends Error {
   override name = 'Permanent';
 }
 
+/** What a failure of an outside service means for the calls that follow. */
+export interface Verdict {
+  /** The same call may go well a moment later. */
+  repeat: boolean;
+  /** The service itself is at fault, so others need not ask it either. */
+  outage: boolean;
+  /** When the service said to come back. */
+  afterMs?: number | undefined;
+}
+
+export type Judge = (error: Error) => Verdict;
+
+const judgedByKind: Judge = (error) => {
+  const passing = !(error instanceof Permanent);
+  return { repeat: passing, outage: passing };
+};
+
+const failuresInARow = 5;
+const closedAgainAfterMs = 30_000;
+const firstWaitMs = 200;
+const longestWaitMs = 5_000;
+
+/** When a breaker that is open lets the next call through. */
+const triesAgainAt = new WeakMap<CircuitBreakerPolicy, number>();
+
+/** Stops calling a service after five outages in a row and lets one call try it again 30 s later. */
+export function createBreaker(
+  judge: Judge = judgedByKind,
+  halfOpenAfter = closedAgainAfterMs,
+): CircuitBreakerPolicy {
+  const breaker = circuitBreaker(
+    handleWhen((error) => judge(error as Error).outage),
+    { halfOpenAfter, breaker: new ConsecutiveBreaker(failuresInARow) },
+  );
+  breaker.onBreak(() => triesAgainAt.set(breaker, performance.now() + halfOpenAfter));
+  return breaker;
+}
+
+/** The library says half open only once somebody calls; who asks whether to call must know before. */
+export function stateOf(breaker: CircuitBreakerPolicy): 'closed' | 'open' | 'half_open' {
+  if (breaker.state === CircuitState.Closed) return 'closed';
+  const isDue = performance.now() >= (triesAgainAt.get(breaker) ?? 0);
+  return breaker.state === CircuitState.HalfOpen || isDue ? 'half_open' : 'open';
+}
+
+export interface OutsideCalls {
+  execute<T>(call: (attempt: { signal: AbortSignal }) => Promise<T>, signal?: AbortSignal): Promise<T>;
+}
+
+export interface OutsideOptions {
+  timeoutMs: number;
+  retries: number;
+  judge?: Judge;
+  /** Shared by several kinds of calls to one service. */
+  breaker?: CircuitBreakerPolicy;
+  /** A service that says to come back later than this is not waited for. */
+  patienceMs?: number;
+}
+
 /**
  * The policy round calls to one outside service: a time limit for each attempt, retries with jitter for what may
- * pass, and a breaker that stops calling after five failures in a row and tries again after 30 s.
+ * pass, when the service says so or else with growing waits, and a breaker. A wait ends when the caller's signal does.
  */
-export function outsideCalls(options: { timeoutMs: number; retries: number }): IPolicy {
-  const passing = handleWhen((error) => !(error instanceof Permanent));
-  return wrap(
-    retry(passing, {
-      maxAttempts: options.retries,
-      backoff: new ExponentialBackoff({ initialDelay: 200, maxDelay: 5_000 }),
-    }),
-    circuitBreaker(passing, { halfOpenAfter: 30_000, breaker: new ConsecutiveBreaker(5) }),
-    timeout(options.timeoutMs, TimeoutStrategy.Aggressive),
-  );
+export function outsideCalls(options: OutsideOptions): OutsideCalls {
+  const { timeoutMs, retries, judge = judgedByKind, patienceMs = longestWaitMs } = options;
+  const { breaker = createBreaker(judge) } = options;
+  const attempt = wrap(breaker, timeout(timeoutMs, TimeoutStrategy.Aggressive));
+  return {
+    execute: async (call, signal) => {
+      let before: unknown;
+      for (let tried = 0; ; tried++) {
+        try {
+          return await attempt.execute((context) => call({ signal: context.signal }), signal);
+        } catch (error) {
+          signal?.throwIfAborted();
+          // What opened the breaker says more than that it is open.
+          if (isBrokenCircuitError(error)) throw before ?? error;
+          before = error;
+          const { repeat, afterMs = 0 } = judge(error as Error);
+          if (!repeat || tried >= retries || afterMs > patienceMs) throw error;
+          const growing = Math.min(longestWaitMs, firstWaitMs * 2 ** tried) * (0.5 + Math.random());
+          // Not all at the very moment that was named.
+          await sleep(afterMs > 0 ? afterMs + growing / 4 : growing, undefined, signal ? { signal } : {});
+        }
+      }
+    },
+  };
 }

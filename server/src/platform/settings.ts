@@ -130,12 +130,52 @@ export const settings = {
   MAX_MEMORY_SIZE: integer(10_000, 100, 1_000_000, 'characters in a memory'),
   OPENAI_API_KEY: optional('turns on OpenAI embeddings (and answers, with LLM_PROVIDER=openai-compatible)'),
   EMBEDDING_PROVIDER: optional(
-    'openai-compatible or hashed; unset: openai-compatible when a key or address is set, else hashed',
+    'openai-compatible, local or hashed, each with those after it as its stand-ins; unset: openai-compatible when a key or address is set, else local when EMBEDDING_LOCAL_MODEL is, else hashed',
   ),
   EMBEDDING_BASE_URL: url(['http://', 'https://'], 'OpenAI-compatible embeddings server'),
   EMBEDDING_API_KEY: optional('key for EMBEDDING_BASE_URL; unset: OPENAI_API_KEY'),
   EMBEDDING_MODEL: text('text-embedding-3-small', 'model asked for embeddings'),
   EMBEDDING_DIMENSIONS: integer(1536, 8, 16_000, 'dimensions the model answers with'),
+  EMBEDDING_FORMER_MODEL: optional(
+    'model of the same server whose vectors are still searched while texts move to EMBEDDING_MODEL',
+  ),
+  EMBEDDING_FORMER_DIMENSIONS: integer(1536, 8, 16_000, 'dimensions of EMBEDDING_FORMER_MODEL'),
+  EMBEDDING_LOCAL_MODEL: optional(
+    'ONNX model run in this process by @huggingface/transformers, which must be installed: a directory, or its name on the hub',
+  ),
+  EMBEDDING_MAX_CHARACTERS: integer(20_000, 100, 1_000_000, 'longer texts are cut before they are embedded'),
+  EMBEDDING_QUERY_TIMEOUT_MS: integer(
+    2_000,
+    50,
+    600_000,
+    'how long a search waits for the vector of its query',
+  ),
+  EMBEDDING_BREAKER_MS: integer(
+    30_000,
+    50,
+    600_000,
+    'how long an embedding model that failed five times in a row is not asked',
+  ),
+  VECTOR_INDEX_FROM: integer(
+    10_000,
+    10,
+    10_000_000,
+    'vectors of one model in a tenant or corpus from which they are indexed; fewer are scanned, exactly',
+  ),
+  VECTOR_TAIL_ROWS: integer(
+    5_000,
+    10,
+    10_000_000,
+    'vectors added since that are scanned before they are indexed too',
+  ),
+  VECTOR_SEGMENT_ROWS: integer(250_000, 10, 10_000_000, 'largest index segment'),
+  VECTOR_SEGMENTS_MAX: integer(
+    500,
+    0,
+    100_000,
+    'index segments of the installation; beyond, further large tenants are scanned',
+  ),
+  VECTOR_BUILD_MB: integer(512, 16, 65_536, 'memory of the database for building one segment'),
   LLM_PROVIDER: choice(
     'extractive',
     ['extractive', 'openai-compatible', 'fake'],

@@ -21,6 +21,9 @@ function statement<Row>(text: string, values: unknown[], name: string | undefine
   return one;
 }
 
+// What names a table that comes and goes is not prepared: connections would keep it for ever.
+const unkept = new WeakSet<object>();
+
 const isStatement = (value: unknown): value is Statement =>
   typeof value === 'object' && value !== null && made.has(value);
 
@@ -52,6 +55,7 @@ export function sql<Row = Record<string, unknown>>(
 function compose<Row>(strings: TemplateStringsArray, parts: unknown[]): Statement<Row> {
   const values: unknown[] = [];
   let text = strings[0]!;
+  const passing = parts.some((part) => isStatement(part) && unkept.has(part));
   parts.forEach((part, index) => {
     if (isStatement(part)) {
       const offset = values.length;
@@ -63,13 +67,23 @@ function compose<Row>(strings: TemplateStringsArray, parts: unknown[]): Statemen
     }
     text += strings[index + 1];
   });
-  let name = composed.get(text);
-  if (!name && composed.size < 500) {
+  let name = passing ? undefined : composed.get(text);
+  if (!name && !passing && composed.size < 500) {
     name = `c${++count}`;
     composed.set(text, name);
   }
-  return statement(text, values, name);
+  const whole = statement<Row>(text, values, name);
+  if (passing) unkept.add(whole);
+  return whole;
 }
 
 /** Text that is put into a statement as it is. Only for constants of the source code. */
 export const raw = (text: string): Statement => statement(text, [], undefined);
+
+/** A fragment that names a table this program made while it ran. */
+export function identifier(name: string): Statement {
+  if (!/^[a-z_][a-z0-9_]{0,62}$/.test(name)) throw new Error(`${name} is not a name`);
+  const fragment: Statement = statement(name, [], undefined);
+  unkept.add(fragment);
+  return fragment;
+}

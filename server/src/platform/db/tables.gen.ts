@@ -41,6 +41,8 @@ export interface Tables {
     corpus_id: string;
     model: string;
     embedding: Buffer;
+    refused_by: string | null;
+    segment: number | null;
   };
   chunks: {
     tenant_id: string;
@@ -237,6 +239,8 @@ export interface Tables {
     memory_id: string;
     model: string;
     embedding: Buffer;
+    refused_by: string | null;
+    segment: number | null;
   };
   mfa_backup_codes: {
     tenant_id: string;
@@ -471,5 +475,31 @@ export interface Tables {
     tenant_id: string;
     scope: string;
     texts: number;
+  };
+  vector_segments: {
+    tenant_id: string;
+    scope: string;
+    model: string;
+    id: string;
+    first: number;
+    last: number;
+    state: string;
+    rows: number;
+    joined: boolean;
+    created_at: string;
+    lease_until: string;
+    retired_at: string | null;
+  };
+  vector_spaces: {
+    tenant_id: string;
+    scope: string;
+    model: string;
+    dimensions: number;
+    created_at: string;
+    drained_at: string | null;
+    settled_for: string | null;
+    renewed: number;
+    renewed_at: string | null;
+    renewing_until: string | null;
   };
 }

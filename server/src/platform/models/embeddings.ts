@@ -1,80 +1,180 @@
-import type { IPolicy } from 'cockatiel';
 import type { Config } from '../config.ts';
 import type { createGuardedFetch } from '../fetch.ts';
-import { outsideCalls, Permanent } from '../resilience.ts';
+import { createBreaker, outsideCalls, stateOf } from '../resilience.ts';
+import { EmbeddingError, judgeEmbedding } from './embedding-error.ts';
 
-/** Turns texts into vectors of one space. `name` says which: vectors are only compared under the same name. */
+export type EmbeddingProvider = 'openai-compatible' | 'local' | 'hashed';
+
+/** Turns texts into vectors of one space. */
 export interface EmbeddingModel {
+  provider: EmbeddingProvider;
+  /** Says which space, its dimensions included: vectors are only compared under the same name. */
   name: string;
   dimensions: number;
-  /** Most texts in one call. */
-  batch: number;
   /** Weight of its cosine in a fused ranking; 0 for vectors that only repeat what the words say. */
   weight: number;
-  /** @returns unit vectors, in the order of the texts */
+  /** What one call takes. */
+  limits: { inputs: number; characters: number };
+  /** Calls that may be under way at once. */
+  lanes: number;
+  /**
+   * One call.
+   * @returns unit vectors, in the order of the texts
+   * @throws EmbeddingError; `refused` when it takes other texts but not all of these
+   */
   embed(texts: string[], signal: AbortSignal): Promise<Float32Array[]>;
+  /** The same for a search that somebody waits for: no retries, and not for long. */
+  embedQuery(text: string, signal: AbortSignal): Promise<Float32Array>;
 }
+
+/** A model that may be there: the link of a chain. */
+export interface EmbeddingLink {
+  provider: EmbeddingProvider;
+  /** What configuration calls it, for operators. */
+  label: string;
+  /** Former models are asked for the vectors of queries only, while texts move to the present one. */
+  former: boolean;
+  /** Whether vectors of that name are of this model; known before it is open. */
+  makes(name: string): boolean;
+  /** The model, once it is open. @throws EmbeddingError when it can not be opened */
+  open(): Promise<EmbeddingModel>;
+  /** The model when it is open already. */
+  peek(): EmbeddingModel | undefined;
+  breaker(): 'closed' | 'open' | 'half_open';
+  close(): Promise<void>;
+}
+
+/** A request of an OpenAI server may have 300,000 tokens; a character is at most about one. */
+const limits = { inputs: 100, characters: 200_000 };
+const lanes = 4;
+/** Background work waits as long as a busy server asks for, within reason. */
+const patienceMs = 60_000;
 
 /** The embeddings call of OpenAI and every server that speaks like it: `POST {base}/embeddings`. */
 export function openAiCompatibleEmbeddings(
   config: Config,
   fetch: ReturnType<typeof createGuardedFetch>['fetch'],
-): EmbeddingModel {
+  { model, dimensions, former }: { model: string; dimensions: number; former: boolean },
+): EmbeddingLink {
   const base = (config.EMBEDDING_BASE_URL ?? 'https://api.openai.com/v1').replace(/\/$/, '');
   const key = config.EMBEDDING_API_KEY ?? config.OPENAI_API_KEY;
-  const policy: IPolicy = outsideCalls({
+  const breaker = createBreaker(judgeEmbedding, config.EMBEDDING_BREAKER_MS);
+  const patient = outsideCalls({
     timeoutMs: config.EXT_CALL_TIMEOUT_MS,
     retries: config.EXT_RETRY_MAX_ATTEMPTS,
+    judge: judgeEmbedding,
+    breaker,
+    patienceMs,
   });
-  const { EMBEDDING_MODEL: model, EMBEDDING_DIMENSIONS: dimensions } = config;
+  const quick = outsideCalls({
+    timeoutMs: Math.min(config.EXT_CALL_TIMEOUT_MS, config.EMBEDDING_QUERY_TIMEOUT_MS),
+    retries: 0,
+    judge: judgeEmbedding,
+    breaker,
+  });
   const call = async (texts: string[], signal: AbortSignal): Promise<Float32Array[]> => {
     const response = await fetch(`${base}/embeddings`, {
       method: 'POST',
       headers: { 'content-type': 'application/json', ...(key ? { authorization: `Bearer ${key}` } : {}) },
-      body: JSON.stringify({ model, input: texts, encoding_format: 'float' }),
+      body: JSON.stringify({
+        model,
+        input: texts.map((text) => cut(text, config.EMBEDDING_MAX_CHARACTERS)),
+        encoding_format: 'float',
+      }),
       signal,
     });
     if (!response.ok) {
       await response.body?.cancel();
-      const message = `the embeddings server answered ${response.status}`;
-      throw response.status < 500 && response.status !== 429 && response.status !== 408
-        ? new Permanent(message)
-        : new Error(message);
+      throw refusalOf(response.status, response.headers.get('retry-after'));
     }
-    return vectorsOf(await response.json(), texts.length, dimensions);
+    const answer = await response.json().catch((error) => {
+      if (signal.aborted || !(error instanceof SyntaxError)) throw error;
+      throw new EmbeddingError('garbage', 'the embeddings server did not answer with JSON');
+    });
+    return vectorsOf(answer, texts.length, dimensions);
   };
-  return {
+  const open: EmbeddingModel = {
+    provider: 'openai-compatible',
     name: `${model}-${dimensions}`,
     dimensions,
-    batch: 100,
     weight: 1,
-    embed: (texts, signal) => policy.execute(({ signal: attempt }) => call(texts, attempt), signal),
+    limits,
+    lanes,
+    embed: (texts, signal) => patient.execute((attempt) => call(texts, attempt.signal), signal),
+    embedQuery: async (text, signal) =>
+      (await quick.execute((attempt) => call([text], attempt.signal), signal))[0]!,
+  };
+  return {
+    provider: 'openai-compatible',
+    label: model,
+    former,
+    makes: (name) => name === open.name,
+    open: async () => open,
+    peek: () => open,
+    breaker: () => stateOf(breaker),
+    close: async () => {},
   };
 }
 
-/** @throws Permanent when the server answers with another number or size of vectors than was asked for */
+/** Never between the halves of a surrogate pair. */
+function cut(text: string, most: number): string {
+  if (text.length <= most) return text;
+  const end = /[\ud800-\udbff]/.test(text[most - 1]!) ? most - 1 : most;
+  return text.slice(0, end);
+}
+
+function refusalOf(status: number, retryAfter: string | null): EmbeddingError {
+  const message = `the embeddings server answered ${status}`;
+  const afterMs = waitOf(retryAfter);
+  const options = afterMs === undefined ? {} : { afterMs };
+  if (status === 429) return new EmbeddingError('rate_limited', message, options);
+  if (status === 401 || status === 403) return new EmbeddingError('unauthorized', message);
+  if (status === 404 || status === 405) return new EmbeddingError('misconfigured', message);
+  if (status === 408) return new EmbeddingError('timeout', message);
+  if (status >= 500) return new EmbeddingError('server_error', message, options);
+  return new EmbeddingError('refused', message);
+}
+
+/** `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3). */
+function waitOf(header: string | null): number | undefined {
+  if (header === null) return undefined;
+  const seconds = Number(header);
+  const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(header) - Date.now();
+  return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
+}
+
+interface Answer {
+  data?: { index?: number; embedding?: number[] }[];
+}
+
+/** @throws EmbeddingError when the server answers with another number or size of vectors than was asked for */
 function vectorsOf(answer: unknown, count: number, dimensions: number): Float32Array[] {
-  const data = (answer as { data?: { index?: number; embedding?: number[] }[] } | null)?.data;
+  const data = (answer as Answer | null)?.data;
   if (!Array.isArray(data) || data.length !== count)
-    throw new Permanent(`the embeddings server did not answer with ${count} vectors`);
+    throw new EmbeddingError('garbage', `the embeddings server did not answer with ${count} vectors`);
   const vectors = new Array<Float32Array>(count);
-  data.forEach(({ index, embedding }, position) => {
-    if (!Array.isArray(embedding) || embedding.length !== dimensions) {
-      throw new Permanent(
-        `the embeddings server answered with vectors of ${embedding?.length} dimensions; EMBEDDING_DIMENSIONS says ${dimensions}`,
+  data.forEach((item, position) => {
+    const embedding = item?.embedding;
+    if (!Array.isArray(embedding))
+      throw new EmbeddingError('garbage', 'the embeddings server left out a vector');
+    if (embedding.length !== dimensions)
+      throw new EmbeddingError(
+        'misconfigured',
+        `the embeddings server answered with vectors of ${embedding.length} dimensions; EMBEDDING_DIMENSIONS says ${dimensions}`,
       );
-    }
-    vectors[index ?? position] = unit(Float32Array.from(embedding));
+    vectors[item.index ?? position] = unit(Float32Array.from(embedding));
   });
-  if (vectors.includes(undefined as never)) throw new Permanent('the embeddings server left out a vector');
+  if (vectors.includes(undefined as never))
+    throw new EmbeddingError('garbage', 'the embeddings server left out a vector');
   return vectors;
 }
 
-function unit(vector: Float32Array): Float32Array {
+/** Scales to length 1. A vector of zeros or of what is not a number is no better than a refusal of its text. */
+export function unit(vector: Float32Array): Float32Array {
   let squares = 0;
   for (const value of vector) squares += value * value;
   if (!(squares > 0) || !Number.isFinite(squares))
-    throw new Permanent('the embeddings server answered with an unusable vector');
+    throw new EmbeddingError('refused', 'the embedding model answered with an unusable vector');
   const scale = 1 / Math.sqrt(squares);
   return vector.map((value) => value * scale);
 }

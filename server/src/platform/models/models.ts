@@ -1,12 +1,14 @@
 import type { Config } from '../config.ts';
 import { createGuardedFetch } from '../fetch.ts';
 import { type AnswerModel, openAiCompatibleAnswers } from './answers.ts';
-import { type EmbeddingModel, openAiCompatibleEmbeddings } from './embeddings.ts';
+import { type EmbeddingLink, openAiCompatibleEmbeddings } from './embeddings.ts';
 import { fakeAnswers } from './fake.ts';
+import { localEmbeddings } from './local.ts';
 
-/** The outside models of a process; undefined where none is configured and the built-in way is used. */
+/** The models of a process that are configured; where there is none the built-in way is used. */
 export interface Models {
-  embeddings: EmbeddingModel | undefined;
+  /** Best first. */
+  embeddings: EmbeddingLink[];
   answers: AnswerModel | undefined;
   close(): Promise<void>;
 }
@@ -22,12 +24,36 @@ export function openModels(config: Config): Models {
     'openai-compatible': () => openAiCompatibleAnswers(config, fetch),
     fake: () => fakeAnswers(),
   };
+  const embeddings = embeddingLinks(config, fetch);
   return {
-    embeddings:
-      config.embeddingProvider === 'openai-compatible'
-        ? openAiCompatibleEmbeddings(config, fetch)
-        : undefined,
+    embeddings,
     answers: answers[config.LLM_PROVIDER](),
-    close,
+    close: async () => {
+      await Promise.all(embeddings.map((link) => link.close()));
+      await close();
+    },
   };
+}
+
+/** What is configured, and what stands below it. */
+function embeddingLinks(
+  config: Config,
+  fetch: ReturnType<typeof createGuardedFetch>['fetch'],
+): EmbeddingLink[] {
+  const links: EmbeddingLink[] = [];
+  if (config.embeddingProvider === 'hashed') return links;
+  if (config.embeddingProvider === 'openai-compatible') {
+    const { EMBEDDING_MODEL: model, EMBEDDING_DIMENSIONS: dimensions } = config;
+    links.push(openAiCompatibleEmbeddings(config, fetch, { model, dimensions, former: false }));
+    if (config.EMBEDDING_FORMER_MODEL)
+      links.push(
+        openAiCompatibleEmbeddings(config, fetch, {
+          model: config.EMBEDDING_FORMER_MODEL,
+          dimensions: config.EMBEDDING_FORMER_DIMENSIONS,
+          former: true,
+        }),
+      );
+  }
+  if (config.EMBEDDING_LOCAL_MODEL) links.push(localEmbeddings(config, config.EMBEDDING_LOCAL_MODEL));
+  return links;
 }

@@ -1,15 +1,14 @@
-import type { IPolicy } from 'cockatiel';
 import * as oidc from 'openid-client';
 import type { App } from '#platform/context.ts';
 import { unavailable } from '#platform/errors.ts';
 import { FetchRefused } from '#platform/fetch.ts';
 import { perApp } from '#platform/per-app.ts';
-import { outsideCalls, Permanent } from '#platform/resilience.ts';
+import { type OutsideCalls, outsideCalls, Permanent } from '#platform/resilience.ts';
 
 /** An issuer as this process knows it: how it is called, what it published, and its keys. */
 export interface Issuer {
-  reads: IPolicy;
-  writes: IPolicy;
+  reads: OutsideCalls;
+  writes: OutsideCalls;
   metadata: Promise<oidc.ServerMetadata> | undefined;
   /** When its metadata is asked for again, on the clock of `performance.now`. */
   until: number;

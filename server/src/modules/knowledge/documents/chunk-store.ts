@@ -1,10 +1,11 @@
 import { binaryArray, type VectorTypes } from '#platform/db/binary.ts';
 import type { Db } from '#platform/db/database.ts';
-import { type Statement, sql } from '#platform/db/sql.ts';
+import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PreparedQuery } from '../retrieval/service.ts';
+import type { EmbeddedText, NewVectors, VectorView, WordSearch } from '../vectors/service.ts';
 import type { RetrievedChunk } from './schema.ts';
 
-/** A chunk as it is stored, its weights and vector in pgvector's binary form. */
+/** A chunk as it is stored, its weights in pgvector's binary form. */
 export interface ChunkRow {
   id: string;
   position: number;
@@ -16,11 +17,9 @@ export interface ChunkRow {
   offset_end: number;
   words: Buffer;
   trigrams: Buffer;
-  model: string;
-  embedding: Buffer;
 }
 
-/** Chunks of one document and their vectors. All rows of a call have vectors of one model. */
+/** Chunks of one document. Their vectors are stored beside them. */
 export function insertChunks(
   tenant: string,
   document: { id: string; corpus_id: string },
@@ -41,21 +40,47 @@ export function insertChunks(
         ${binaryArray(types.sparsevec, column('trigrams'))}::sparsevec[])
         as r (id, position, text, above, heading_path, offset_start, offset_end, words, trigrams)
       returning 1`,
-    sql`
-      insert into chunk_vectors (tenant_id, chunk_id, corpus_id, model, embedding)
-      select ${tenant}, r.id, ${document.corpus_id}, ${rows[0]!.model}, r.embedding
-      from unnest(${ids}::uuid[], ${binaryArray(types.vector, column('embedding'))}::vector[]) as r (id, embedding)
-      returning 1`,
   ];
 }
 
-/** All chunks of a document, and their vectors. */
-export const deleteChunks = (tenant: string, documentId: string): Statement[] => [
+/** Vectors of one model. They come into the tail, also where an older one was in a segment. */
+export const insertVectors = (
+  tenant: string,
+  corpusId: string,
+  { model, ids, vectors, refusedBy }: NewVectors,
+): Statement => sql`
+  insert into chunk_vectors (tenant_id, chunk_id, corpus_id, model, embedding, refused_by)
+  select ${tenant}, r.id, ${corpusId}, ${model}, r.embedding, r.refused_by
+  from unnest(${ids}::uuid[], ${vectors}::vector[], ${refusedBy}::text[]) as r (id, embedding, refused_by)
+  on conflict (tenant_id, chunk_id, model) do update
+    set embedding = excluded.embedding, refused_by = excluded.refused_by, segment = null`;
+
+/** All chunks of a document with their vectors, and what segments have copied of these. */
+export const deleteChunks = (tenant: string, scope: string, documentId: string): Statement[] => [
+  sql`
+    select forget_in_segments(${tenant}, ${scope}, array(
+      select id from chunks where tenant_id = ${tenant} and document_id = ${documentId}))`,
   sql`
     delete from chunk_vectors v using chunks c
     where v.tenant_id = ${tenant} and c.tenant_id = ${tenant} and c.document_id = ${documentId} and v.chunk_id = c.id`,
   sql`delete from chunks where tenant_id = ${tenant} and document_id = ${documentId}`,
 ];
+
+/** Keeps to a corpus among the vectors v. */
+export const vectorsOfCorpus = (corpusId: string): Statement => sql`and v.corpus_id = ${corpusId}`;
+
+/** What was indexed of chunks. They never change: an id is one text. */
+export const readTexts = (db: Db, ids: string[]): Promise<EmbeddedText[]> =>
+  db.rows(sql<EmbeddedText>`
+    select id, above || text as text, 1 as version from chunks
+    where tenant_id = ${db.tenant} and id = any(${ids}::uuid[])`);
+
+/** Which chunks are still there. Whoever holds the corpus' content keeps them so. */
+export async function findPresent(tx: Db, ids: string[]): Promise<Set<string>> {
+  const rows = await tx.rows(sql<{ id: string }>`
+    select id from chunks where tenant_id = ${tx.tenant} and id = any(${ids}::uuid[])`);
+  return new Set(rows.map(({ id }) => id));
+}
 
 /** What was indexed of a document, in order; `after` is the last position read, -1 at first. */
 export const listIndexed = (
@@ -75,6 +100,7 @@ export interface FoundChunk extends RetrievedChunk {
   words?: number;
   trigrams?: number;
   cosine?: number;
+  considered?: number;
 }
 
 /** Longest list by words and by trigrams, and how many of them are read and re-ranked: more than any answer holds. */
@@ -86,55 +112,68 @@ const shown = sql`
   c.id, c.document_id, c.corpus_id, c.text, c.above || c.text as indexed, c.heading_path, c.offset_start, c.offset_end,
   c.position, d.filename, d.content_type, d.metadata_json as document_metadata`;
 
-/**
- * The most promising chunks of a corpus by words, and by likeness of spelling when the query needs it.
- * @param documents the only documents to look at; undefined: all
- */
-export const findCandidates = (
-  db: Db,
+/** How a search by words looks for the most promising chunks of a corpus. */
+export const wordSearch = (
+  tenant: string,
   corpusId: string,
   prepared: PreparedQuery,
   documents: string[] | undefined,
-): Promise<FoundChunk[]> =>
-  db.rows(sql<FoundChunk>`
-    with visible as not materialized (
-      select c.id, c.words, c.trigrams from chunks c
-      where c.tenant_id = ${db.tenant} and c.corpus_id = ${corpusId}
-        and (${documents}::text[] is null or c.document_id = any(${documents}::text[]))
-    ), word_hits as (
-      select id, words <#> ${prepared.words}::sparsevec as distance from visible order by distance limit ${byWords}
-    ), trigram_hits as (
-      select id, trigrams <#> ${prepared.trigrams}::sparsevec as distance from visible
-      where ${prepared.needsTrigrams}::boolean order by distance limit ${byTrigrams}
-    ), hits as (
-      select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0
+): WordSearch<FoundChunk> => ({
+  byWords,
+  byTrigrams,
+  statement: (hits) =>
+    rankedCandidates(
+      tenant,
+      corpusId,
+      prepared,
+      documents,
+      hits ?? allHits(tenant, corpusId, prepared, documents),
+    ),
+});
+
+const visible = (corpusId: string, documents: string[] | undefined): Statement => sql`
+  and c.corpus_id = ${corpusId}
+  ${documents === undefined ? raw('') : sql`and c.document_id = any(${documents}::text[])`}`;
+
+/** The best by words, and by likeness of spelling when the query needs it, among all that may be seen. */
+const allHits = (
+  tenant: string,
+  corpusId: string,
+  prepared: PreparedQuery,
+  documents: string[] | undefined,
+): Statement => sql`
+      with visible as not materialized (
+        select c.id, c.words, c.trigrams from chunks c where c.tenant_id = ${tenant} ${visible(corpusId, documents)}
+      ), word_hits as (
+        select id, words <#> ${prepared.words}::sparsevec as distance from visible order by distance limit ${byWords}
+      ), trigram_hits as (
+        select id, trigrams <#> ${prepared.trigrams}::sparsevec as distance from visible
+        where ${prepared.needsTrigrams}::boolean order by distance limit ${byTrigrams}
+      )
+      select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0`;
+
+const rankedCandidates = (
+  tenant: string,
+  corpusId: string,
+  prepared: PreparedQuery,
+  documents: string[] | undefined,
+  hits: Statement,
+): Statement<FoundChunk> => sql<FoundChunk>`
+    with hits as materialized (${hits}
     ), scored as (
       select c.id, -(c.words <#> ${prepared.words}::sparsevec) as words, -(c.trigrams <#> ${prepared.trigrams}::sparsevec) as trigrams
-      from hits join chunks c on c.tenant_id = ${db.tenant} and c.id = hits.id
+      from hits join chunks c on c.tenant_id = ${tenant} and c.id = hits.id ${visible(corpusId, documents)}
     ), best as (
       select * from scored order by words + ${prepared.trigramWeight}::float8 * trigrams desc limit ${read}
     )
     select ${shown}, best.words, best.trigrams
-    from best join chunks c on c.tenant_id = ${db.tenant} and c.id = best.id
-    join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`);
+    from best join chunks c on c.tenant_id = ${tenant} and c.id = best.id
+    join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`;
 
-/** The nearest vectors of one model, scanned exactly within the corpus: recall is 1. */
-export const findNearest = (
-  db: Db,
-  corpusId: string,
-  model: string,
-  vector: Buffer,
-  documents: string[] | undefined,
-  limit: number,
-): Promise<FoundChunk[]> =>
-  db.rows(sql<FoundChunk>`
-    with nearest as materialized (
-      select v.chunk_id, v.embedding <=> ${vector}::vector as distance
-      from chunk_vectors v join chunks c on c.tenant_id = v.tenant_id and c.id = v.chunk_id
-      where v.tenant_id = ${db.tenant} and v.corpus_id = ${corpusId} and v.model = ${model}
-        and (${documents}::text[] is null or c.document_id = any(${documents}::text[]))
-      order by distance limit ${limit}
-    )
-    select ${shown}, 1 - nearest.distance as cosine
-    from nearest join chunks c on c.tenant_id = ${db.tenant} and c.id = nearest.chunk_id
-    join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`);
+/** What a search among vectors reads of chunks, and which it may find. */
+export const viewOfChunks = (corpusId: string, documents: string[] | undefined): VectorView => ({
+  columns: shown,
+  joins: sql`join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`,
+  visible: visible(corpusId, documents),
+  narrow: documents !== undefined,
+});

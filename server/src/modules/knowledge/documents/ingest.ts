@@ -6,19 +6,15 @@ import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import type { JobPayload } from '#platform/jobs/worker.ts';
 import { corpusScope, lockCorpusContent } from '../corpora/service.ts';
-import { embedTexts } from '../embeddings/service.ts';
-import {
-  analyzeDocument,
-  type CountedText,
-  countTexts,
-  encodeSparse,
-  encodeVector,
-} from '../retrieval/service.ts';
+import { type Embedded, embedTexts } from '../embeddings/service.ts';
+import { analyzeDocument, type CountedText, countTexts, encodeSparse } from '../retrieval/service.ts';
+import { storeVectors, tailGrew } from '../vectors/service.ts';
 import { type Chunk, chunkText, indexedText } from './chunk.ts';
 import { type ChunkRow, deleteChunks, insertChunks, listIndexed } from './chunk-store.ts';
 import { checkedText, decode, ingestInvalid } from './content.ts';
 import { chunkSizesOf } from './sizes.ts';
 import { type ClaimedDocument, claimDocument, failDocument, succeedDocument } from './store.ts';
+import { corpusVectors } from './vectors.ts';
 
 /** More chunks than any limit of an upload gives under sensible sizes. */
 const maxChunks = 100_000;
@@ -46,6 +42,11 @@ export async function ingestDocument(ctx: Ctx, payload: JobPayload): Promise<voi
   }
   const before = await countedTexts(ctx.db, document.id, ctx.signal);
   await replace(ctx, document, rows, before);
+  await tailGrew(
+    ctx,
+    corpusVectors(document.corpus_id),
+    new Set(rows.vectors.map(({ embedded }) => embedded.model)),
+  );
 }
 
 /** Tells that an attempt failed for good. What an earlier attempt made stays findable. */
@@ -67,23 +68,26 @@ export async function endBadly(ctx: Ctx, id: string, attempt: number, reason: st
 
 interface Prepared {
   rows: ChunkRow[];
+  vectors: { id: string; embedded: Embedded }[];
   counted: CountedText[];
 }
 
 async function prepare(ctx: Ctx, document: ClaimedDocument): Promise<Prepared> {
   const chunks = chunksOf(document);
   const title = titleOf(document, chunks);
-  const prepared: Prepared = { rows: [], counted: [] };
+  const prepared: Prepared = { rows: [], vectors: [], counted: [] };
   for (let at = 0; at < chunks.length; at += slice) {
     ctx.signal.throwIfAborted();
     const part = chunks.slice(at, at + slice);
     const indexed = part.map((chunk) => indexedText(chunk, title));
-    const { model, vectors } = await embedTexts(ctx, indexed);
+    const embedded = await embedTexts(ctx, indexed);
     part.forEach((chunk, i) => {
       const counted = analyzeDocument(indexed[i]!);
       prepared.counted.push(counted);
+      const id = uuidv7();
+      prepared.vectors.push({ id, embedded: embedded[i]! });
       prepared.rows.push({
-        id: uuidv7(),
+        id,
         position: chunk.index,
         text: chunk.text,
         above: indexed[i]!.slice(0, indexed[i]!.length - chunk.text.length),
@@ -92,8 +96,6 @@ async function prepare(ctx: Ctx, document: ClaimedDocument): Promise<Prepared> {
         offset_end: chunk.offset_end,
         words: encodeSparse(counted.words),
         trigrams: encodeSparse(counted.trigrams),
-        model,
-        embedding: encodeVector(vectors[i]!),
       });
     });
     await breathe();
@@ -140,7 +142,7 @@ export async function countedTexts(db: Db, documentId: string, signal: AbortSign
 async function replace(
   ctx: Ctx,
   document: ClaimedDocument,
-  { rows, counted }: Prepared,
+  { rows, vectors, counted }: Prepared,
   before: CountedText[],
 ): Promise<void> {
   const { id, corpus_id, attempt } = document;
@@ -151,12 +153,13 @@ async function replace(
       succeedDocument(ctx.tenant, id, attempt, rows.length, new Date()),
     ]);
     if (ended.rows.length === 0) return;
-    await tx.batch([...deleteChunks(ctx.tenant, id), ...countTexts(ctx.tenant, scope, before, -1)]);
+    await tx.batch([...deleteChunks(ctx.tenant, scope, id), ...countTexts(ctx.tenant, scope, before, -1)]);
     for (let at = 0; at < rows.length; at += inserted) {
       ctx.signal.throwIfAborted();
-      const byModel = Map.groupBy(rows.slice(at, at + inserted), ({ model }) => model);
-      for (const part of byModel.values())
-        await tx.batch(insertChunks(ctx.tenant, document, part, ctx.app.vectorTypes));
+      await tx.batch([
+        ...insertChunks(ctx.tenant, document, rows.slice(at, at + inserted), ctx.app.vectorTypes),
+        ...storeVectors(ctx, corpusVectors(corpus_id), vectors.slice(at, at + inserted)),
+      ]);
     }
     await tx.batch([
       ...countTexts(ctx.tenant, scope, counted, 1),

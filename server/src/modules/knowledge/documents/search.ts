@@ -1,9 +1,20 @@
 import type { Ctx } from '#platform/context.ts';
 import { corpusScope, getCorpus } from '../corpora/service.ts';
-import { embedQuery } from '../embeddings/service.ts';
-import { type Candidate, encodeVector, prepareQuery, rankFound } from '../retrieval/service.ts';
-import { type FoundChunk, findCandidates, findNearest } from './chunk-store.ts';
+import { type Candidate, prepareQuery } from '../retrieval/service.ts';
+import {
+  byVectors,
+  findByWords,
+  findNearest,
+  meaningOfQuery,
+  type NearRows,
+  type QueryVector,
+  rankTogether,
+  type Scored,
+  vectorsOfQuery,
+} from '../vectors/service.ts';
+import { type FoundChunk, viewOfChunks, wordSearch } from './chunk-store.ts';
 import type { ChunkSearch, RetrievedChunk } from './schema.ts';
+import { corpusVectors } from './vectors.ts';
 import { readableDocuments } from './visible.ts';
 
 interface Row extends Candidate {
@@ -11,7 +22,6 @@ interface Row extends Candidate {
 }
 
 type Mode = NonNullable<ChunkSearch['mode']>;
-type Scored = { chunk: FoundChunk; score: number };
 
 /** Rows a model's nearest neighbours add to the candidates. */
 const nearest = 100;
@@ -42,10 +52,21 @@ export async function retrieveChunks(
   const limit = input.limit ?? corpus.provider_config_json.retrieval.top_k_default;
   const shown = found.filter(({ score }) => score > 0 && score >= minimum).slice(0, limit);
   stop();
-  return shown.map(({ chunk: { indexed: _, words: _w, trigrams: _t, cosine: _c, ...chunk }, score }) => ({
-    ...chunk,
+  return shown.map(({ row, score }) => ({
+    ...retrievedOf(row.candidate.chunk),
     score: Math.round(score * 10_000) / 10_000,
   }));
+}
+
+function retrievedOf({
+  indexed: _,
+  words: _w,
+  trigrams: _t,
+  cosine: _c,
+  considered: _n,
+  ...chunk
+}: FoundChunk) {
+  return chunk;
 }
 
 async function ranked(
@@ -54,58 +75,29 @@ async function ranked(
   query: string,
   mode: Mode,
   documents: string[] | undefined,
-): Promise<Scored[]> {
-  if (mode === 'vector') return byVectors(ctx, corpusId, query, documents);
-  const prepared = await prepareQuery(ctx, corpusScope(corpusId), query);
-  const rows = new Map(
-    (await findCandidates(ctx.db, corpusId, prepared, documents)).map((chunk) => [chunk.id, rowOf(chunk)]),
-  );
-  const cosines = new Map<string, number>();
-  // The built-in vectors repeat what the words say: only a model that knows meaning takes part in the ranking.
-  const model = mode === 'hybrid' ? ctx.app.models.embeddings : undefined;
-  const vector = model && (await embedQuery(ctx, query)).find((known) => known.model === model)?.vector;
-  if (model && vector) {
-    for (const chunk of await findNearest(
-      ctx.db,
-      corpusId,
-      model.name,
-      encodeVector(vector),
-      documents,
-      nearest,
-    )) {
-      cosines.set(chunk.id, chunk.cosine!);
-      if (!rows.has(chunk.id)) rows.set(chunk.id, rowOf(chunk));
-    }
-  }
-  return rankFound(prepared, [...rows.values()], cosines, model?.weight ?? 0).map(({ row, score }) => ({
-    chunk: row.candidate.chunk,
-    score,
-  }));
+): Promise<Scored<Row>[]> {
+  const scope = corpusVectors(corpusId);
+  const view = viewOfChunks(corpusId, documents);
+  const near = async (queries: Promise<QueryVector[]>) =>
+    (await findNearest<FoundChunk>(ctx, scope, await queries, view, nearest)).map(rowsOf);
+  if (mode === 'vector') return byVectors(await near(vectorsOfQuery(ctx, scope, query)));
+  const byWords = async () => {
+    const prepared = await prepareQuery(ctx, corpusScope(corpusId), query);
+    const search = wordSearch(ctx.tenant, corpusId, prepared, documents);
+    return { prepared, found: await findByWords(ctx, scope, prepared, view, search) };
+  };
+  // The two halves wait for nothing of each other, and the model's server for neither.
+  const [{ prepared, found }, neighbours] = await Promise.all([
+    byWords(),
+    mode === 'text' ? [] : near(meaningOfQuery(ctx, scope, query)),
+  ]);
+  return rankTogether(prepared, found.map(rowOf), neighbours);
 }
 
-/** Nearest vectors alone, of every model that texts were embedded with, each compared with its own kind. */
-async function byVectors(
-  ctx: Ctx,
-  corpusId: string,
-  query: string,
-  documents: string[] | undefined,
-): Promise<Scored[]> {
-  const best = new Map<string, Scored>();
-  for (const { model, vector } of await embedQuery(ctx, query)) {
-    for (const chunk of await findNearest(
-      ctx.db,
-      corpusId,
-      model.name,
-      encodeVector(vector),
-      documents,
-      nearest,
-    )) {
-      const score = Math.max(0, Math.min(1, chunk.cosine!));
-      if ((best.get(chunk.id)?.score ?? -1) < score) best.set(chunk.id, { chunk, score });
-    }
-  }
-  return [...best.values()].sort((a, b) => b.score - a.score || (a.chunk.id < b.chunk.id ? -1 : 1));
-}
+const rowsOf = ({ query, rows }: NearRows<FoundChunk>): NearRows<Row> => ({
+  query,
+  rows: rows.map((chunk) => ({ ...rowOf(chunk), cosine: chunk.cosine })),
+});
 
 /** Re-ranking reads what was indexed: a passage is about its headings as much as about its own words. */
 function rowOf(chunk: FoundChunk): Row {

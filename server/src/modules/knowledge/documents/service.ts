@@ -27,6 +27,7 @@ import { targetOf } from './visible.ts';
 export { storeText } from './accept.ts';
 export type { RetrievedChunk } from './schema.ts';
 export { retrieveChunks } from './search.ts';
+export { chunkVectors } from './vectors.ts';
 
 /** @throws ApiError 404 also for a document the caller may not see */
 export async function getDocument(ctx: Ctx, id: string): Promise<DocumentRow> {
@@ -103,7 +104,7 @@ export async function removeDocument(ctx: Ctx, id: string): Promise<void> {
       if (document.attempt !== found.attempt) return false;
       const { corpus_id, filename, content_type, status, ingest_source } = document;
       await tx.batch([
-        ...deleteChunks(ctx.tenant, id),
+        ...deleteChunks(ctx.tenant, corpusScope(corpus_id), id),
         deleteDocument(ctx.tenant, id),
         ...countTexts(ctx.tenant, corpusScope(corpus_id), counted, -1),
         fact(ctx, {

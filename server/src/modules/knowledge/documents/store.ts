@@ -212,3 +212,9 @@ export const requeueDocument = (
     update documents set status = 'queued', attempt = attempt + 1, requeues = requeues + 1, queued_at = ${now},
       processing_started_at = null, updated_at = ${now}, last_job_id = ${job}
     where tenant_id = ${tenant} and id = ${id} and attempt = ${attempt} and status in ('queued', 'processing') returning id`;
+
+/** Documents of each corpus that wait to be made findable. */
+export const countUnfinished = (db: Db): Promise<{ corpus_id: string; count: number }[]> =>
+  db.rows(sql<{ corpus_id: string; count: number }>`
+    select corpus_id, count(*)::int as count from documents
+    where tenant_id = ${db.tenant} and status in ('queued', 'processing') group by corpus_id order by corpus_id`);

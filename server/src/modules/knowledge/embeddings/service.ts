@@ -1,74 +1,155 @@
-import { setImmediate as breathe } from 'node:timers/promises';
-import type { Ctx } from '#platform/context.ts';
-import type { EmbeddingModel } from '#platform/models/embeddings.ts';
-import { HASHED_MODEL, hashedEmbedding } from './hashed.ts';
+import { hash } from 'node:crypto';
+import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promises';
+import type { App, Ctx } from '#platform/context.ts';
+import type { EmbeddingLink, EmbeddingModel } from '#platform/models/embeddings.ts';
+import { perApp } from '#platform/per-app.ts';
+import { newBoundedCache } from '../retrieval/bounded-cache.ts';
+import { embedWith, openLink, tellFailing } from './chain.ts';
+import { HASHED_DIMENSIONS, HASHED_MODEL, hashedEmbedding } from './hashed.ts';
+import { noteWorking } from './links.ts';
 
-/** Vectors of some texts, all of one model. */
+export { HASHED_MODEL } from './hashed.ts';
+export { type LinkHealth, linkHealth } from './links.ts';
+
+/** The vector of a text, and who made it. */
 export interface Embedded {
   model: string;
-  vectors: Float32Array[];
+  vector: Float32Array;
+  /** The better model that does not take this text; it need not be asked again. */
+  refusedBy: string | undefined;
 }
 
-/** The built-in model: the words and spellings of a text hashed into a vector. Always there, and only as wise as the words. */
-export const hashedModel: EmbeddingModel = {
-  name: HASHED_MODEL,
-  dimensions: 384,
-  batch: 1_000,
-  // It repeats what text search knows: fused into a ranking it only adds noise.
-  weight: 0,
-  embed: async (texts) => {
-    const vectors: Float32Array[] = [];
-    for (const [i, text] of texts.entries()) {
-      vectors.push(hashedEmbedding(text));
-      // A process that serves requests too must not be busy for long.
-      if (i % 64 === 63) await breathe();
-    }
-    return vectors;
-  },
-};
+/** The links that embed texts, best first. Former models only answer queries. */
+const textLinks = (app: App): EmbeddingLink[] => app.models.embeddings.filter(({ former }) => !former);
+
+/** The model all vectors should be of; undefined where it is the built-in one, or could not be opened yet. */
+export async function preferredModel(ctx: Ctx): Promise<{ name: string; dimensions: number } | undefined> {
+  const link = textLinks(ctx.app)[0];
+  return link ? openLink(ctx, link) : { name: HASHED_MODEL, dimensions: HASHED_DIMENSIONS };
+}
 
 /**
- * Embeds texts with the configured model, or with the built-in one while that can not be reached, so that no text
- * stays without a vector. Every vector knows its model.
+ * The name of the preferred model while it may be asked: undefined while its breaker is open, or before it could be
+ * opened.
  */
-export async function embedTexts(ctx: Ctx, texts: string[]): Promise<Embedded> {
-  const remote = ctx.app.models.embeddings;
-  if (remote) {
-    try {
-      const vectors: Float32Array[] = [];
-      for (let at = 0; at < texts.length; at += remote.batch) {
-        vectors.push(...(await remote.embed(texts.slice(at, at + remote.batch), ctx.signal)));
-      }
-      ctx.app.metrics.embeddings.inc({ model: remote.name, outcome: 'done' }, texts.length);
-      return { model: remote.name, vectors };
-    } catch (error) {
-      if (ctx.signal.aborted) throw error;
-      ctx.app.metrics.embeddings.inc({ model: remote.name, outcome: 'failed' }, texts.length);
-      ctx.log.warn(
-        { err: error, model: remote.name },
-        'the embedding model can not be used; the built-in one stands in',
-      );
-    }
-  }
-  ctx.app.metrics.embeddings.inc({ model: hashedModel.name, outcome: 'done' }, texts.length);
-  return { model: hashedModel.name, vectors: await hashedModel.embed(texts, ctx.signal) };
+export async function preferredOpen(app: App): Promise<string | undefined> {
+  const link = textLinks(app)[0];
+  if (!link) return HASHED_MODEL;
+  if (link.breaker() === 'open') return undefined;
+  const model = link.peek() ?? (await link.open().catch(() => undefined));
+  return model?.name;
 }
 
-/** A query's vector under each model that texts may have been embedded with: the configured one, when it answers, and the built-in one. */
+/**
+ * Embeds texts with the best model that takes them: the configured one, what stands below it, and at last the built-in
+ * one, so that no text stays without a vector. Every vector knows its model.
+ */
+export async function embedTexts(ctx: Ctx, texts: string[]): Promise<Embedded[]> {
+  const done = new Array<Embedded | undefined>(texts.length).fill(undefined);
+  const refusedBy = new Map<number, string>();
+  let left = texts.map((_, i) => i);
+  for (const [place, link] of textLinks(ctx.app).entries()) {
+    if (left.length === 0) break;
+    const outcomes = await embedWith(
+      ctx,
+      link,
+      left.map((i) => texts[i]!),
+    );
+    const model = link.peek()?.name;
+    left = left.filter((i, at) => {
+      const outcome = outcomes[at];
+      if (outcome === 'refused' && place === 0) refusedBy.set(i, model!);
+      if (outcome === undefined || outcome === 'refused') return true;
+      done[i] = { model: model!, vector: outcome, refusedBy: refusedBy.get(i) };
+      return false;
+    });
+  }
+  const hashed = await hashedVectors(left.map((i) => texts[i]!));
+  if (left.length > 0) ctx.app.metrics.embeddings.inc({ model: HASHED_MODEL, outcome: 'done' }, left.length);
+  left.forEach((i, at) => {
+    done[i] = { model: HASHED_MODEL, vector: hashed[at]!, refusedBy: refusedBy.get(i) };
+  });
+  return done as Embedded[];
+}
+
+/**
+ * Embeds texts with the preferred model alone.
+ * @returns undefined where it can not be reached: nothing stands in
+ */
+export async function embedAnew(
+  ctx: Ctx,
+  texts: string[],
+): Promise<(Float32Array | 'refused' | undefined)[]> {
+  const link = textLinks(ctx.app)[0];
+  return link ? embedWith(ctx, link, texts) : hashedVectors(texts);
+}
+
+async function hashedVectors(texts: string[]): Promise<Float32Array[]> {
+  const vectors: Float32Array[] = [];
+  for (const [i, text] of texts.entries()) {
+    vectors.push(hashedEmbedding(text));
+    // A process that serves requests too must not be busy for long.
+    if (i % 64 === 63) await breathe();
+  }
+  return vectors;
+}
+
+/** A search does not wait for a model to be loaded for longer than for its answer. */
+async function openSoon(ctx: Ctx, link: EmbeddingLink): Promise<EmbeddingModel | undefined> {
+  const late = new AbortController();
+  const { signal } = late;
+  const limit = sleep(ctx.app.config.EMBEDDING_QUERY_TIMEOUT_MS, undefined, { signal, ref: false });
+  try {
+    return await Promise.race([openLink(ctx, link), limit]);
+  } finally {
+    late.abort();
+    limit.catch(() => {});
+  }
+}
+
+/** A query as one model sees it. */
+export interface QueryVector {
+  model: string;
+  vector: Float32Array;
+  /** Weight of the model in a fused ranking; 0 for the built-in one. */
+  weight: number;
+}
+
+const cachedQueries = 2_000;
+const queryCache = perApp(() => newBoundedCache<string, Float32Array>(cachedQueries));
+
+/**
+ * A query's vector under each model that is configured, can be reached, and is wanted; the preferred one last. The
+ * preferred model is always asked: texts may just be moving to it.
+ * @param present models that the texts searched have vectors of
+ */
 export async function embedQuery(
   ctx: Ctx,
   text: string,
-): Promise<{ model: EmbeddingModel; vector: Float32Array }[]> {
-  const remote = ctx.app.models.embeddings;
-  const found: { model: EmbeddingModel; vector: Float32Array }[] = [];
-  if (remote) {
-    try {
-      found.push({ model: remote, vector: (await remote.embed([text], ctx.signal))[0]! });
-    } catch (error) {
-      if (ctx.signal.aborted) throw error;
-      ctx.log.warn({ err: error, model: remote.name }, 'a search goes without the embedding model');
+  present: ReadonlySet<string>,
+): Promise<QueryVector[]> {
+  const preferred = textLinks(ctx.app)[0];
+  const asked = ctx.app.models.embeddings.map(async (link): Promise<QueryVector | undefined> => {
+    if (link !== preferred && ![...present].some(link.makes)) return undefined;
+    const model = link.peek() ?? (await openSoon(ctx, link));
+    if (!model) return undefined;
+    const key = `${ctx.tenant}/${model.name}/${hash('sha256', text, 'base64')}`;
+    let vector = queryCache(ctx.app).get(key);
+    if (!vector) {
+      try {
+        vector = await model.embedQuery(text, ctx.signal);
+        noteWorking(ctx.app, link);
+        queryCache(ctx.app).set(key, vector);
+      } catch (error) {
+        if (ctx.signal.aborted) throw error;
+        tellFailing(ctx, link, error);
+        return undefined;
+      }
     }
-  }
-  found.push({ model: hashedModel, vector: (await hashedModel.embed([text], ctx.signal))[0]! });
+    return { model: model.name, vector, weight: model.weight };
+  });
+  const found = (await Promise.all(asked)).filter((one) => one !== undefined).reverse();
+  if (present.has(HASHED_MODEL) || !preferred)
+    found.unshift({ model: HASHED_MODEL, vector: hashedEmbedding(text), weight: 0 });
   return found;
 }

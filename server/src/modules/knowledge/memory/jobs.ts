@@ -6,11 +6,11 @@ import { uuidv7 } from '#platform/ids.ts';
 import type { Schedule } from '#platform/jobs/schedule.ts';
 import type { JobDefinition, JobPayload } from '#platform/jobs/worker.ts';
 import { perApp } from '#platform/per-app.ts';
-import { embedTexts } from '../embeddings/service.ts';
-import { type CountedText, countTexts, encodeVector } from '../retrieval/service.ts';
-import { analyzeMemory, memoryScope, takeOut } from './service.ts';
+import { type Embedded, embedTexts } from '../embeddings/service.ts';
+import { type CountedText, countTexts } from '../retrieval/service.ts';
+import { storeVectors, tailGrew } from '../vectors/service.ts';
+import { analyzeMemory, takeOut } from './service.ts';
 import {
-  insertVectors,
   listTenantsExpiring,
   listTenantsWaiting,
   listWaiting,
@@ -20,6 +20,7 @@ import {
   takeFromQueue,
   type WaitingMemory,
 } from './store.ts';
+import { memoryScope, memoryVectors } from './vectors.ts';
 
 const batch = 2_000;
 /** What was just written is soon followed by more; a larger batch costs far less a memory. */
@@ -54,6 +55,7 @@ async function embedTenant(ctx: Ctx): Promise<void> {
  */
 async function embedWaiting(ctx: Ctx): Promise<void> {
   await setTimeout(gatherMs, undefined, { signal: ctx.signal });
+  const models = new Set<string>();
   let stored: Promise<void> = Promise.resolve();
   let after: string | undefined;
   for (;;) {
@@ -61,49 +63,49 @@ async function embedWaiting(ctx: Ctx): Promise<void> {
     const waiting = await listWaiting(ctx.db, batch, after);
     const prepared = waiting.length > 0 ? await prepare(ctx, waiting) : undefined;
     await stored;
-    if (!prepared) return;
+    if (!prepared) break;
+    for (const { embedded } of prepared) models.add(embedded.model);
     stored = store(ctx, waiting, prepared);
     // Awaited above, or below; told here so that a failure meanwhile is not taken for one nobody looks at.
     stored.catch(() => {});
     after = waiting.at(-1)!.id;
     // What came or changed meanwhile has a fact, and so a job, of its own: gathered with others it costs far less.
-    if (waiting.length < batch) return stored;
+    if (waiting.length < batch) {
+      await stored;
+      break;
+    }
   }
+  await tailGrew(ctx, memoryVectors, models);
 }
 
 interface Prepared {
-  model: string;
-  memories: { id: string; vector: Buffer; counted: CountedText }[];
+  id: string;
+  embedded: Embedded;
+  counted: CountedText;
 }
 
-async function prepare(ctx: Ctx, waiting: WaitingMemory[]): Promise<Prepared> {
-  const { model, vectors } = await embedTexts(
+async function prepare(ctx: Ctx, waiting: WaitingMemory[]): Promise<Prepared[]> {
+  const embedded = await embedTexts(
     ctx,
     waiting.map(({ text }) => text),
   );
-  const memories: Prepared['memories'] = [];
+  const memories: Prepared[] = [];
   for (const [i, { id, text }] of waiting.entries()) {
-    memories.push({ id, vector: encodeVector(vectors[i]!), counted: analyzeMemory(text) });
+    memories.push({ id, embedded: embedded[i]!, counted: analyzeMemory(text) });
     if (i % 64 === 63) await breathe();
   }
-  return { model, memories };
+  return memories;
 }
 
 /** Vectors, statistics and the end of waiting, in one transaction. */
-async function store(ctx: Ctx, waiting: WaitingMemory[], { model, memories }: Prepared): Promise<void> {
+async function store(ctx: Ctx, waiting: WaitingMemory[], memories: Prepared[]): Promise<void> {
   await ctx.db.transaction(async (tx) => {
     const taken = new Set((await takeFromQueue(tx, waiting)).map(({ memory_id }) => memory_id));
     // The others were changed, deleted, or done by another worker meanwhile.
     const kept = memories.filter(({ id }) => taken.has(id));
     if (kept.length === 0) return;
     await tx.batch([
-      insertVectors(
-        ctx.tenant,
-        model,
-        kept.map(({ id }) => id),
-        kept.map(({ vector }) => vector),
-        ctx.app.vectorTypes,
-      ),
+      ...storeVectors(ctx, memoryVectors, kept),
       ...countTexts(
         ctx.tenant,
         memoryScope,

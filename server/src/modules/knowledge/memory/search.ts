@@ -2,16 +2,28 @@ import type { Ctx } from '#platform/context.ts';
 import { isUuid } from '#platform/ids.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { viewOf } from '../../access/policy/service.ts';
-import { embedQuery } from '../embeddings/service.ts';
-import { type Candidate, encodeVector, prepareQuery, type Ranked, rankFound } from '../retrieval/service.ts';
+import { prepareQuery, type Ranked } from '../retrieval/service.ts';
+import {
+  byVectors,
+  findByWords,
+  findNearest,
+  meaningOfQuery,
+  type QueryVector,
+  rankTogether,
+  vectorsOfQuery,
+} from '../vectors/service.ts';
 import type { Memory, MemorySearch } from './schema.ts';
-import { memoryScope, targetOf } from './service.ts';
-import { findCandidates, findMemories, findNearest, type SearchFilter } from './store.ts';
+import { targetOf } from './service.ts';
+import {
+  findMemories,
+  type MemoryCandidate,
+  type SearchFilter,
+  viewOfMemories,
+  wordSearch,
+} from './store.ts';
+import { memoryScope, memoryVectors } from './vectors.ts';
 
-interface Found {
-  row: Ranked;
-  score: number;
-}
+type Found = { row: Ranked<MemoryCandidate>; score: number };
 
 /** Rows a model's nearest neighbours add to the candidates. */
 const nearest = 100;
@@ -66,68 +78,20 @@ async function readMemories(ctx: Ctx, found: Found[]): Promise<Map<string, Memor
 
 async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Promise<Found[]> {
   const mode = input.mode ?? 'hybrid';
-  if (mode === 'vector') return byVectors(ctx, input.query, filter);
   const now = new Date();
-  const prepared = await prepareQuery(ctx, memoryScope, input.query);
-  const found = await findCandidates(ctx.db, prepared, filter, now);
-  const rows = new Map<string, Candidate>(found.map((memory) => [memory.id, memory]));
-  const cosines = new Map<string, number>();
-  // The built-in vectors repeat what the words say: only a model that knows meaning takes part in the ranking.
-  const model = mode === 'hybrid' ? ctx.app.models.embeddings : undefined;
-  if (model) {
-    const vector = (await embedQuery(ctx, input.query)).find((known) => known.model === model)?.vector;
-    if (vector) await addNearest(ctx, model.name, vector, filter, rows, cosines);
-  }
-  return rankFound(prepared, [...rows.values()], cosines, model?.weight ?? 0);
-}
-
-async function addNearest(
-  ctx: Ctx,
-  model: string,
-  vector: Float32Array,
-  filter: SearchFilter,
-  rows: Map<string, Candidate>,
-  cosines: Map<string, number>,
-): Promise<void> {
-  for (const { cosine, ...memory } of await findNearest(
-    ctx.db,
-    model,
-    encodeVector(vector),
-    filter,
-    nearest,
-    new Date(),
-  )) {
-    cosines.set(memory.id, cosine);
-    if (!rows.has(memory.id)) rows.set(memory.id, memory);
-  }
-}
-
-/** Nearest vectors alone, of every model that texts were embedded with, each compared with its own kind. */
-async function byVectors(ctx: Ctx, query: string, filter: SearchFilter): Promise<Found[]> {
-  const best = new Map<string, Found>();
-  for (const { model, vector } of await embedQuery(ctx, query)) {
-    for (const { cosine, ...memory } of await findNearest(
-      ctx.db,
-      model.name,
-      encodeVector(vector),
-      filter,
-      nearest,
-      new Date(),
-    )) {
-      const score = Math.max(0, Math.min(1, cosine));
-      const parts = {
-        words: 0,
-        trigrams: 0,
-        pairs: 0,
-        neighbours: 0,
-        role: 0,
-        preference: 0,
-        matched: [],
-        cosine,
-      };
-      if ((best.get(memory.id)?.score ?? -1) < score)
-        best.set(memory.id, { row: { candidate: memory, score, parts }, score });
-    }
-  }
-  return [...best.values()].sort((a, b) => b.score - a.score);
+  const view = viewOfMemories(filter, now);
+  const near = async (queries: Promise<QueryVector[]>) =>
+    findNearest<MemoryCandidate>(ctx, memoryVectors, await queries, view, nearest);
+  if (mode === 'vector') return byVectors(await near(vectorsOfQuery(ctx, memoryVectors, input.query)));
+  const byWords = async () => {
+    const prepared = await prepareQuery(ctx, memoryScope, input.query);
+    const search = wordSearch(ctx.tenant, prepared, filter, now);
+    return { prepared, found: await findByWords(ctx, memoryVectors, prepared, view, search) };
+  };
+  // The two halves wait for nothing of each other, and the model's server for neither.
+  const [{ prepared, found }, neighbours] = await Promise.all([
+    byWords(),
+    mode === 'text' ? [] : near(meaningOfQuery(ctx, memoryVectors, input.query)),
+  ]);
+  return rankTogether<MemoryCandidate>(prepared, found, neighbours);
 }

@@ -13,6 +13,7 @@ import { authorize, isPermitted } from '#platform/permission.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { viewOf, visiblePage } from '../../access/policy/service.ts';
 import { analyzeDocument, countTexts, encodeSparse } from '../retrieval/service.ts';
+import { forgetInSegments } from '../vectors/service.ts';
 import { type Memory, MemoryCreate, type MemoryUpdate } from './schema.ts';
 import {
   type DeletableMemory,
@@ -28,9 +29,9 @@ import {
   removeMemories,
   updateMemory,
 } from './store.ts';
+import { memoryScope } from './vectors.ts';
 
-/** Scope of the statistics that memory search uses. */
-export const memoryScope = 'memory';
+export { memoryVectors } from './vectors.ts';
 
 export const targetOf = (
   memory: Pick<DeletableMemory, 'id' | 'identity_id' | 'type' | 'metadata'>,
@@ -286,11 +287,16 @@ export async function changeMemory(ctx: Ctx, id: string, input: MemoryUpdate): P
   });
 }
 
+const forgetVectors = (tenant: string, ids: string[]) => [
+  deleteVectors(tenant, ids),
+  forgetInSegments(tenant, memoryScope, ids),
+];
+
 /** Takes the old text out of statistics and vectors, and queues the memory. */
 async function recount(tx: Db, tenant: string, before: Memory, now: string): Promise<void> {
   const wasCounted = (await tx.rows(enqueueMemory(tenant, before.id, now))).length === 1;
   await tx.batch([
-    deleteVectors(tenant, [before.id]),
+    ...forgetVectors(tenant, [before.id]),
     ...(wasCounted ? countTexts(tenant, memoryScope, [analyzeMemory(before.text)], -1) : []),
   ]);
 }
@@ -340,5 +346,5 @@ export async function takeOut(tx: Db, tenant: string, memories: DeletableMemory[
   const ids = memories.map(({ id }) => id);
   const waiting = new Set((await tx.rows(dequeueMemories(tenant, ids))).map(({ memory_id }) => memory_id));
   const counted = memories.filter(({ id }) => !waiting.has(id)).map(({ text }) => analyzeMemory(text));
-  await tx.batch([deleteVectors(tenant, ids), ...countTexts(tenant, memoryScope, counted, -1)]);
+  await tx.batch([...forgetVectors(tenant, ids), ...countTexts(tenant, memoryScope, counted, -1)]);
 }

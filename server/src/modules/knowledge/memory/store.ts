@@ -4,6 +4,7 @@ import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
 import { PREFERENCES, type PreparedQuery, READ_TEXTS } from '../retrieval/service.ts';
+import type { NewVectors, VectorView, WordSearch } from '../vectors/service.ts';
 import type { Memory } from './schema.ts';
 
 /** A memory as it is stored: the resource without what is computed on reading, with its term weights in pgvector's binary form. */
@@ -184,34 +185,52 @@ const narrowed = (filter: SearchFilter): Statement => sql`
   ${filter.created_from === undefined ? raw('') : sql`and m.created_at >= ${filter.created_from}::timestamptz`}
   ${filter.created_to === undefined ? raw('') : sql`and m.created_at <= ${filter.created_to}::timestamptz`}`;
 
-/**
- * Candidates of a text search: the best by words, and by likeness of spelling when the query needs it. Only the most
- * promising carry their text; of the others only the numbers are needed.
- */
-export const findCandidates = (
-  db: Db,
+/** How a search by words looks for candidates. */
+export const wordSearch = (
+  tenant: string,
   prepared: PreparedQuery,
   filter: SearchFilter,
   now: Date,
-): Promise<FoundMemory[]> =>
-  db.rows(sql<FoundMemory>`
-    with visible as not materialized (
-      select m.id, m.words, m.trigrams from memories m
-      where m.tenant_id = ${db.tenant} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
-        ${narrowed(filter)}
-    ), word_hits as (
-      select id, words <#> ${prepared.words}::sparsevec as distance from visible order by distance limit ${byWords}
-    ), trigram_hits as (
-      select id, trigrams <#> ${prepared.trigrams}::sparsevec as distance from visible
-      where ${prepared.needsTrigrams}::boolean order by distance limit ${byTrigrams}
-    ), hits as (
-      select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0
+): WordSearch<FoundMemory> => ({
+  byWords,
+  byTrigrams,
+  statement: (hits) =>
+    rankedCandidates(tenant, prepared, filter, now, hits ?? allHits(tenant, prepared, filter, now)),
+});
+
+const visible = (filter: SearchFilter, now: Date): Statement => sql`
+  and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now}) ${narrowed(filter)}`;
+
+/** The best by words, and by likeness of spelling when the query needs it, among all that may be seen. */
+const allHits = (tenant: string, prepared: PreparedQuery, filter: SearchFilter, now: Date): Statement => sql`
+      with visible as not materialized (
+        select m.id, m.words, m.trigrams from memories m where m.tenant_id = ${tenant} ${visible(filter, now)}
+      ), word_hits as (
+        select id, words <#> ${prepared.words}::sparsevec as distance from visible order by distance limit ${byWords}
+      ), trigram_hits as (
+        select id, trigrams <#> ${prepared.trigrams}::sparsevec as distance from visible
+        where ${prepared.needsTrigrams}::boolean order by distance limit ${byTrigrams}
+      )
+      select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0`;
+
+/**
+ * Candidates of a text search, with their place in their conversations. Only the most promising carry their text; of the
+ * others only the numbers are needed.
+ */
+const rankedCandidates = (
+  tenant: string,
+  prepared: PreparedQuery,
+  filter: SearchFilter,
+  now: Date,
+  hits: Statement,
+): Statement<FoundMemory> => sql<FoundMemory>`
+    with hits as materialized (${hits}
     ), scored as (
       select m.id, case when m.role is not null then m.session_id end as conversation, m.session_id, m.role,
         ${happened} as happened,
         ${prepared.query.wantsPreferences}::boolean and (m.words <#> ${PREFERENCES}::sparsevec) < 0 as prefers,
         -(m.words <#> ${prepared.words}::sparsevec) as word_score, -(m.trigrams <#> ${prepared.trigrams}::sparsevec) as trigram_score
-      from hits join memories m on m.tenant_id = ${db.tenant} and m.id = hits.id
+      from hits join memories m on m.tenant_id = ${tenant} and m.id = hits.id ${visible(filter, now)}
     ), ordered as (
       select *, row_number() over (order by word_score + ${prepared.trigramWeight}::float8 * trigram_score desc) as place,
         lag(happened) over turns as happened_before, lag(id) over turns as id_before
@@ -220,7 +239,7 @@ export const findCandidates = (
       select *, case when conversation is null or id_before is null then 0 else (
         select count(*) from (
           select 1 from memories m
-          where m.tenant_id = ${db.tenant} and m.session_id = ordered.conversation
+          where m.tenant_id = ${tenant} and m.session_id = ordered.conversation
             and (${happened}, m.id) > (happened_before, id_before)
             and (${happened}, m.id) <= (happened, ordered.id)
             and m.deleted_at is null
@@ -229,37 +248,31 @@ export const findCandidates = (
       ) end as steps from ordered
     )
     select id, case when place <= ${READ_TEXTS} then (
-        select m.text from memories m where m.tenant_id = ${db.tenant} and m.id = counted.id
+        select m.text from memories m where m.tenant_id = ${tenant} and m.id = counted.id
       ) else '' end as text, session_id, role, extract(epoch from happened)::float8 * 1000 as at, word_score as words,
       trigram_score as trigrams, prefers,
       case when conversation is not null then (sum(steps) over (partition by conversation order by happened, id))::int end as turn
-    from counted where place <= ${mostShown} or conversation is not null`);
+    from counted where place <= ${mostShown} or conversation is not null`;
 
-export interface NearMemory extends MemoryCandidate {
-  cosine: number;
-}
-
-/** The nearest vectors of one model, scanned exactly within the tenant: recall is 1. */
-export const findNearest = (
-  db: Db,
-  model: string,
-  vector: Buffer,
-  filter: SearchFilter,
-  limit: number,
-  now: Date,
-): Promise<NearMemory[]> =>
-  db.rows(sql<NearMemory>`
-    select m.id, m.text, m.session_id, m.role,
-      extract(epoch from ${happened})::float8 * 1000 as at, 1 - (v.embedding <=> ${vector}::vector) as cosine
-    from memory_vectors v join memories m on m.tenant_id = v.tenant_id and m.id = v.memory_id
-    where v.tenant_id = ${db.tenant} and v.model = ${model} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
-      ${narrowed(filter)}
-    order by v.embedding <=> ${vector}::vector limit ${limit}`);
+/** What a search among vectors reads of memories, and which it may find. */
+export const viewOfMemories = (filter: SearchFilter, now: Date): VectorView => ({
+  columns: sql`m.id, m.text, m.session_id, m.role, extract(epoch from ${happened})::float8 * 1000 as at`,
+  joins: raw(''),
+  visible: visible(filter, now),
+  narrow: Object.values(filter).some((given) => given !== undefined),
+});
 
 export interface WaitingMemory {
   id: string;
   text: string;
   version: number;
+}
+
+/** How many memories wait to be counted and embedded. */
+export async function countWaiting(db: Db): Promise<number> {
+  const found = await db.one(sql<{ count: number }>`
+    select count(*)::int as count from memory_queue where tenant_id = ${db.tenant}`);
+  return found!.count;
 }
 
 /** The oldest memories that wait to be counted and embedded, from one on. */
@@ -288,17 +301,35 @@ export const takeFromQueue = (tx: Db, rows: WaitingMemory[]): Promise<{ memory_i
       where m.version = r.version
     )) returning memory_id`);
 
+/** Vectors of one model. They come into the tail, also where an older one was in a segment. */
 export const insertVectors = (
   tenant: string,
-  model: string,
-  ids: string[],
-  vectors: Buffer[],
-  types: VectorTypes,
+  { model, ids, vectors, refusedBy }: NewVectors,
 ): Statement => sql`
-  insert into memory_vectors (tenant_id, memory_id, model, embedding)
-  select ${tenant}, r.id, ${model}, r.embedding
-  from unnest(${ids}::uuid[], ${binaryArray(types.vector, vectors)}::vector[]) as r (id, embedding)
-  on conflict (tenant_id, memory_id, model) do update set embedding = excluded.embedding`;
+  insert into memory_vectors (tenant_id, memory_id, model, embedding, refused_by)
+  select ${tenant}, r.id, ${model}, r.embedding, r.refused_by
+  from unnest(${ids}::uuid[], ${vectors}::vector[], ${refusedBy}::text[]) as r (id, embedding, refused_by)
+  on conflict (tenant_id, memory_id, model) do update
+    set embedding = excluded.embedding, refused_by = excluded.refused_by, segment = null`;
+
+/** Texts of memories that are there, to be embedded anew. */
+export const readTexts = (db: Db, ids: string[]): Promise<WaitingMemory[]> =>
+  db.rows(sql<WaitingMemory>`
+    select id, text, version from memories
+    where tenant_id = ${db.tenant} and id = any(${ids}::uuid[]) and deleted_at is null`);
+
+/** Which memories are still as they were read; they stay so until the transaction ends. */
+export async function lockUnchanged(tx: Db, memories: Omit<WaitingMemory, 'text'>[]): Promise<Set<string>> {
+  const rows = await tx.rows(sql<{ id: string }>`
+    select m.id from unnest(${memories.map(({ id }) => id)}::uuid[], ${memories.map(({ version }) => version)}::int[])
+      as r (id, version)
+    cross join lateral (
+      select id, version from memories
+      where tenant_id = ${tx.tenant} and id = r.id and deleted_at is null for update
+    ) m
+    where m.version = r.version`);
+  return new Set(rows.map(({ id }) => id));
+}
 
 /** Tenants whose memories have waited since before `before`; for the operator. */
 export const listTenantsWaiting = (operator: Db, before: Date): Promise<{ tenant_id: string }[]> =>

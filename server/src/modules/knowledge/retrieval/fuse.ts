@@ -1,5 +1,6 @@
 import { type Candidate, compareRanked, type Ranked } from './rank.ts';
 
+/** What one embedding model found. */
 export interface DenseScores {
   /** Cosine by candidate id; a candidate without one counts as unrelated. */
   cosines: ReadonlyMap<string, number>;
@@ -12,23 +13,35 @@ export interface DenseScores {
   unrelated?: number;
 }
 
+const usuallyUnrelated = 0.3;
+
 /**
- * Adds the evidence of a semantic embedding to a lexical ranking: both on a 0..1 scale, then a weighted sum, so an
- * embedding can lift a result and never lowers one. With weight 0 the ranking comes back as it is. `rerank` must
- * have been called with the rows found by the embedding too, if those are to appear. `support` of each result says how
- * related the embedding finds it (0..1), for `calibrate`.
+ * Adds the evidence of semantic embeddings to a lexical ranking: all on a 0..1 scale, then a weighted sum, so an
+ * embedding can lift a result and never lowers one. Where texts have vectors of several models, each is compared on
+ * its own model's scale and the best counts. With no weight the ranking comes back as it is. `rerank` must have been
+ * called with the rows found by the embeddings too, if those are to appear. `support` of each result says how related
+ * the embeddings find it (0..1), for `calibrate`.
  */
-export function fuse<C extends Candidate>(ranked: readonly Ranked<C>[], dense: DenseScores): Ranked<C>[] {
-  if (dense.weight <= 0) return [...ranked];
-  const unrelated = dense.unrelated ?? 0.3;
+export function fuse<C extends Candidate>(
+  ranked: readonly Ranked<C>[],
+  evidence: readonly DenseScores[],
+): Ranked<C>[] {
+  const models = evidence.filter(({ weight, cosines }) => weight > 0 && cosines.size > 0);
+  if (models.length === 0) return [...ranked];
   const best = Math.max(0, ...ranked.map(({ score }) => score));
   const scale = best > 0 ? best : 1;
   const supported = ranked.map((entry) => {
-    const cosine = dense.cosines.get(entry.candidate.id) ?? unrelated;
-    return { ...entry, support: Math.min(1, Math.max(0, (cosine - unrelated) / (1 - unrelated))) };
+    let support = 0;
+    let weighed = 0;
+    for (const { cosines, weight, unrelated = usuallyUnrelated } of models) {
+      const cosine = cosines.get(entry.candidate.id) ?? unrelated;
+      const own = Math.min(1, Math.max(0, (cosine - unrelated) / (1 - unrelated)));
+      support = Math.max(support, own);
+      weighed = Math.max(weighed, weight * own);
+    }
+    return { entry: { ...entry, support }, weighed };
   });
-  const strongest = supported.reduce((max, { support }) => Math.max(max, support), 0);
-  if (strongest === 0) return supported;
-  for (const entry of supported) entry.score += (dense.weight * scale * entry.support) / strongest;
-  return supported.sort(compareRanked);
+  const strongest = supported.reduce((max, { entry }) => Math.max(max, entry.support), 0);
+  for (const { entry, weighed } of supported) if (strongest > 0) entry.score += (scale * weighed) / strongest;
+  return supported.map(({ entry }) => entry).sort(compareRanked);
 }

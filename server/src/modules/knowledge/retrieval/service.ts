@@ -11,7 +11,7 @@ import {
   type QueryVectors,
 } from './analyze.ts';
 import { calibrate } from './calibrate.ts';
-import { fuse } from './fuse.ts';
+import { type DenseScores, fuse } from './fuse.ts';
 import { type Candidate, type Ranked, rerank, trigramWeight } from './rank.ts';
 import { encodeSparse, type SparseVector, sparseFrom } from './sparse.ts';
 import { termCounts } from './statistics.ts';
@@ -66,17 +66,16 @@ export async function prepareQuery(ctx: Ctx, scope: string, text: string): Promi
 }
 
 /**
- * Ranks what was found, best first, with calibrated scores 0..1: by words, then with the cosines of an embedding model
- * where one took part, which count `weight` (0: not at all).
+ * Ranks what was found, best first, with calibrated scores 0..1: by words, then with the cosines of embedding models
+ * where such took part.
  */
 export function rankFound<C extends Candidate>(
   prepared: PreparedQuery,
   found: C[],
-  cosines: ReadonlyMap<string, number>,
-  weight: number,
+  evidence: DenseScores[],
 ): { row: Ranked<C>; score: number }[] {
   const lexical = rerank(prepared.query, prepared.stats, found, prepared.vectors);
-  const order = fuse(lexical, { cosines, weight: cosines.size > 0 ? weight : 0 });
+  const order = fuse(lexical, evidence);
   const scores = calibrate(prepared.query, prepared.stats, order);
   return order.map((row, i) => ({ row, score: scores[i]! }));
 }

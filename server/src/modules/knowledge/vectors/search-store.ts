@@ -1,0 +1,181 @@
+import type { Db } from '#platform/db/database.ts';
+import { raw, type Statement, sql } from '#platform/db/sql.ts';
+import type { VectorScope, VectorView } from './collection.ts';
+
+export interface NearQuery {
+  model: string;
+  /** The query in pgvector's binary form. */
+  vector: Buffer;
+}
+
+export type Near<Row> = Row & {
+  cosine: number;
+  /** How many vectors the search looked at before it left out texts that may not be seen. */
+  considered: number;
+};
+
+/** A segment that is searched, and the values of `segment` it covers. */
+export interface LiveSegment {
+  model: string;
+  id: string;
+  first: number;
+  last: number;
+}
+
+/** Models a scope has vectors of. */
+export const findModels = (tenant: string, scope: string): Statement<{ model: string }> =>
+  sql<{ model: string }>`
+    select model from vector_spaces where tenant_id = ${tenant} and scope = ${scope} and drained_at is null`;
+
+/** The live segments of a scope, of all its models. */
+export const findLiveSegments = (tenant: string, scope: string): Statement<LiveSegment> => sql<LiveSegment>`
+  select model, id, first, last from vector_segments
+  where tenant_id = ${tenant} and scope = ${scope} and state = 'live' order by first`;
+
+/**
+ * The nearest vectors first, then what of their texts may be seen. The tail is scanned exactly; each segment is asked
+ * by a function that only its index can answer. What a segment finds counts only while the vector still belongs to
+ * it, and is compared by the vector itself: in one statement, so at one moment.
+ * @param segments undefined: the model has no indexes, and all its vectors are scanned
+ * @param kind type of the copies in segments
+ * @param take how many vectors are looked at; `limit` how many rows come back
+ */
+export function nearestVectors<Row>(
+  tenant: string,
+  { collection: c, within }: VectorScope,
+  { model, vector }: NearQuery,
+  segments: LiveSegment[] | undefined,
+  kind: string,
+  view: VectorView,
+  take: number,
+  limit: number,
+): Statement<Near<Row>> {
+  const tail = sql`
+    select ${c.key} as id, v.embedding <=> ${vector}::vector as distance from ${c.vectors}
+    where v.tenant_id = ${tenant} and v.model = ${model} ${within}
+      ${segments === undefined ? raw('') : raw('and v.segment is null')}
+    order by distance limit ${take}`;
+  const found =
+    segments === undefined || segments.length === 0
+      ? tail
+      : sql`
+    select id, distance from (${tail}) tail
+    union all
+    select sealed.id, v.embedding <=> ${vector}::vector from (
+      select near.id, s.first, s.last
+      from ${asTable(segments)} as s (id, model, first, last)
+      cross join lateral near_in_segment(${tenant}, s.id, ${kind}::regtype, ${vector}::vector, ${take}::int) near
+    ) sealed
+    join ${c.vectors} on v.tenant_id = ${tenant} and ${c.key} = sealed.id and v.model = ${model}
+      and v.segment between sealed.first and sealed.last
+    order by distance limit ${take}`;
+  return sql<Near<Row>>`
+    with nearest as materialized (${found})
+    select ${view.columns}, 1 - nearest.distance as cosine, (select count(*) from nearest)::int as considered
+    from nearest join ${c.rows} on ${c.rowTenant} = ${tenant} and ${c.rowId} = nearest.id ${view.joins}
+    where true ${view.visible}
+    order by nearest.distance limit ${limit}`;
+}
+
+function asTable(segments: LiveSegment[]): Statement {
+  const column = <K extends keyof LiveSegment>(name: K) => segments.map((segment) => segment[name]);
+  return sql`unnest(${column('id')}::uuid[], ${column('model')}::text[], ${column('first')}::int[], ${column('last')}::int[])`;
+}
+
+/** What a text is searched by: weights of words, and of trigrams where likeness of spelling is looked for too. */
+export interface TermQuery {
+  words: Buffer;
+  /** Dimensions of which a text must have one to be looked at. */
+  wordDimensions: number[];
+  trigrams: Buffer;
+  trigramDimensions: number[];
+  /** Best by words, and by trigrams. */
+  byWords: number;
+  byTrigrams: number;
+}
+
+/**
+ * Ids of the best texts by words, and by trigrams, of a scope with segments: from their inverted indexes, from the
+ * tail, and from texts that have no vector yet. Whether a text may be seen is asked afterwards.
+ */
+export const hitsInSegments = (
+  tenant: string,
+  { collection: c, within }: VectorScope,
+  segments: LiveSegment[],
+  query: TermQuery,
+): Statement => sql`
+    select id from (${bestOf(tenant, c, within, segments, {
+      call: sql`words_in_segment(s.id, ${query.words}::sparsevec, ${query.wordDimensions}::int[], ${query.byWords}::int)`,
+      distance: sql`${c.rowWords} <#> ${query.words}::sparsevec`,
+      take: query.byWords,
+    })}) by_words
+    ${
+      query.byTrigrams === 0
+        ? raw('')
+        : sql`union select id from (${bestOf(tenant, c, within, segments, {
+            call: sql`trigrams_in_segment(s.id, ${query.trigrams}::sparsevec, ${query.trigramDimensions}::int[], ${query.byTrigrams}::int)`,
+            distance: sql`${c.rowTrigrams} <#> ${query.trigrams}::sparsevec`,
+            take: query.byTrigrams,
+          })}) by_trigrams`
+    }`;
+
+const bestOf = (
+  tenant: string,
+  c: VectorScope['collection'],
+  within: Statement,
+  segments: LiveSegment[],
+  { call, distance, take }: { call: Statement; distance: Statement; take: number },
+): Statement => sql`
+      select id from (
+        select sealed.id, sealed.distance from (
+          select best.id, best.distance, s.model, s.first, s.last
+          from ${asTable(segments)} as s (id, model, first, last) cross join lateral ${call} best
+        ) sealed
+        join ${c.vectors} on v.tenant_id = ${tenant} and ${c.key} = sealed.id and v.model = sealed.model
+          and v.segment between sealed.first and sealed.last
+        union all
+        select tail.id, tail.distance from ${c.vectors}
+        -- Row by row through the key: the planner takes the tail for most of the table, and would read all texts.
+        cross join lateral (
+          select ${c.rowId} as id, ${distance} as distance from ${c.rows}
+          where ${c.rowTenant} = ${tenant} and ${c.rowId} = ${c.key} offset 0
+        ) tail
+        where v.tenant_id = ${tenant} and v.segment is null ${within}
+        ${
+          c.unembedded === undefined
+            ? raw('')
+            : sql`union all select ${c.rowId}, ${distance} from ${c.unembedded} where ${c.rowTenant} = ${tenant}`
+        }
+      ) found where distance < 0 group by id order by min(distance) limit ${take}`;
+
+/** The texts that may be seen first, then the nearest of them: exact, and costs as much as there are such texts. */
+export const nearestRows = <Row>(
+  tenant: string,
+  { collection: c, within }: VectorScope,
+  { model, vector }: NearQuery,
+  view: VectorView,
+  limit: number,
+): Statement<Near<Row>> => sql<Near<Row>>`
+  with nearest as materialized (
+    select ${c.rowId} as id, v.embedding <=> ${vector}::vector as distance
+    from ${c.rows} join ${c.vectors} on v.tenant_id = ${c.rowTenant} and ${c.key} = ${c.rowId}
+    where ${c.rowTenant} = ${tenant} and v.tenant_id = ${tenant} and v.model = ${model} ${within} ${view.visible}
+    order by distance limit ${limit}
+  )
+  select ${view.columns}, 1 - nearest.distance as cosine, (select count(*) from nearest)::int as considered
+  from nearest join ${c.rows} on ${c.rowTenant} = ${tenant} and ${c.rowId} = nearest.id ${view.joins}
+  order by nearest.distance`;
+
+/** How many texts may be seen, counted no further than to `most`. */
+export async function countVisible(
+  db: Db,
+  { collection: c }: VectorScope,
+  view: VectorView,
+  most: number,
+): Promise<number> {
+  const found = await db.one(sql<{ count: number }>`
+    select count(*)::int as count from (
+      select 1 from ${c.rows} where ${c.rowTenant} = ${db.tenant} ${view.visible} limit ${most}
+    ) seen`);
+  return found?.count ?? 0;
+}
