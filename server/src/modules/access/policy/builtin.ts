@@ -5,7 +5,7 @@ export const RESOURCE_ACTIONS = {
   identity: ['create', 'read', 'list', 'update', 'delete'],
   memory: ['create', 'read', 'list', 'search', 'update', 'delete'],
   corpora: ['create', 'read', 'list', 'update', 'delete'],
-  documents: ['create', 'read', 'list', 'delete', 'reindex'],
+  documents: ['create', 'read', 'list', 'update', 'delete', 'reindex', 'share'],
   runs: ['create', 'read', 'list', 'cancel'],
   policy: ['create', 'read', 'list', 'update', 'delete', 'test'],
   api_keys: ['create', 'read', 'list', 'update', 'delete'],
@@ -68,7 +68,10 @@ const RUNS = allOf(
   anyOf(doing('create'), allOf(doing('read', 'list', 'cancel'), OWNED)),
 );
 const KNOWLEDGE_READ = allOf(onResources('corpora', 'documents'), doing('read', 'list'));
-const DOCUMENTS_WRITE = allOf(onResources('documents'), doing('create', 'delete', 'reindex'));
+const DOCUMENTS_WRITE = allOf(
+  onResources('documents'),
+  doing('create', 'update', 'delete', 'reindex', 'share'),
+);
 const CORPORA_UPDATE = allOf(onResources('corpora'), doing('update'));
 const SELF = [OWN_IDENTITY_READ, OWN_IDENTITY_UPDATE, OWN_SESSIONS];
 

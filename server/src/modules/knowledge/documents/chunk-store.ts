@@ -14,6 +14,8 @@ export interface ChunkRow {
   heading_path: string[];
   offset_start: number;
   offset_end: number;
+  page_start: number | null;
+  page_end: number | null;
   words: Buffer;
   trigrams: Buffer;
   model: string;
@@ -32,14 +34,15 @@ export function insertChunks(
   return [
     sql`
       insert into chunks (tenant_id, id, document_id, corpus_id, position, text, above, heading_path, offset_start, offset_end,
-        words, trigrams)
+        page_start, page_end, words, trigrams)
       select ${tenant}, r.id, ${document.id}, ${document.corpus_id}, r.position, r.text, r.above, r.heading_path::jsonb,
-        r.offset_start, r.offset_end, r.words, r.trigrams
+        r.offset_start, r.offset_end, r.page_start, r.page_end, r.words, r.trigrams
       from unnest(${ids}::uuid[], ${column('position')}::int[], ${column('text')}::text[], ${column('above')}::text[],
         ${rows.map(({ heading_path }) => JSON.stringify(heading_path))}::text[], ${column('offset_start')}::int[],
-        ${column('offset_end')}::int[], ${binaryArray(types.sparsevec, column('words'))}::sparsevec[],
+        ${column('offset_end')}::int[], ${column('page_start')}::int[], ${column('page_end')}::int[],
+        ${binaryArray(types.sparsevec, column('words'))}::sparsevec[],
         ${binaryArray(types.sparsevec, column('trigrams'))}::sparsevec[])
-        as r (id, position, text, above, heading_path, offset_start, offset_end, words, trigrams)
+        as r (id, position, text, above, heading_path, offset_start, offset_end, page_start, page_end, words, trigrams)
       returning 1`,
     sql`
       insert into chunk_vectors (tenant_id, chunk_id, corpus_id, model, embedding)
@@ -68,7 +71,20 @@ export const listIndexed = (
     select position, above || text as indexed from chunks
     where tenant_id = ${db.tenant} and document_id = ${documentId} and position > ${after} order by position limit ${limit}`);
 
-export interface FoundChunk extends RetrievedChunk {
+/** The only documents a search looks at, or the ones it does not look at. */
+export interface DocumentScope {
+  only?: string[];
+  except?: string[];
+}
+
+// As a set, not as a list: a plan that is made once compares a list one by one, 10,000 times for each chunk.
+const within = (scope: DocumentScope | undefined): Statement => {
+  if (scope?.only) return sql`c.document_id in (select unnest(${scope.only}::text[]))`;
+  if (scope?.except) return sql`c.document_id not in (select unnest(${scope.except}::text[]))`;
+  return sql`true`;
+};
+
+export interface FoundChunk extends Omit<RetrievedChunk, 'explain'> {
   /** What was indexed: title and headings before the text. */
   indexed: string;
   /** Inner products with the query; absent for chunks found by their vector alone. */
@@ -84,23 +100,24 @@ const read = 64;
 
 const shown = sql`
   c.id, c.document_id, c.corpus_id, c.text, c.above || c.text as indexed, c.heading_path, c.offset_start, c.offset_end,
-  c.position, d.filename, d.content_type, d.metadata_json as document_metadata`;
+  c.page_start, c.page_end, c.position, 'document://' || c.document_id as source, d.filename, d.content_type,
+  d.metadata_json as document_metadata`;
 
 /**
  * The most promising chunks of a corpus by words, and by likeness of spelling when the query needs it.
- * @param documents the only documents to look at; undefined: all
+ * @param documents which documents to look at; undefined: all
  */
 export const findCandidates = (
   db: Db,
   corpusId: string,
   prepared: PreparedQuery,
-  documents: string[] | undefined,
+  documents: DocumentScope | undefined,
 ): Promise<FoundChunk[]> =>
   db.rows(sql<FoundChunk>`
     with visible as not materialized (
       select c.id, c.words, c.trigrams from chunks c
       where c.tenant_id = ${db.tenant} and c.corpus_id = ${corpusId}
-        and (${documents}::text[] is null or c.document_id = any(${documents}::text[]))
+        and ${within(documents)}
     ), word_hits as (
       select id, words <#> ${prepared.words}::sparsevec as distance from visible order by distance limit ${byWords}
     ), trigram_hits as (
@@ -124,7 +141,7 @@ export const findNearest = (
   corpusId: string,
   model: string,
   vector: Buffer,
-  documents: string[] | undefined,
+  documents: DocumentScope | undefined,
   limit: number,
 ): Promise<FoundChunk[]> =>
   db.rows(sql<FoundChunk>`
@@ -132,7 +149,7 @@ export const findNearest = (
       select v.chunk_id, v.embedding <=> ${vector}::vector as distance
       from chunk_vectors v join chunks c on c.tenant_id = v.tenant_id and c.id = v.chunk_id
       where v.tenant_id = ${db.tenant} and v.corpus_id = ${corpusId} and v.model = ${model}
-        and (${documents}::text[] is null or c.document_id = any(${documents}::text[]))
+        and ${within(documents)}
       order by distance limit ${limit}
     )
     select ${shown}, 1 - nearest.distance as cosine

@@ -1,8 +1,10 @@
 import type { Ctx } from '#platform/context.ts';
-import { corpusScope, getCorpus } from '../corpora/service.ts';
+import { corpusScope, getCorpus, retrievalOf } from '../corpora/service.ts';
 import { embedQuery } from '../embeddings/service.ts';
 import { type Candidate, encodeVector, prepareQuery, rankFound } from '../retrieval/service.ts';
-import { type FoundChunk, findCandidates, findNearest } from './chunk-store.ts';
+import { principalsOf } from './access.ts';
+import { type DocumentScope, type FoundChunk, findCandidates, findNearest } from './chunk-store.ts';
+import { searchOutside } from './routed.ts';
 import type { ChunkSearch, RetrievedChunk } from './schema.ts';
 import { readableDocuments } from './visible.ts';
 
@@ -11,15 +13,17 @@ interface Row extends Candidate {
 }
 
 type Mode = NonNullable<ChunkSearch['mode']>;
-type Scored = { chunk: FoundChunk; score: number };
+type Scored = { chunk: FoundChunk; score: number; explain: Record<string, unknown> };
 
 /** Rows a model's nearest neighbours add to the candidates. */
 const nearest = 100;
 
 /**
- * Searches a corpus for the passages that answer a query, best first, among the documents the caller may read.
- * @param input `limit` 1..50; `min_score` 0..1: leave out weaker ones; `mode` default hybrid
- * @throws ApiError 404 for a corpus that is not there or that the caller may not see
+ * Searches a corpus for the passages that answer a query, best first, among the documents the caller may read; here, or
+ * with the engine the corpus is routed to.
+ * @param input `limit` 1..50; `min_score` 0..1: leave out weaker ones; `mode` default hybrid, of local_pgvector alone;
+ *   `explain`: say what each score is made of
+ * @throws ApiError 404 for a corpus that is not there or that the caller may not see; the codes of the outside engines
  */
 export async function retrieveChunks(
   ctx: Ctx,
@@ -29,23 +33,41 @@ export async function retrieveChunks(
     limit?: number | undefined;
     min_score?: number | undefined;
     mode?: Mode | undefined;
+    explain?: boolean | undefined;
   },
 ): Promise<RetrievedChunk[]> {
-  const stop = ctx.app.metrics.searchDuration.startTimer({ kind: 'documents' });
   const corpus = await getCorpus(ctx, input.corpus_id);
-  const documents = await readableDocuments(ctx, corpus.id);
+  const retrieval = retrievalOf(corpus, ctx);
+  const limit = input.limit ?? retrieval.top_k_default;
+  const kind = retrieval.provider === 'local_pgvector' ? 'documents' : retrieval.provider;
+  const stop = ctx.app.metrics.searchDuration.startTimer({ kind });
   const found =
-    documents?.length === 0
-      ? []
-      : await ranked(ctx, corpus.id, input.query, input.mode ?? 'hybrid', documents);
-  const minimum = input.min_score ?? 0;
-  const limit = input.limit ?? corpus.provider_config_json.retrieval.top_k_default;
-  const shown = found.filter(({ score }) => score > 0 && score >= minimum).slice(0, limit);
+    retrieval.provider === 'local_pgvector'
+      ? await searchHere(ctx, corpus.id, input.query, input.mode ?? 'hybrid')
+      : await searchOutside(ctx, corpus, retrieval, input.query, limit);
   stop();
-  return shown.map(({ chunk: { indexed: _, words: _w, trigrams: _t, cosine: _c, ...chunk }, score }) => ({
-    ...chunk,
-    score: Math.round(score * 10_000) / 10_000,
-  }));
+  const minimum = input.min_score ?? 0;
+  return found
+    .filter(({ score }) => score > 0 && score >= minimum)
+    .slice(0, limit)
+    .map(({ explain, ...chunk }) => ({
+      ...chunk,
+      score: Math.round(chunk.score * 10_000) / 10_000,
+      ...(input.explain && explain ? { explain } : {}),
+    }));
+}
+
+async function searchHere(ctx: Ctx, corpusId: string, query: string, mode: Mode): Promise<RetrievedChunk[]> {
+  const documents = await readableDocuments(ctx, corpusId, principalsOf(ctx));
+  if (documents?.only?.length === 0) return [];
+  const found = await ranked(ctx, corpusId, query, mode, documents);
+  return found.map(
+    ({ chunk: { indexed: _, words: _w, trigrams: _t, cosine: _c, ...chunk }, score, explain }) => ({
+      ...chunk,
+      score,
+      explain: { provider: 'local_pgvector', mode, ...explain },
+    }),
+  );
 }
 
 async function ranked(
@@ -53,7 +75,7 @@ async function ranked(
   corpusId: string,
   query: string,
   mode: Mode,
-  documents: string[] | undefined,
+  documents: DocumentScope | undefined,
 ): Promise<Scored[]> {
   if (mode === 'vector') return byVectors(ctx, corpusId, query, documents);
   const prepared = await prepareQuery(ctx, corpusScope(corpusId), query);
@@ -77,10 +99,16 @@ async function ranked(
       if (!rows.has(chunk.id)) rows.set(chunk.id, rowOf(chunk));
     }
   }
-  return rankFound(prepared, [...rows.values()], cosines, model?.weight ?? 0).map(({ row, score }) => ({
-    chunk: row.candidate.chunk,
-    score,
-  }));
+  return rankFound(prepared, [...rows.values()], cosines, model?.weight ?? 0).map(({ row, score }) => {
+    const { words, trigrams, pairs, matched } = row.parts;
+    const cosine = cosines.get(row.candidate.id);
+    const explain = { relevance: row.score, words, trigrams, pairs, matched };
+    return {
+      chunk: row.candidate.chunk,
+      score,
+      explain: cosine === undefined ? explain : { ...explain, cosine, model: model!.name },
+    };
+  });
 }
 
 /** Nearest vectors alone, of every model that texts were embedded with, each compared with its own kind. */
@@ -88,7 +116,7 @@ async function byVectors(
   ctx: Ctx,
   corpusId: string,
   query: string,
-  documents: string[] | undefined,
+  documents: DocumentScope | undefined,
 ): Promise<Scored[]> {
   const best = new Map<string, Scored>();
   for (const { model, vector } of await embedQuery(ctx, query)) {
@@ -101,7 +129,8 @@ async function byVectors(
       nearest,
     )) {
       const score = Math.max(0, Math.min(1, chunk.cosine!));
-      if ((best.get(chunk.id)?.score ?? -1) < score) best.set(chunk.id, { chunk, score });
+      const explain = { cosine: chunk.cosine, model: model.name };
+      if ((best.get(chunk.id)?.score ?? -1) < score) best.set(chunk.id, { chunk, score, explain });
     }
   }
   return [...best.values()].sort((a, b) => b.score - a.score || (a.chunk.id < b.chunk.id ? -1 : 1));
