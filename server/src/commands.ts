@@ -15,6 +15,7 @@ import { buildServer } from '#platform/http/server.ts';
 import { isSlug, uuidv7 } from '#platform/ids.ts';
 import { createLog } from '#platform/log.ts';
 import { openApp, routes, start } from './app.ts';
+import { smokeProvider } from './commands/provider-smoke.ts';
 import { seedDemo } from './seed.ts';
 
 /** Says one line on standard error and ends with a code scripts can use: 1 failed, 2 misused. */
@@ -54,13 +55,14 @@ function explained({ message, code, syscall }: NodeJS.ErrnoException): string {
 /** Opens the App for a command that ends: quiet, without server and worker. */
 async function withApp(work: (app: App) => Promise<void>): Promise<void> {
   const config = readConfig(process.env);
-  const { app, close } = await openApp(
+  const { app, close, closing } = await openApp(
     config,
     createLog(config.LOG_LEVEL === 'info' ? 'warn' : config.LOG_LEVEL),
   );
   try {
     await work(app);
   } finally {
+    closing.abort(new Error('the command is done'));
     await close();
   }
 }
@@ -92,6 +94,17 @@ export function registerCommands(program: Command): void {
     );
   registerKeys(program.command('keys').description('API keys'));
   registerTenants(program.command('tenants').description('tenants of the installation'));
+  program
+    .command('provider-smoke')
+    .description('search a corpus by the route it has, without a language model, and print what is found')
+    .requiredOption('--tenant <id>', 'tenant of the corpus')
+    .requiredOption('--corpus <id>', 'corpus to search')
+    .requiredOption('--query <text>', 'what to look for')
+    .option('--top-k <number>', 'most rows to print', '5')
+    .addHelpText('after', '\nEnds with 0 when the provider answered, 1 when it did not, 2 when misused.')
+    .action(
+      guarded(async (options: Record<string, string>) => withApp((app) => smokeProvider(app, options, say))),
+    );
   program
     .command('openapi')
     .description('write the published contract')

@@ -6,7 +6,7 @@ import type {
 import type { IPolicy } from 'cockatiel';
 import type { Config } from '../config.ts';
 import { outsideCalls } from '../resilience.ts';
-import { callEngine, engineFailure, type FoundPassage, forGood, share } from './engine.ts';
+import { callEngine, engineFailure, type FoundPassage, forGood, keptFor, share } from './engine.ts';
 
 export interface KnowledgeBase {
   knowledge_base_id: string;
@@ -36,14 +36,24 @@ interface Region {
  * (environment, profile, web identity, instance). The SDK is loaded with the first search.
  */
 export function bedrockKnowledgeBases(config: Config) {
-  const regions = new Map<string, Promise<Region>>();
-
   const open = async (region: string): Promise<Region> => {
-    const { BedrockAgentRuntimeClient } = await import('@aws-sdk/client-bedrock-agent-runtime');
+    const [{ BedrockAgentRuntimeClient }, { NodeHttpHandler }] = await Promise.all([
+      import('@aws-sdk/client-bedrock-agent-runtime'),
+      import('@smithy/node-http-handler'),
+    ]);
     const endpoint = config.AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME;
     return {
-      // Retries are ours, so that their time and the breaker are those of every outside call.
-      client: new BedrockAgentRuntimeClient({ region, maxAttempts: 1, ...(endpoint ? { endpoint } : {}) }),
+      client: new BedrockAgentRuntimeClient({
+        region,
+        // Retries are ours, so that their time and the breaker are those of every outside call.
+        maxAttempts: 1,
+        // By itself the client speaks HTTP/2, which proxies and stand-ins before AWS often do not.
+        requestHandler: new NodeHttpHandler({
+          connectionTimeout: Math.min(config.EXT_CALL_TIMEOUT_MS, 5_000),
+          requestTimeout: config.EXT_CALL_TIMEOUT_MS,
+        }),
+        ...(endpoint ? { endpoint } : {}),
+      }),
       policy: outsideCalls({
         timeoutMs: config.EXT_CALL_TIMEOUT_MS,
         retries: config.EXT_RETRY_MAX_ATTEMPTS,
@@ -51,15 +61,17 @@ export function bedrockKnowledgeBases(config: Config) {
     };
   };
 
+  const opened = new Set<BedrockAgentRuntimeClient>();
+  const regions = keptFor(async (region: string) => {
+    const made = await open(region);
+    opened.add(made.client);
+    return made;
+  });
+
   const regionOf = ({ region: named }: KnowledgeBase): Promise<Region> => {
     const region = named ?? config.AWS_REGION ?? config.AWS_DEFAULT_REGION;
     if (!region) throw engineFailure('AWS_CONFIG_MISSING');
-    let known = regions.get(region);
-    if (!known) {
-      known = open(region);
-      regions.set(region, known);
-    }
-    return known;
+    return regions(region);
   };
 
   return {
@@ -89,7 +101,7 @@ export function bedrockKnowledgeBases(config: Config) {
       return passagesOf(output);
     },
     close: async () => {
-      for (const region of regions.values()) (await region).client.destroy();
+      for (const client of opened) client.destroy();
     },
   };
 }

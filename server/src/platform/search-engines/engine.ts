@@ -74,3 +74,18 @@ export async function callEngine<T>(
 /** A number from 0 to 1, or nothing. */
 export const share = (value: unknown): number | undefined =>
   typeof value === 'number' && Number.isFinite(value) ? Math.min(1, Math.max(0, value)) : undefined;
+
+const mostKept = 100;
+
+/** Makes something once for each place; tenants name places, so only the last hundred are kept. */
+export function keptFor<T>(make: (place: string) => T): (place: string) => T {
+  const kept = new Map<string, T>();
+  return (place) => {
+    const known = kept.get(place);
+    if (known !== undefined) return known;
+    const made = make(place);
+    kept.set(place, made);
+    if (kept.size > mostKept) kept.delete(kept.keys().next().value!);
+    return made;
+  };
+}

@@ -2,7 +2,7 @@ import type { GoogleAuth } from 'google-auth-library';
 import type { Config } from '../config.ts';
 import { createGuardedFetch, FetchRefused } from '../fetch.ts';
 import { outsideCalls } from '../resilience.ts';
-import { callEngine, engineFailure, type FoundPassage, forGood, share } from './engine.ts';
+import { callEngine, engineFailure, type FoundPassage, forGood, keptFor, share } from './engine.ts';
 
 export interface DataStore {
   /** Id of a data store, or `engines/` and the id of a search app. */
@@ -36,7 +36,8 @@ export function vertexSearch(config: Config) {
     [...config.FETCH_ALLOW_HOSTS, ...(base ? [new URL(base).host] : [])],
     timeoutMs,
   );
-  const policy = outsideCalls({ timeoutMs, retries: config.EXT_RETRY_MAX_ATTEMPTS });
+  // One of a project in a location, as its quotas are: what fails in one place is not held against another.
+  const policyOf = keptFor(() => outsideCalls({ timeoutMs, retries: config.EXT_RETRY_MAX_ATTEMPTS }));
   let auth: Promise<GoogleAuth> | undefined;
 
   const authorization = async (): Promise<Record<string, string>> => {
@@ -55,10 +56,14 @@ export function vertexSearch(config: Config) {
     }
   };
 
-  const addressOf = ({ resource_id, project, location }: DataStore): string => {
+  const placeOf = ({ project, location }: DataStore): { owner: string; place: string } => {
     const owner = project ?? config.GOOGLE_CLOUD_PROJECT;
     const place = location ?? config.GOOGLE_CLOUD_LOCATION ?? config.VERTEX_LOCATION;
     if (!owner || !place) throw engineFailure('VERTEX_RETRIEVAL_CONFIG_MISSING');
+    return { owner, place };
+  };
+
+  const addressOf = (resource_id: string, owner: string, place: string): string => {
     const host = place === 'global' ? 'discoveryengine' : `${place}-discoveryengine`;
     const resource = resource_id.includes('/') ? resource_id : `dataStores/${resource_id}`;
     const root = (base ?? `https://${host}.googleapis.com`).replace(/\/$/, '');
@@ -96,7 +101,9 @@ export function vertexSearch(config: Config) {
       limit: number,
       signal: AbortSignal,
     ): Promise<FoundPassage[]> => {
-      const address = addressOf(store);
+      const { owner, place } = placeOf(store);
+      const address = addressOf(store.resource_id, owner, place);
+      const policy = policyOf(`${owner}/${place}`);
       const body = {
         query: query.toWellFormed(),
         pageSize: Math.min(limit, mostResults),

@@ -1,5 +1,6 @@
 import { createCache } from '#platform/cache.ts';
 import type { App, Ctx } from '#platform/context.ts';
+import type { Db } from '#platform/db/database.ts';
 import { notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
@@ -21,6 +22,10 @@ export async function activeIdentity(app: App, tenant: string, id: string): Prom
     cache.peek(key) ?? (await cache.get(key, () => findIdentity(app.database.tenant(tenant), id)));
   return identity?.is_active ? identity : undefined;
 }
+
+/** True when a tenant has this identity now; for checks inside a transaction. */
+export const isActiveIdentity = async (tx: Db, id: string): Promise<boolean> =>
+  (await findIdentity(tx, id))?.is_active ?? false;
 
 /** A new identity as a row; nothing is stored yet. */
 export function newIdentity(tenant: string, input: IdentityCreate, now: Date): Identity {

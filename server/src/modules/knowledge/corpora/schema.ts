@@ -33,7 +33,7 @@ export const CorpusUpdate = T.Object(
       T.Record(T.String(), T.Unknown(), { description: 'Replaces the whole; {} means local_pgvector' }),
     ),
   },
-  { additionalProperties: false, minProperties: 1 },
+  { additionalProperties: false },
 );
 export type CorpusUpdate = Static<typeof CorpusUpdate>;
 

@@ -76,6 +76,7 @@ export async function updateCorpus(ctx: Ctx, id: string, input: CorpusUpdate): P
   return ctx.db.transaction(async (tx) => {
     const [before] = await tx.rows(lockCorpus(ctx.tenant, id));
     if (!before) throw notFound('Corpus');
+    if (input.name === undefined && config === undefined) return before;
     const corpus: Corpus = {
       ...before,
       name: input.name ?? before.name,

@@ -1,4 +1,5 @@
 import type { Ctx } from '#platform/context.ts';
+import type { Db } from '#platform/db/database.ts';
 import { ApiError, invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { type PageQuery, page, positionOf } from '#platform/http/pages.ts';
@@ -6,7 +7,7 @@ import type { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { authorize } from '#platform/permission.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
-import { activeIdentity, rolePattern } from '../../access/identity/service.ts';
+import { isActiveIdentity, rolePattern } from '../../access/identity/service.ts';
 import { maySeePermissions, principalsOf, requireOwner } from './access.ts';
 import { deletePermission, listPermissions, upsertPermission } from './permission-store.ts';
 import type { DocumentPermission, PermissionCreate } from './schema.ts';
@@ -22,10 +23,10 @@ const shown = async (ctx: Ctx, document: DocumentRow | undefined): Promise<Docum
 
 /** Who holds which permission of a document, oldest first. @throws ApiError 403 AUTHZ_DENIED, 404 */
 export async function listDocumentPermissions(ctx: Ctx, id: string, query: PageQuery): Promise<Answer> {
-  await shown(ctx, await findDocument(ctx.db, id, principalsOf(ctx)));
   const list = `documents:share ${id}`;
   const limit = query.limit ?? 25;
   const after = positionOf(ctx, list, {}, query.cursor);
+  await shown(ctx, await findDocument(ctx.db, id, principalsOf(ctx)));
   const rows = await listPermissions(ctx.db, id, {
     ...(after ? { after } : {}),
     skip: query.skip ?? 0,
@@ -44,20 +45,20 @@ export async function grantPermission(
   input: PermissionCreate,
 ): Promise<DocumentPermission> {
   const now = new Date();
-  const row: DocumentPermission = {
-    id: uuidv7(),
-    tenant_id: ctx.tenant,
-    document_id: documentId,
-    principal_type: input.principal_type,
-    principal_id: await checkedPrincipal(ctx, input),
-    permission: input.permission,
-    granted_by: ctx.actor.identity_id ?? null,
-    expires_at: expiryOf(input.expires_at, now),
-    created_at: now.toISOString(),
-  };
   return ctx.db.transaction(async (tx) => {
     const [document] = await tx.rows(lockDocument(ctx.tenant, documentId, principalsOf(ctx)));
     await shown(ctx, document);
+    const row: DocumentPermission = {
+      id: uuidv7(),
+      tenant_id: ctx.tenant,
+      document_id: documentId,
+      principal_type: input.principal_type,
+      principal_id: await checkedPrincipal(tx, input),
+      permission: input.permission,
+      granted_by: ctx.actor.identity_id ?? null,
+      expires_at: expiryOf(input.expires_at, now),
+      created_at: now.toISOString(),
+    };
     const [granted] = await tx.rows(upsertPermission(row));
     await tx.run(aboutGrant(ctx, 'documents.permission.granted', granted!));
     return granted!;
@@ -93,10 +94,7 @@ const aboutGrant = (ctx: Ctx, type: string, granted: DocumentPermission) => {
 };
 
 /** @throws ApiError 422 for a principal that is not there; one of another tenant is not there */
-async function checkedPrincipal(
-  ctx: Ctx,
-  { principal_type, principal_id }: PermissionCreate,
-): Promise<string> {
+async function checkedPrincipal(tx: Db, { principal_type, principal_id }: PermissionCreate): Promise<string> {
   const wrong = (message: string) => invalid([{ path: '/principal_id', message }]);
   if (principal_type === 'role') {
     if (!new RegExp(rolePattern).test(principal_id)) throw wrong('must be the name of a role');
@@ -105,7 +103,7 @@ async function checkedPrincipal(
   const id = principal_id.toLowerCase();
   if (!isUuid(id))
     throw wrong(`must be the id of ${principal_type === 'user' ? 'an identity' : 'an API key'}`);
-  if (principal_type === 'user' && !(await activeIdentity(ctx.app, ctx.tenant, id)))
+  if (principal_type === 'user' && !(await isActiveIdentity(tx, id)))
     throw wrong('is not an active identity of this tenant');
   return id;
 }

@@ -116,7 +116,7 @@ export type TextIngest = Static<typeof TextIngest>;
 
 export const DocumentUpdate = T.Object(
   { access: T.Optional(Access), metadata_json },
-  { additionalProperties: false, minProperties: 1 },
+  { additionalProperties: false },
 );
 export type DocumentUpdate = Static<typeof DocumentUpdate>;
 

@@ -80,6 +80,7 @@ export async function updateDocument(ctx: Ctx, id: string, input: DocumentUpdate
     if (!before || !(await maySee(ctx, before))) throw notFound('Document');
     await authorize(ctx, 'documents:update', targetOf(before));
     requireGrant(ctx, before, 'write');
+    if (access === undefined && metadata_json === undefined) return before;
     if (access && access !== before.access) requireOwner(ctx, before);
     const after = {
       access: access ?? before.access,
