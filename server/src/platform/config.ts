@@ -174,6 +174,9 @@ export const settings = {
     ['http://', 'https://'],
     'address of Vertex AI Search; unset: that of the location',
   ),
+  RETRIEVAL_RESOURCES: list(
+    'knowledge bases and data stores that tenants may route corpora to, as tenant:id, *:id for all tenants; unset: any that the credentials of the server reach',
+  ),
   FETCH_ALLOW_HOSTS: list('hosts outside services may have although their address is private (development)'),
   RUN_MAX_CONCURRENCY: integer(200, 1, 10_000, 'runs streaming at once in a process before 503 SERVICE_BUSY'),
   RUN_SSE_HEARTBEAT_S: integer(10, 1, 600, 'seconds of silence before a heartbeat'),

@@ -33,7 +33,14 @@ const KNOWLEDGE = ['corpora:read', 'corpora:list', 'documents:read', 'documents:
 const OWN_RUNS = ['runs:read', 'runs:list', 'runs:cancel'];
 const OWN_SESSIONS = ['sessions:read', 'sessions:list', 'sessions:delete'];
 const SELF = ['identity:read', 'identity:list', 'identity:update', ...OWN_SESSIONS];
-const WRITE = ['documents:create', 'documents:delete', 'documents:reindex', 'corpora:update'];
+const WRITE = [
+  'documents:create',
+  'documents:update',
+  'documents:delete',
+  'documents:reindex',
+  'documents:share',
+  'corpora:update',
+];
 
 /** role -> [on anything in the tenant, on what is its own] */
 const TABLE: Record<string, [string[], string[]]> = {

@@ -14,6 +14,8 @@ interface Field {
   must: string;
   setting?: (config: Config) => string | undefined;
   named?: string;
+  /** Names what is searched. */
+  isResource?: true;
 }
 
 // They become parts of addresses that are called: nothing in them may lead anywhere else.
@@ -23,6 +25,7 @@ const providers: Record<Retrieval['provider'], Record<string, Field>> = {
     knowledge_base_id: {
       form: /^[0-9A-Za-z]{1,64}$/,
       must: 'must be the id of a knowledge base: letters and digits',
+      isResource: true,
     },
     region: {
       form: /^[a-z]{2,4}(-[a-z]{2,12}){1,3}-\d{1,2}$/,
@@ -47,6 +50,7 @@ const providers: Record<Retrieval['provider'], Record<string, Field>> = {
     resource_id: {
       form: /^(?:dataStores\/|engines\/)?[A-Za-z0-9][\w-]{0,62}$/,
       must: 'must be the id of a data store, or engines/ and the id of a search app',
+      isResource: true,
     },
   },
 };
@@ -55,12 +59,25 @@ const isProvider = (value: unknown): value is Retrieval['provider'] =>
   typeof value === 'string' && Object.hasOwn(providers, value);
 
 /**
+ * Whether a tenant may ask for this resource: all tenants share the credentials of the server, so what those reach is not
+ * yet what each of them may read.
+ */
+function mayAsk({ RETRIEVAL_RESOURCES: allowed }: Config, tenant: string, resource: unknown): boolean {
+  return (
+    allowed.length === 0 || allowed.includes(`${tenant}:${resource}`) || allowed.includes(`*:${resource}`)
+  );
+}
+
+/**
  * Checks where a corpus is to be searched and fills in what was left out; `{}` is `local_pgvector` with five results.
+ * @param isStored it was taken once: a setting that has gone since is told by whoever is called without it
  * @throws ApiError 422 naming each field that is wrong
  */
 export function readProviderConfig(
   input: Record<string, unknown> | undefined,
   config: Config,
+  tenant: string,
+  isStored = false,
 ): ProviderConfig {
   const given = input ?? {};
   const problems: FieldProblem[] = [];
@@ -84,12 +101,14 @@ export function readProviderConfig(
   }
   const fields = providers[provider];
   onlyKnown(retrieval, ['provider', 'top_k_default', ...Object.keys(fields)], '/retrieval');
-  for (const [name, { form, must, setting, named }] of Object.entries(fields)) {
+  for (const [name, { form, must, setting, named, isResource }] of Object.entries(fields)) {
     const value = retrieval[name];
-    if (value === undefined && setting?.(config) !== undefined) continue;
+    if (value === undefined && setting && (isStored || setting(config) !== undefined)) continue;
     if (value === undefined)
       wrong(`/retrieval/${name}`, named ? `is required: the server has no ${named}` : 'is required');
     else if (typeof value !== 'string' || !form.test(value)) wrong(`/retrieval/${name}`, must);
+    else if (isResource && !mayAsk(config, tenant, value))
+      wrong(`/retrieval/${name}`, 'is not a resource this tenant may use on this server');
   }
   if (!Number.isInteger(top_k_default) || (top_k_default as number) < 1 || (top_k_default as number) > 50)
     wrong('/retrieval/top_k_default', 'must be a whole number from 1 to 50');
@@ -97,10 +116,10 @@ export function readProviderConfig(
   return { retrieval: { provider, ...retrieval, top_k_default } as Retrieval };
 }
 
-/** True when a stored configuration is one of the three shapes; it may be older than the rules. */
-export function isUsable(stored: ProviderConfig, config: Config): boolean {
+/** True when a stored configuration is one of the three shapes, of a resource that may still be asked. */
+export function isUsable(stored: ProviderConfig, config: Config, tenant: string): boolean {
   try {
-    readProviderConfig(stored as unknown as Record<string, unknown>, config);
+    readProviderConfig(stored as unknown as Record<string, unknown>, config, tenant, true);
     return true;
   } catch {
     return false;

@@ -37,7 +37,7 @@ export async function createCorpus(ctx: Ctx, input: CorpusCreate): Promise<Corpu
     id: input.id ?? `corpus-${uuidv7().replaceAll('-', '')}`,
     tenant_id: ctx.tenant,
     name: input.name,
-    provider_config_json: readProviderConfig(input.provider_config_json, ctx.app.config),
+    provider_config_json: readProviderConfig(input.provider_config_json, ctx.app.config, ctx.tenant),
     created_at: now,
     updated_at: now,
   };
@@ -72,7 +72,8 @@ export async function getCorpus(ctx: Ctx, id: string): Promise<Corpus> {
 export async function updateCorpus(ctx: Ctx, id: string, input: CorpusUpdate): Promise<Corpus> {
   await getCorpus(ctx, id);
   await authorize(ctx, 'corpora:update', { id });
-  const config = input.provider_config_json && readProviderConfig(input.provider_config_json, ctx.app.config);
+  const config =
+    input.provider_config_json && readProviderConfig(input.provider_config_json, ctx.app.config, ctx.tenant);
   return ctx.db.transaction(async (tx) => {
     const [before] = await tx.rows(lockCorpus(ctx.tenant, id));
     if (!before) throw notFound('Corpus');
@@ -97,22 +98,15 @@ export async function updateCorpus(ctx: Ctx, id: string, input: CorpusUpdate): P
   });
 }
 
-/** Who searches a corpus. @throws ApiError 409 RETRIEVAL_CONFIG_INVALID when what is stored names nobody */
+/** Who searches a corpus. @throws ApiError 409 RETRIEVAL_CONFIG_INVALID when what is stored can not be used, or not any more */
 export function retrievalOf({ provider_config_json }: Corpus, ctx: Ctx): Retrieval {
-  const { retrieval } = provider_config_json;
-  // What the settings of the server filled in may have gone since: that is told by who is called then.
-  if (isUsable(provider_config_json, ctx.app.config) || hasGaps(retrieval)) return retrieval;
+  if (isUsable(provider_config_json, ctx.app.config, ctx.tenant)) return provider_config_json.retrieval;
   throw new ApiError(
     409,
     'RETRIEVAL_CONFIG_INVALID',
     'The retrieval configuration of the corpus can not be used. Set provider_config_json anew.',
   );
 }
-
-const hasGaps = (retrieval: Retrieval): boolean =>
-  (retrieval?.provider === 'aws_bedrock_kb' && retrieval.region === undefined) ||
-  (retrieval?.provider === 'gcp_vertex' &&
-    (retrieval.project === undefined || retrieval.location === undefined));
 
 /** Corpora the caller may see, newest first. */
 export const listVisibleCorpora = (ctx: Ctx, query: PageQuery): Promise<Answer> =>

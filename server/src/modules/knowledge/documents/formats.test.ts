@@ -199,6 +199,8 @@ describe('the formats people have', () => {
     );
     await taken(mine, 'numbers', file('1,2\n3,4\n', 'application/octet-stream', 'numbers.csv'));
     assert.equal(await textOf(mine, 'numbers'), '- 1; 2\n- 3; 4');
+    await taken(mine, 'indexed', file(',Name,Born\n0,Ada,1815\n', 'text/csv', 'frame.csv'));
+    assert.equal(await textOf(mine, 'indexed'), '- 0; Name: Ada; Born: 1815');
     await taken(mine, 'tabs', file('Name\tBorn\nAda\t1815\n', 'application/octet-stream', 'people.tsv'));
     assert.equal(await textOf(mine, 'tabs'), '- Name: Ada; Born: 1815');
     assert.equal((await assertPlaced(mine, 'ships', 'tons of the ship Ada')).document_id, 'ships');

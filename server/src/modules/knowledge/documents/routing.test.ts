@@ -419,6 +419,30 @@ describe('a corpus', () => {
       }
     });
 
+    it('reaches only what the operator lets its tenant use, where the operator says', async () => {
+      const [mine, other] = [await routed(kb), await newTenant('admin', server)];
+      bedrock.answerWith(json(200, { retrievalResults: [awsResult(lamp, 0.9, 's3://b/lamp')] }));
+      const { config } = server.app;
+      const earlier = config.RETRIEVAL_RESOURCES;
+      config.RETRIEVAL_RESOURCES = [`${mine.tenant}:KB123`, '*:store-1'];
+      try {
+        assert.equal((await search(mine, 'lamp')).body.data.length, 1);
+        const make = (retrieval: object) =>
+          other.call('POST', '/v1/corpora', { name: 'x', provider_config_json: { retrieval } });
+        const refused = await make(kb);
+        assert.deepEqual(codeOf(refused), [422, 'VALIDATION_ERROR']);
+        assert.match(refused.body.error.details.errors[0].path, /knowledge_base_id$/);
+        assert.equal((await make(store)).status, 201);
+        // What was allowed once is not for ever.
+        config.RETRIEVAL_RESOURCES = ['*:store-1'];
+        const before = bedrock.calls.length;
+        assert.deepEqual(codeOf(await search(mine, 'lamp')), [409, 'RETRIEVAL_CONFIG_INVALID']);
+        assert.equal(bedrock.calls.length, before);
+      } finally {
+        config.RETRIEVAL_RESOURCES = earlier;
+      }
+    });
+
     it('does not keep documents from being stored, which are found when it is routed back', async () => {
       const mine = await routed(kb);
       const reply = await put(mine, { document_id: 'a', text: lamp });

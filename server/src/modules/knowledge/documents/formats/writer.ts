@@ -100,13 +100,15 @@ export class Writer {
 
 const longestName = 80;
 
-/** The first row of a table as names of its columns, where it looks like them: short, different, and no numbers. */
+/**
+ * The first row of a table as names of its columns, where it looks like them: short, different, and no numbers. A column may
+ * have none, as a list's own numbering often has.
+ */
 export function headerOf(rows: string[][]): string[] | undefined {
   const [first, second] = rows;
   if (!first || !second || first.length < 2) return undefined;
   const names = first.map((name) => name.replace(/\s+/g, ' ').trim());
-  const sound = names.every(
-    (name) => name !== '' && name.length <= longestName && !/^[\d\s.,:%€$£/+-]+$/.test(name),
-  );
-  return sound && new Set(names).size === names.length ? names : undefined;
+  const given = names.filter(Boolean);
+  const sound = given.every((name) => name.length <= longestName && !/^[\d\s.,:%€$£/+-]+$/.test(name));
+  return sound && given.length * 2 > names.length && new Set(given).size === given.length ? names : undefined;
 }
