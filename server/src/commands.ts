@@ -15,7 +15,7 @@ import { buildServer } from '#platform/http/server.ts';
 import { isSlug, uuidv7 } from '#platform/ids.ts';
 import { createLog } from '#platform/log.ts';
 import { openApp, routes, start } from './app.ts';
-import { smokeProvider } from './commands/provider-smoke.ts';
+import { smokeOf, smokeProvider } from './commands/provider-smoke.ts';
 import { seedDemo } from './seed.ts';
 
 /** Says one line on standard error and ends with a code scripts can use: 1 failed, 2 misused. */
@@ -103,7 +103,10 @@ export function registerCommands(program: Command): void {
     .option('--top-k <number>', 'most rows to print', '5')
     .addHelpText('after', '\nEnds with 0 when the provider answered, 1 when it did not, 2 when misused.')
     .action(
-      guarded(async (options: Record<string, string>) => withApp((app) => smokeProvider(app, options, say))),
+      guarded(async (options: Record<string, string>) => {
+        const smoke = smokeOf(options);
+        await withApp((app) => smokeProvider(app, smoke, say));
+      }),
     );
   program
     .command('openapi')

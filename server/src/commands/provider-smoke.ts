@@ -7,22 +7,33 @@ import { isSlug, uuidv7 } from '#platform/ids.ts';
 
 const shownText = 80;
 
-/**
- * Proves the retrieval route of a corpus without a language model: one line for each passage found.
- * @throws ConfigError for bad options, Error with the permanent code when the provider does not answer
- */
-export async function smokeProvider(
-  app: App,
-  options: Record<string, string>,
-  say: (line: string) => void,
-): Promise<void> {
-  const { tenant = '', corpus = '', query = '' } = options;
-  const limit = Number(options.topK);
+export interface Smoke {
+  tenant: string;
+  corpus: string;
+  query: string;
+  limit: number;
+}
+
+/** @throws ConfigError for options that ask for nothing */
+export function smokeOf({ tenant = '', corpus = '', query = '', topK }: Record<string, string>): Smoke {
+  const limit = Number(topK);
   if (!isSlug(tenant)) throw new ConfigError('--tenant must be a tenant id');
   if (!isSlug(corpus)) throw new ConfigError('--corpus must be a corpus id');
   if (query.trim() === '') throw new ConfigError('--query must say what to look for');
   if (!Number.isInteger(limit) || limit < 1 || limit > 50)
     throw new ConfigError('--top-k must be a whole number from 1 to 50');
+  return { tenant, corpus, query, limit };
+}
+
+/**
+ * Proves the retrieval route of a corpus without a language model: one line for each passage found.
+ * @throws Error with the permanent code when the provider does not answer
+ */
+export async function smokeProvider(
+  app: App,
+  { tenant, corpus, query, limit }: Smoke,
+  say: (line: string) => void,
+): Promise<void> {
   const ctx = systemCtx(app, tenant, uuidv7());
   try {
     const { provider_config_json } = await getCorpus(ctx, corpus);
