@@ -62,7 +62,7 @@ export async function newLibrary(server?: Running): Promise<Caller> {
 }
 
 /** Waits for the end of a document's ingestion, which must be this one; answers the document. */
-export async function done(caller: Caller, id: string, status = 'succeeded', timeoutMs = 60_000) {
+export async function done(caller: Caller, id: string, status = 'succeeded', timeoutMs = 150_000) {
   const reply = await eventually(
     `${id} to be ${status}`,
     async () => {

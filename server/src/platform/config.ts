@@ -190,7 +190,7 @@ export const settings = {
     'documents of a tenant that may wait for that before 503 SERVICE_BUSY',
   ),
   UPLOAD_MAX_CONCURRENCY: integer(16, 1, 1_000, 'uploads taken at once in a process before 503 SERVICE_BUSY'),
-  PARSE_TIMEOUT_MS: integer(60_000, 100, 900_000, 'longest time reading one document may take'),
+  PARSE_TIMEOUT_MS: integer(120_000, 100, 900_000, 'longest time reading one document may take'),
   PARSE_MEMORY_MB: integer(512, 64, 65_536, 'memory reading one document may take'),
   PARSE_MAX_CHARS: integer(20_000_000, 1_000, 200_000_000, 'characters of text one document may have'),
   AUTHZ_ADMIN_BYPASS_DOCUMENT_ACL: boolean(

@@ -330,8 +330,8 @@ describe('a file made to do harm', () => {
   it('a PDF of 500 pages is read whole', async () => {
     const mine = await newLibrary();
     const pages = Array.from({ length: 500 }, (_, page) =>
-      Array.from({ length: 20 }, (_, line) => ({
-        text: `Entry ${page * 20 + line} lies in drawer d${page * 31 + line}x.`,
+      Array.from({ length: 8 }, (_, line) => ({
+        text: `Entry ${page * 8 + line} lies in drawer d${page * 31 + line}x.`,
         top: 60 + line * 30,
       })),
     );
