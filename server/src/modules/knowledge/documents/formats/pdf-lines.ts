@@ -57,19 +57,28 @@ export function bodySize(pages: Line[][]): number {
 const fewestPages = 4;
 const edge = 2;
 
-/** Leaves out lines that most pages have at their head or foot: titles and numbers of pages. */
+/** Leaves out lines that many pages have at their head or foot: the same words, or a number that counts with the pages. */
 export function withoutRunningHeads(pages: Line[][]): Line[][] {
   if (pages.length < fewestPages) return pages;
-  const shape = ({ text }: Line) => text.replace(/\d+/g, '#');
   const seen = new Map<string, number>();
-  for (const lines of pages)
-    for (const key of new Set(edgesOf(lines).map(shape))) seen.set(key, (seen.get(key) ?? 0) + 1);
-  const repeated = (line: Line) => (seen.get(shape(line)) ?? 0) > pages.length / 2;
-  return pages.map((lines) => {
-    const dropped = new Set(edgesOf(lines).filter(repeated));
+  pages.forEach((lines, page) => {
+    const keys = new Set(edgesOf(lines).flatMap((line) => keysOf(line, page)));
+    for (const key of keys) seen.set(key, (seen.get(key) ?? 0) + 1);
+  });
+  // Left and right pages may have heads of their own.
+  const repeated = (line: Line, page: number) =>
+    keysOf(line, page).some((key) => (seen.get(key) ?? 0) > pages.length / 3);
+  return pages.map((lines, page) => {
+    const dropped = new Set(edgesOf(lines).filter((line) => repeated(line, page)));
     // A page of nothing else keeps it: it may be what the page is about.
     return dropped.size === lines.length ? lines : lines.filter((line) => !dropped.has(line));
   });
+}
+
+/** A line as it stands, and with its first or last number as its distance from the number of the page. */
+function keysOf({ text }: Line, page: number): string[] {
+  const counted = (number: string) => `<${Number(number) - page}>`;
+  return [text, text.replace(/\d{1,5}/, counted), text.replace(/\d{1,5}(?=\D*$)/, counted)];
 }
 
 /** The first and last lines of a page, as they stand on it. */
