@@ -11,6 +11,7 @@ import { buildServer } from '#platform/http/server.ts';
 import { createLog } from '#platform/log.ts';
 import { registerAccessCommands } from './access-commands.ts';
 import { openApp, routes, start } from './app.ts';
+import { smokeOf, smokeProvider } from './commands/provider-smoke.ts';
 import { seedDemo } from './seed.ts';
 
 /** Says one line on standard error and ends with a code scripts can use: 1 failed, 2 misused. */
@@ -50,13 +51,14 @@ function explained({ message, code, syscall }: NodeJS.ErrnoException): string {
 /** Opens the App for a command that ends: quiet, without server and worker. */
 async function withApp(work: (app: App) => Promise<void>): Promise<void> {
   const config = readConfig(process.env);
-  const { app, close } = await openApp(
+  const { app, close, closing } = await openApp(
     config,
     createLog(config.LOG_LEVEL === 'info' ? 'warn' : config.LOG_LEVEL),
   );
   try {
     await work(app);
   } finally {
+    closing.abort(new Error('the command is done'));
     await close();
   }
 }
@@ -87,6 +89,20 @@ export function registerCommands(program: Command): void {
       ),
     );
   registerAccessCommands(program, { guarded, withApp, say });
+  program
+    .command('provider-smoke')
+    .description('search a corpus by the route it has, without a language model, and print what is found')
+    .requiredOption('--tenant <id>', 'tenant of the corpus')
+    .requiredOption('--corpus <id>', 'corpus to search')
+    .requiredOption('--query <text>', 'what to look for')
+    .option('--top-k <number>', 'most rows to print', '5')
+    .addHelpText('after', '\nEnds with 0 when the provider answered, 1 when it did not, 2 when misused.')
+    .action(
+      guarded(async (options: Record<string, string>) => {
+        const smoke = smokeOf(options);
+        await withApp((app) => smokeProvider(app, smoke, say));
+      }),
+    );
   program
     .command('openapi')
     .description('write the published contract')

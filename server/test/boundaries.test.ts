@@ -153,6 +153,9 @@ const doors: Record<string, string> = {
   ioredis: 'src/platform/',
   'pg-boss': 'src/platform/',
   undici: 'src/platform/',
+  '@aws-sdk/client-bedrock-agent-runtime': 'src/platform/',
+  '@smithy/node-http-handler': 'src/platform/',
+  'google-auth-library': 'src/platform/',
 };
 const doorsArePlatform: Rule = (sources) =>
   sources

@@ -1,3 +1,4 @@
+import { Type as T } from 'typebox';
 import { invalid } from './errors.ts';
 
 const earliest = Date.parse('0001-01-01T00:00:00Z');
@@ -14,3 +15,10 @@ export function storedTimestamp(text: string, path: string): string {
   if (!(ms >= earliest && ms <= latest)) throw invalid([{ path, message: 'is not a time that can be kept' }]);
   return new Date(ms).toISOString();
 }
+
+/** RFC 3339, without leap seconds, in years of four digits in UTC too, whatever the offset: the others can not be kept. */
+export const Timestamp = T.String({
+  format: 'date-time',
+  maxLength: 40,
+  pattern: '^(?!000[01]|9999-12-31[Tt ].*-\\d\\d:?\\d\\d$|.*:60)',
+});

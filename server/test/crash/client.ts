@@ -15,6 +15,14 @@ export type Outcome =
   | { is: 'answer'; status: number; body: any; replayed: boolean; cursor: string | undefined }
   | { is: 'lost' | 'refused' | 'busy' };
 
+/** A body that is sent as a form, as it stands. */
+export interface FormBody {
+  payload: Buffer;
+  headers: Record<string, string>;
+}
+
+const isForm = (body: unknown): body is FormBody => Buffer.isBuffer((body as FormBody | undefined)?.payload);
+
 export interface Client {
   send(account: Account, method: string, path: string, body?: unknown, key?: string): Promise<Outcome>;
   /** Sends a request with a key and notes its answer; an answer that differs from an earlier one is a problem. */
@@ -37,10 +45,10 @@ export function createClient(address: string, connections: number, ledger: Ledge
         path,
         headers: {
           ...(account.token ? { authorization: `Bearer ${account.token}` } : {}),
-          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+          ...(isForm(body) ? body.headers : body === undefined ? {} : { 'content-type': 'application/json' }),
           ...(key === undefined ? {} : { 'idempotency-key': key }),
         },
-        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        ...(isForm(body) ? { body: body.payload } : body === undefined ? {} : { body: JSON.stringify(body) }),
       });
       const text = await reply.body.text();
       const parsed = text === '' ? undefined : JSON.parse(text);

@@ -17,8 +17,16 @@ export interface DocumentEntry {
   tenant: string;
   /** How many times its ingestion was acknowledged. */
   acknowledged: number;
-  /** The texts it may have; undefined: it may not be there. */
+  /** The bytes it may have, by their hash; undefined: it may not be there. */
   may: (string | undefined)[];
+}
+
+/** A corpus of its own, made to be deleted. */
+export interface CorpusEntry {
+  id: string;
+  tenant: string;
+  /** What became of its deletion: `gone` when that was acknowledged. */
+  may: ('there' | 'gone')[];
 }
 
 export interface IdentityEntry {
@@ -44,6 +52,7 @@ export interface Ledger {
   /** What one request asked for, until it is answered: it takes effect for all of them or for none. */
   together: Set<MemoryEntry[]>;
   documents: DocumentEntry[];
+  corpora: CorpusEntry[];
   identities: IdentityEntry[];
   keys: KeyEntry[];
   counts: Record<string, number>;
@@ -55,6 +64,7 @@ export const newLedger = (): Ledger => ({
   memories: [],
   together: new Set(),
   documents: [],
+  corpora: [],
   identities: [],
   keys: [],
   counts: {},

@@ -1,5 +1,8 @@
+import { createHash } from 'node:crypto';
+import { docx, pdf } from '../files.ts';
+import { form } from '../uploads.ts';
 import type { Account } from './client.ts';
-import { count, type DocumentEntry } from './ledger.ts';
+import { type CorpusEntry, count, type DocumentEntry } from './ledger.ts';
 import type { Doing, Step } from './load.ts';
 import { wording } from './load-memories.ts';
 
@@ -7,6 +10,11 @@ import { wording } from './load-memories.ts';
 export const trialCorpus = 'trial';
 
 let made = 0;
+
+/** The standard fonts have Latin letters alone. */
+const printable = (line: string): string => line.replace(/[^\x20-\x7e\xa0-\xff]/g, '?').slice(0, 90);
+
+const hashOf = (bytes: string | Buffer): string => createHash('sha256').update(bytes).digest('hex');
 
 /** What one client does with documents; those it stored are its own, so it knows what they must be. */
 export function documentSteps(doing: Doing): Step[] {
@@ -23,29 +31,45 @@ export function documentSteps(doing: Doing): Step[] {
     });
     return `# ${id}\n\n${sections.join('\n')}`;
   };
-  const bodyOf = (id: string, text: string) => ({
-    corpus_id: trialCorpus,
-    document_id: id,
-    text,
-    content_type: 'text/markdown',
-  });
+  /** A document of some format: where and how it is sent, and the hash of its bytes. */
+  const written = async (id: string, overwrite: boolean) => {
+    const text = writing(id);
+    const kind = random.next();
+    if (kind < 0.5) {
+      const content_type = kind < 0.35 ? 'text/markdown' : 'text/html';
+      const sent = kind < 0.35 ? text : `<h1>${id}</h1><p>${text.replaceAll('\n\n', '</p><p>')}</p>`;
+      const body = { corpus_id: trialCorpus, document_id: id, text: sent, content_type, overwrite };
+      return { path: '/v1/documents/text', body, hash: hashOf(sent) };
+    }
+    const lines = text.split('\n').filter(Boolean);
+    const bytes =
+      kind < 0.8
+        ? docx(
+            lines.map((line) => (line.startsWith('#') ? { text: line, style: 'heading 1' } : { text: line })),
+          )
+        : await pdf([lines.slice(0, 50).map((line, i) => ({ text: printable(line), top: 40 + i * 15 }))]);
+    const fields = { corpus_id: trialCorpus, document_id: id, overwrite: String(overwrite) };
+    const parts = Object.entries(fields).map(([name, value]) => ({ name, value }));
+    const upload = { name: 'file', value: bytes, filename: `${id}.bin`, type: 'application/octet-stream' };
+    return { path: '/v1/documents', body: form([...parts, upload]), hash: hashOf(bytes) };
+  };
 
   const store = async () => {
     const account = random.pick(accounts);
     made += 1;
     const id = `doc-${made}`;
-    const text = writing(id);
-    const entry: DocumentEntry = { id, tenant: account.tenant, acknowledged: 0, may: [text, undefined] };
+    const { path, body, hash } = await written(id, false);
+    const entry: DocumentEntry = { id, tenant: account.tenant, acknowledged: 0, may: [hash, undefined] };
     ledger.documents.push(entry);
     await write({
       account,
       method: 'POST',
-      path: '/v1/documents/text',
-      body: bodyOf(id, text),
+      path,
+      body,
       keyed: random.chance(0.5),
       status: 202,
       done: () => {
-        entry.may = [text];
+        entry.may = [hash];
         entry.acknowledged += 1;
         mine.push({ entry, account });
       },
@@ -56,8 +80,8 @@ export function documentSteps(doing: Doing): Step[] {
     if (mine.length === 0) return;
     const { entry, account } = take();
     const before = entry.may[0]!;
-    const text = writing(entry.id);
-    entry.may = [text, before];
+    const { path, body, hash } = await written(entry.id, true);
+    entry.may = [hash, before];
     const settled = (now: string) => {
       entry.may = [now];
       mine.push({ entry, account });
@@ -65,13 +89,13 @@ export function documentSteps(doing: Doing): Step[] {
     await write({
       account,
       method: 'POST',
-      path: '/v1/documents/text',
-      body: { ...bodyOf(entry.id, text), overwrite: true },
+      path,
+      body,
       keyed: random.chance(0.5),
       status: 202,
       done: () => {
         entry.acknowledged += 1;
-        settled(text);
+        settled(hash);
       },
       // Still being worked on: nothing was changed.
       otherwise: (status) => {
@@ -134,8 +158,53 @@ export function documentSteps(doing: Doing): Step[] {
     count(ledger, 'searches');
   };
 
+  const corpora: { entry: CorpusEntry; account: Account }[] = [];
+  let corpusNumber = 0;
+
+  const makeCorpus = async () => {
+    const account = random.pick(accounts);
+    const id = `passing-${++made}-${++corpusNumber}`;
+    const reply = await client.send(account, 'POST', '/v1/corpora', { id, name: id });
+    if (reply.is !== 'answer' || reply.status !== 201) return;
+    const entry: CorpusEntry = { id, tenant: account.tenant, may: ['there'] };
+    ledger.corpora.push(entry);
+    for (let i = random.between(1, 5); i > 0; i--) {
+      made += 1;
+      const text = writing(id);
+      const body = { corpus_id: id, document_id: `in-${made}`, text, content_type: 'text/markdown' };
+      await client.send(account, 'POST', '/v1/documents/text', body);
+    }
+    corpora.push({ entry, account });
+  };
+
+  const dropCorpus = async () => {
+    const last = corpora.shift();
+    if (!last) return makeCorpus();
+    const { entry, account } = last;
+    entry.may = ['there', 'gone'];
+    await write({
+      account,
+      method: 'DELETE',
+      path: `/v1/corpora/${entry.id}`,
+      keyed: random.chance(0.5),
+      status: 204,
+      done: () => {
+        entry.may = ['gone'];
+        count(ledger, 'corpora_deleted');
+      },
+      otherwise: (status) => {
+        if (status !== 409) return false;
+        entry.may = ['there'];
+        corpora.push(last);
+        return true;
+      },
+    });
+  };
+
   return [
     { weight: 8, run: store },
+    { weight: 1, run: makeCorpus },
+    { weight: 2, run: dropCorpus },
     { weight: 3, run: overwrite },
     { weight: 3, run: reindex },
     { weight: 2, run: remove },

@@ -27,6 +27,7 @@ export async function leftToDo(operator: Db): Promise<Record<string, number>> {
       (select count(*) from fact_positions where relayed < numbered) as unrelayed,
       (select count(*) from memory_queue) as memories,
       (select count(*) from documents where status in ('queued', 'processing')) as documents,
+      (select count(*) from corpora where deleted_at is not null) as corpora,
       (select count(*) from pgboss.job where state in ('created', 'active', 'retry')) as jobs`);
   return Object.fromEntries(Object.entries(row!).filter(([, left]) => left > 0));
 }

@@ -57,6 +57,8 @@ export interface Tables {
     offset_end: number;
     words: Buffer;
     trigrams: Buffer;
+    page_start: number | null;
+    page_end: number | null;
   };
   corpora: {
     tenant_id: string;
@@ -65,6 +67,8 @@ export interface Tables {
     provider_config_json: unknown;
     created_at: string;
     updated_at: string;
+    deleted_at: string | null;
+    purge_job: string | null;
   };
   delegations: {
     tenant_id: string;
@@ -78,6 +82,17 @@ export interface Tables {
     reason: string | null;
     expires_at: string;
     revoked_at: string | null;
+    created_at: string;
+  };
+  document_permissions: {
+    tenant_id: string;
+    document_id: string;
+    id: string;
+    principal_type: string;
+    principal_id: string;
+    permission: string;
+    granted_by: string | null;
+    expires_at: string | null;
     created_at: string;
   };
   documents: {
@@ -105,6 +120,12 @@ export interface Tables {
     completed_at: string | null;
     last_reindexed_at: string | null;
     last_job_id: string | null;
+    format: string;
+    extracted_text: string | null;
+    page_starts: number[] | null;
+    intake_warnings: unknown;
+    parse_warnings: unknown;
+    access: string;
   };
   fact_positions: {
     tenant_id: string;

@@ -14,6 +14,7 @@ const typeOf: Record<string, string> = {
   timestamptz: 'string',
   bool: 'boolean',
   int4: 'number',
+  _int4: 'number[]',
   int8: 'number',
   bytea: 'Buffer',
   jsonb: 'unknown',

@@ -1,5 +1,6 @@
 import { createCache } from '#platform/cache.ts';
 import type { Actor, App, Ctx, Target } from '#platform/context.ts';
+import type { Db } from '#platform/db/database.ts';
 import { invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import type { Answer } from '#platform/http/route.ts';
@@ -37,6 +38,9 @@ export const targetOf = ({ id, owner_id, role }: Pick<Identity, 'id' | 'owner_id
   role,
   ...(owner_id === null ? {} : { owner: owner_id }),
 });
+/** True when a tenant has this identity now; for checks inside a transaction. */
+export const isActiveIdentity = async (tx: Db, id: string): Promise<boolean> =>
+  (await findIdentity(tx, id))?.is_active ?? false;
 
 /** A new identity as a row; nothing is stored yet. */
 export function newIdentity(tenant: string, input: IdentityCreate, now: Date): Identity {

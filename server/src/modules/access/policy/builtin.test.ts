@@ -48,7 +48,14 @@ const SELF = [
   'credentials:read',
   'credentials:update',
 ];
-const WRITE = ['documents:create', 'documents:delete', 'documents:reindex', 'corpora:update'];
+const WRITE = [
+  'documents:create',
+  'documents:update',
+  'documents:delete',
+  'documents:reindex',
+  'documents:share',
+  'corpora:update',
+];
 
 /** role -> [on anything in the tenant, on what is its own] */
 const TABLE: Record<string, [string[], string[]]> = {

@@ -7,7 +7,7 @@ export const RESOURCE_ACTIONS = {
   delegations: ['create', 'read', 'list', 'delete'],
   memory: ['create', 'read', 'list', 'search', 'update', 'delete'],
   corpora: ['create', 'read', 'list', 'update', 'delete'],
-  documents: ['create', 'read', 'list', 'delete', 'reindex'],
+  documents: ['create', 'read', 'list', 'update', 'delete', 'reindex', 'share'],
   runs: ['create', 'read', 'list', 'cancel'],
   policy: ['create', 'read', 'list', 'update', 'delete', 'test'],
   api_keys: ['create', 'read', 'list', 'update', 'delete'],
@@ -80,7 +80,10 @@ const RUNS = allOf(
   anyOf(doing('create'), allOf(doing('read', 'list', 'cancel'), OWNED)),
 );
 const KNOWLEDGE_READ = allOf(onResources('corpora', 'documents'), doing('read', 'list'));
-const DOCUMENTS_WRITE = allOf(onResources('documents'), doing('create', 'delete', 'reindex'));
+const DOCUMENTS_WRITE = allOf(
+  onResources('documents'),
+  doing('create', 'update', 'delete', 'reindex', 'share'),
+);
 const CORPORA_UPDATE = allOf(onResources('corpora'), doing('update'));
 // A person may let any agent act for it: nobody gains more than that person has.
 const DELEGATIONS = allOf(

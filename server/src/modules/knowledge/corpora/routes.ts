@@ -1,8 +1,8 @@
 import { Type as T } from 'typebox';
 import { pageQuery } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
-import { Corpus, CorpusCreate } from './schema.ts';
-import { createCorpus, getCorpus, listVisibleCorpora } from './service.ts';
+import { Corpus, CorpusCreate, CorpusUpdate } from './schema.ts';
+import { createCorpus, getCorpus, listVisibleCorpora, updateCorpus } from './service.ts';
 
 const tag = 'corpora';
 
@@ -47,5 +47,19 @@ export const corpusRoutes = [
     params: T.Object({ corpus_id: T.String() }),
     response: { 200: Corpus },
     handler: (ctx, { params }) => getCorpus(ctx, params.corpus_id),
+  }),
+  route({
+    method: 'PATCH',
+    path: '/v1/corpora/:corpus_id',
+    name: 'update_corpus',
+    summary: 'Rename a corpus, or say where it is searched',
+    tag,
+    permission: 'corpora:update',
+    envelope: true,
+    legacy: true,
+    params: T.Object({ corpus_id: T.String() }),
+    body: CorpusUpdate,
+    response: { 200: Corpus },
+    handler: (ctx, { params, body }) => updateCorpus(ctx, params.corpus_id, body),
   }),
 ];

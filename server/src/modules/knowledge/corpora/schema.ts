@@ -26,7 +26,30 @@ export const CorpusCreate = T.Object(
 );
 export type CorpusCreate = Static<typeof CorpusCreate>;
 
-/** Where a corpus is searched, as it is stored: always complete. */
+export const CorpusUpdate = T.Object(
+  {
+    name: T.Optional(CorpusCreate.properties.name),
+    provider_config_json: T.Optional(
+      T.Record(T.String(), T.Unknown(), { description: 'Replaces the whole; {} means local_pgvector' }),
+    ),
+  },
+  { additionalProperties: false },
+);
+export type CorpusUpdate = Static<typeof CorpusUpdate>;
+
+/** Who searches a corpus. What is left out is a setting of the server. */
+export type Retrieval =
+  | { provider: 'local_pgvector'; top_k_default: number }
+  | { provider: 'aws_bedrock_kb'; knowledge_base_id: string; region?: string; top_k_default: number }
+  | {
+      provider: 'gcp_vertex';
+      project?: string;
+      location?: string;
+      resource_id: string;
+      top_k_default: number;
+    };
+
+/** Where a corpus is searched, as it is stored. */
 export interface ProviderConfig {
-  retrieval: { provider: 'local_pgvector'; top_k_default: number };
+  retrieval: Retrieval;
 }

@@ -1,17 +1,27 @@
 import type { Ctx } from '#platform/context.ts';
-import { conflict, invalid, notFound } from '#platform/errors.ts';
+import { ApiError, conflict, invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isSlug, uuidv7 } from '#platform/ids.ts';
-import { isPermitted } from '#platform/permission.ts';
+import { authorize, isPermitted } from '#platform/permission.ts';
 import { visiblePage } from '../../access/policy/service.ts';
-import { readProviderConfig } from './provider-config.ts';
-import type { Corpus, CorpusCreate } from './schema.ts';
-import { findCorpus, insertCorpus, listCorpora } from './store.ts';
+import { isUsable, readProviderConfig } from './provider-config.ts';
+import type { Corpus, CorpusCreate, CorpusUpdate, Retrieval } from './schema.ts';
+import { findCorpus, insertCorpus, listCorpora, lockCorpus, updateCorpusRow } from './store.ts';
 
-export type { Corpus } from './schema.ts';
-export { holdCorpus, lockCorpusContent } from './store.ts';
+export type { Corpus, Retrieval } from './schema.ts';
+export {
+  type DeletedCorpus,
+  deleteCorpusRow,
+  holdCorpus,
+  isBeingDeleted,
+  listDeletedCorpora,
+  lockCorpus,
+  lockCorpusContent,
+  markCorpusDeleted,
+  moveToPurgeJob,
+} from './store.ts';
 
 /** Scope of the statistics that searches of a corpus use. */
 export const corpusScope = (corpusId: string): string => `corpus:${corpusId}`;
@@ -27,14 +37,17 @@ export async function createCorpus(ctx: Ctx, input: CorpusCreate): Promise<Corpu
     id: input.id ?? `corpus-${uuidv7().replaceAll('-', '')}`,
     tenant_id: ctx.tenant,
     name: input.name,
-    provider_config_json: readProviderConfig(input.provider_config_json),
+    provider_config_json: readProviderConfig(input.provider_config_json, ctx.app.config, ctx.tenant),
     created_at: now,
     updated_at: now,
   };
   return ctx.db.transaction(async (tx) => {
     const made = await tx.rows(insertCorpus(corpus));
     if (made.length === 0)
-      throw conflict('CORPUS_EXISTS', 'A corpus with this id exists. Choose another id.');
+      throw conflict(
+        'CORPUS_EXISTS',
+        'A corpus with this id exists, or is still being deleted. Choose another id, or repeat the request.',
+      );
     const { id, name, provider_config_json } = corpus;
     await tx.run(
       fact(ctx, {
@@ -53,6 +66,46 @@ export async function getCorpus(ctx: Ctx, id: string): Promise<Corpus> {
   const corpus = await findCorpus(ctx.db, id);
   if (!corpus || !(await isPermitted(ctx, 'corpora:read', { id }))) throw notFound('Corpus');
   return corpus;
+}
+
+/** Changes name or routing of a corpus; what is not given stays. @throws ApiError 404, 422 */
+export async function updateCorpus(ctx: Ctx, id: string, input: CorpusUpdate): Promise<Corpus> {
+  await getCorpus(ctx, id);
+  await authorize(ctx, 'corpora:update', { id });
+  const config =
+    input.provider_config_json && readProviderConfig(input.provider_config_json, ctx.app.config, ctx.tenant);
+  return ctx.db.transaction(async (tx) => {
+    const [before] = await tx.rows(lockCorpus(ctx.tenant, id));
+    if (!before) throw notFound('Corpus');
+    if (input.name === undefined && config === undefined) return before;
+    const corpus: Corpus = {
+      ...before,
+      name: input.name ?? before.name,
+      provider_config_json: config ?? before.provider_config_json,
+      updated_at: new Date().toISOString(),
+    };
+    await tx.batch([
+      updateCorpusRow(corpus),
+      fact(ctx, {
+        type: 'corpora.updated',
+        resource_type: 'corpus',
+        resource_id: id,
+        before: { name: before.name, provider_config_json: before.provider_config_json },
+        after: { name: corpus.name, provider_config_json: corpus.provider_config_json },
+      }),
+    ]);
+    return corpus;
+  });
+}
+
+/** Who searches a corpus. @throws ApiError 409 RETRIEVAL_CONFIG_INVALID when what is stored can not be used, or not any more */
+export function retrievalOf({ provider_config_json }: Corpus, ctx: Ctx): Retrieval {
+  if (isUsable(provider_config_json, ctx.app.config, ctx.tenant)) return provider_config_json.retrieval;
+  throw new ApiError(
+    409,
+    'RETRIEVAL_CONFIG_INVALID',
+    'The retrieval configuration of the corpus can not be used. Set provider_config_json anew.',
+  );
 }
 
 /** Corpora the caller may see, newest first. */

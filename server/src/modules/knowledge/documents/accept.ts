@@ -1,146 +1,105 @@
-import type { FastifyRequest } from 'fastify';
 import type { Ctx } from '#platform/context.ts';
 import { sha256 } from '#platform/crypto.ts';
 import type { Db } from '#platform/db/database.ts';
-import { conflict, invalid, notFound } from '#platform/errors.ts';
+import { conflict, invalid, notFound, unavailable } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
-import { idempotently } from '#platform/http/idempotency.ts';
-import { checkText, tooLarge } from '#platform/http/json.ts';
+import { tooLarge } from '#platform/http/json.ts';
 import { Answer } from '#platform/http/route.ts';
 import { isSlug, uuidv7 } from '#platform/ids.ts';
-import { authorize, isPermitted } from '#platform/permission.ts';
-import { getCorpus, holdCorpus, slugProblem } from '../corpora/service.ts';
-import { checkedText, mediaTypeOf, textOf } from './content.ts';
-import type { DocumentAccepted, TextIngest } from './schema.ts';
-import { sizesOf } from './sizes.ts';
+import { authorize } from '#platform/permission.ts';
+import { type Corpus, getCorpus, holdCorpus, slugProblem } from '../corpora/service.ts';
+import { maySee, principalsOf, requireGrant, requireOwner } from './access.ts';
+import { endings, type Format, mediaTypes, type Warning } from './formats/format.ts';
+import { upsertPermission } from './permission-store.ts';
+import type { Access, DocumentAccepted, DocumentPermission } from './schema.ts';
 import {
   type ChunkSizes,
   type DocumentContent,
   type DocumentRow,
+  findFullQueue,
   insertDocument,
+  listTwins,
   lockDocument,
   queueDocument,
   replaceContent,
 } from './store.ts';
-import { readUpload, type Upload } from './upload.ts';
-import { isObject, targetOf } from './visible.ts';
+import { targetOf } from './visible.ts';
 
 /** What there is to store; what is undefined keeps its value where a document is overwritten. */
-interface Input {
+export interface Input {
   corpus_id: string;
   document_id: string | undefined;
   overwrite: boolean;
   filename: string | undefined;
-  content_type: string;
+  format: Format;
   source: 'upload' | 'text';
-  text: string;
+  bytes: Buffer;
   metadata_json: Record<string, unknown> | undefined;
+  access: Access | undefined;
   options: ChunkSizes;
+  warnings: Warning[];
 }
 
-const jsonText = ['text/plain', 'text/markdown'];
-
-/** Takes a text; its chunks follow in the background. @throws ApiError 404, 409, 413, 415, 422 */
-export function storeText(ctx: Ctx, body: TextIngest): Promise<Answer> {
-  if (body.metadata_json && 'labels' in body.metadata_json && !isObject(body.metadata_json.labels)) {
-    throw invalid([{ path: '/metadata_json/labels', message: 'must be an object' }]);
-  }
-  const filename = filenameOf(body.filename);
-  const known =
-    body.content_type ?? (/\.(md|markdown)$/i.test(filename ?? '') ? 'text/markdown' : 'text/plain');
-  return store(ctx, {
-    corpus_id: body.corpus_id,
-    document_id: body.document_id ?? undefined,
-    overwrite: body.overwrite ?? false,
-    filename,
-    content_type: mediaTypeOf(known, filename, jsonText),
-    source: 'text',
-    text: checkedText(body.text),
-    metadata_json: body.metadata_json,
-    options: sizesOf({}, body),
-  });
-}
-
-/** Takes a multipart upload, once for its Idempotency-Key. @throws ApiError 400, 404, 409, 413, 415, 422 */
-export async function storeUpload(ctx: Ctx, request: FastifyRequest): Promise<Answer> {
-  const { file, ...fields } = await readUpload(request, ctx.tenant);
-  const { filename, content_type } = file;
-  const payload = { ...fields, file: { filename, content_type, sha256: sha256(file.bytes).toString('hex') } };
-  return idempotently(ctx, request, payload, () => store(ctx, uploaded(fields, file)));
-}
-
-function uploaded(fields: Omit<Upload, 'file'>, file: Upload['file']): Input {
-  const filename = filenameOf(file.filename);
-  const content_type = mediaTypeOf(file.content_type, filename);
-  return {
-    ...fields,
-    filename,
-    content_type,
-    source: 'upload',
-    text: textOf(file.bytes, content_type),
-    metadata_json: undefined,
-    options: {},
-  };
-}
-
-/** A name to show, never a path to open: what stands before the last slash is dropped. */
-function filenameOf(given: string | null | undefined): string | undefined {
-  const name = (given ?? '').split(/[/\\]/).at(-1)!.trim();
-  if (name === '') return undefined;
-  checkText(name, '/filename');
-  if (name.length > 255 || /\p{Cc}/u.test(name))
-    throw invalid([{ path: '/filename', message: 'must be a file name of at most 255 characters' }]);
-  return name;
-}
-
-async function store(ctx: Ctx, input: Input): Promise<Answer> {
+/** Stores a document and queues it, in one transaction. @throws ApiError 404, 409, 413, 422, 503 SERVICE_BUSY */
+export async function store(ctx: Ctx, input: Input): Promise<Answer> {
   if (input.document_id !== undefined && !isSlug(input.document_id))
     throw invalid([{ path: '/document_id', message: slugProblem }]);
-  const content = Buffer.from(input.text);
-  if (content.length > ctx.app.config.UPLOAD_LIMIT_BYTES) throw tooLarge(ctx.app.config.UPLOAD_LIMIT_BYTES);
-  await getCorpus(ctx, input.corpus_id);
+  const { UPLOAD_LIMIT_BYTES: limit } = ctx.app.config;
+  if (input.bytes.length > limit) throw tooLarge(limit);
+  const corpus = await getCorpus(ctx, input.corpus_id);
   const id = input.document_id ?? `doc-${uuidv7().replaceAll('-', '')}`;
+  const who = principalsOf(ctx);
+  const hash = sha256(input.bytes);
   return ctx.db.transaction(async (tx) => {
-    const [held, locked] = await tx.batch([
+    const [held, locked, full, twins] = await tx.batch([
       holdCorpus(ctx.tenant, input.corpus_id),
-      lockDocument(ctx.tenant, id),
+      lockDocument(ctx.tenant, id, who),
+      findFullQueue(ctx.tenant, ctx.app.config.INGEST_MAX_QUEUED),
+      listTwins(ctx.tenant, { id, corpus_id: input.corpus_id, content_hash: hash }, who),
     ]);
     if (held.rows.length === 0) throw notFound('Corpus');
     const before = locked.rows[0];
-    if (before) return storeAgain(ctx, tx, before, input, content);
-    const row = rowOf(input, id, content, undefined);
+    const busy = full.rows.length > 0;
+    const twin = await firstVisible(ctx, twins.rows);
+    if (before) return storeAgain(ctx, tx, before, { ...input, busy, twin, corpus, hash });
+    const row = rowOf(input, id, hash, undefined, corpus);
     const job = uuidv7();
     const key = { tenant_id: ctx.tenant, id, corpus_id: input.corpus_id, created_by: ctx.actor.identity_id };
     await authorize(ctx, 'documents:create', targetOf({ ...row, id, created_by: key.created_by ?? null }));
-    const made = await tx.rows(insertDocument(key, row, job, new Date()));
+    if (busy) throw queueFull();
+    const now = new Date();
+    const made = await tx.rows(insertDocument(key, row, job, now));
     if (made.length === 0) {
       // Somebody else made it between the two statements; it is there to be locked now.
-      const [twin] = await tx.rows(lockDocument(ctx.tenant, id));
-      if (!twin)
+      const [other] = await tx.rows(lockDocument(ctx.tenant, id, who));
+      if (!other)
         throw conflict(
           'DOCUMENT_CHANGED',
           'The document was changed by another request just now. Repeat the request.',
         );
-      return storeAgain(ctx, tx, twin, input, content);
+      return storeAgain(ctx, tx, other, { ...input, busy, twin, corpus, hash });
     }
-    await tx.run(
-      enqueued(ctx, 'documents.ingest.enqueued', job, { id, corpus_id: input.corpus_id, attempt: 1 }, row),
-    );
-    return accepted(202, { id, status: 'queued', last_job_id: job });
+    const about = { ...row, ...(twin ? { duplicate_of: twin } : {}) };
+    await tx.batch([
+      ...(key.created_by ? [upsertPermission(ownership(ctx, id, key.created_by, now))] : []),
+      enqueued(ctx, 'documents.ingest.enqueued', job, { id, corpus_id: input.corpus_id, attempt: 1 }, about),
+    ]);
+    return accepted(202, { id, status: 'queued', last_job_id: job, warnings: row.intake_warnings }, twin);
   });
 }
 
+type Again = Input & { busy: boolean; twin: string | undefined; corpus: Corpus; hash: Buffer };
+
 /** A document of this id exists: tells what it is, or puts the new content in its place. */
-async function storeAgain(
-  ctx: Ctx,
-  tx: Db,
-  before: DocumentRow,
-  input: Input,
-  content: Buffer,
-): Promise<Answer> {
+async function storeAgain(ctx: Ctx, tx: Db, before: DocumentRow, input: Again): Promise<Answer> {
   // Decided on the row that is locked, not on one that was read before: it may have come or changed meanwhile.
-  if (!(await isPermitted(ctx, 'documents:read', targetOf(before)))) throw notFound('Document');
-  if (input.overwrite) await authorize(ctx, 'documents:create', targetOf(before));
+  if (!(await maySee(ctx, before))) throw notFound('Document');
+  if (input.overwrite) {
+    await authorize(ctx, 'documents:create', targetOf(before));
+    requireGrant(ctx, before, 'write');
+    // Whoever may write is not yet one who says who may read.
+    if (input.access && input.access !== before.access) requireOwner(ctx, before);
+  }
   if (before.corpus_id !== input.corpus_id) {
     throw conflict(
       'DOCUMENT_IN_OTHER_CORPUS',
@@ -149,9 +108,11 @@ async function storeAgain(
   }
   const inFlight = before.status === 'queued' || before.status === 'processing';
   if (inFlight || !input.overwrite) return accepted(200, before);
-  const row = rowOf(input, before.id, content, before);
+  if (input.busy) throw queueFull();
+  const row = rowOf(input, before.id, input.hash, before, input.corpus);
   const job = uuidv7();
   const attempt = before.attempt + 1;
+  const about = { ...row, ...(input.twin ? { duplicate_of: input.twin } : {}) };
   await tx.batch([
     replaceContent(ctx.tenant, before.id, row),
     queueDocument(ctx.tenant, before.id, attempt, row.options, job, new Date()),
@@ -160,33 +121,71 @@ async function storeAgain(
       'documents.ingest.enqueued',
       job,
       { id: before.id, corpus_id: before.corpus_id, attempt },
-      row,
+      about,
     ),
   ]);
-  return accepted(202, { id: before.id, status: 'queued', last_job_id: job });
+  const now = { id: before.id, status: 'queued' as const, last_job_id: job, warnings: row.intake_warnings };
+  return accepted(202, now, input.twin);
 }
 
-function rowOf(input: Input, id: string, content: Buffer, before: DocumentRow | undefined): DocumentContent {
-  const ending =
-    input.content_type === 'text/markdown'
-      ? 'md'
-      : input.content_type === 'application/json'
-        ? 'json'
-        : 'txt';
+const queueFull = () =>
+  unavailable(
+    'SERVICE_BUSY',
+    'As many documents of your tenant wait to be indexed as may. Repeat the request when some are done.',
+    5,
+  );
+
+async function firstVisible(ctx: Ctx, documents: DocumentRow[]): Promise<string | undefined> {
+  for (const document of documents) if (await maySee(ctx, document)) return document.id;
+  return undefined;
+}
+
+function rowOf(
+  input: Input,
+  id: string,
+  hash: Buffer,
+  before: DocumentRow | undefined,
+  corpus: Corpus,
+): DocumentContent {
   return {
-    filename: input.filename ?? before?.filename ?? `${id}.${ending}`,
-    content_type: input.content_type,
+    filename: input.filename ?? before?.filename ?? `${id}.${endings[input.format]}`,
+    format: input.format,
+    content_type: mediaTypes[input.format],
+    // Kept where nothing is said, as metadata is: what closes a document must not be lost with an upload that has none.
+    access: input.access ?? before?.access ?? 'open',
+    intake_warnings: [...input.warnings, ...routedElsewhere(corpus)],
     source: input.source,
     ingest_source: input.source === 'upload' ? 'upload_file' : 'raw_text',
-    // Kept where nothing is said: labels that close a document must not be lost with an upload that has none.
     metadata_json: input.metadata_json ?? before?.metadata_json ?? {},
-    content,
-    content_hash: sha256(content),
+    content: input.bytes,
+    content_hash: hash,
     options: input.options,
   };
 }
 
+function routedElsewhere({ provider_config_json }: Corpus): Warning[] {
+  const { provider } = provider_config_json.retrieval;
+  if (provider === 'local_pgvector') return [];
+  const message = `The corpus is searched in ${provider}: the document is indexed here, and found once the corpus is routed to local_pgvector.`;
+  return [{ code: 'CORPUS_ROUTED_ELSEWHERE', message }];
+}
+
+function ownership(ctx: Ctx, documentId: string, identity: string, now: Date): DocumentPermission {
+  return {
+    id: uuidv7(),
+    tenant_id: ctx.tenant,
+    document_id: documentId,
+    principal_type: 'user',
+    principal_id: identity,
+    permission: 'owner',
+    granted_by: null,
+    expires_at: null,
+    created_at: now.toISOString(),
+  };
+}
+
 type Enqueued = { id: string; corpus_id: string; attempt: number };
+type About = Partial<DocumentContent> & { duplicate_of?: string };
 
 /** The fact that a document waits for an attempt; its id is the job's. */
 export const enqueued = (
@@ -194,7 +193,7 @@ export const enqueued = (
   type: 'documents.ingest.enqueued' | 'documents.reindex.enqueued',
   job: string,
   { id, corpus_id, attempt }: Enqueued,
-  about: Partial<DocumentContent> = {},
+  about: About = {},
 ) =>
   fact(ctx, {
     id: job,
@@ -207,20 +206,27 @@ export const enqueued = (
       ...(about.filename === undefined ? {} : { filename: about.filename }),
       ...(about.content_type === undefined ? {} : { content_type: about.content_type }),
       ...(about.content === undefined ? {} : { size_bytes: about.content.length }),
+      ...(about.content_hash === undefined ? {} : { sha256: about.content_hash.toString('hex') }),
+      ...(about.access === undefined ? {} : { access: about.access }),
       ...(about.options === undefined ? {} : { options: about.options }),
+      ...(about.duplicate_of === undefined ? {} : { duplicate_of: about.duplicate_of }),
+      ...(about.intake_warnings?.length ? { warnings: about.intake_warnings.map(({ code }) => code) } : {}),
     },
   });
 
 /** The answer to whoever stores or reindexes. */
 export const accepted = (
   status: number,
-  { id, status: state, last_job_id }: Pick<DocumentRow, 'id' | 'status' | 'last_job_id'>,
+  document: Pick<DocumentRow, 'id' | 'status' | 'last_job_id'> & { warnings?: Warning[] },
+  duplicateOf?: string,
 ): Answer => {
   const body: DocumentAccepted = {
-    document_id: id,
-    status: state,
-    job_id: last_job_id,
-    status_url: `/v1/documents/${id}`,
+    document_id: document.id,
+    status: document.status,
+    job_id: document.last_job_id,
+    status_url: `/v1/documents/${document.id}`,
+    ...(document.warnings?.length ? { warnings: document.warnings } : {}),
+    ...(duplicateOf ? { duplicate_of: duplicateOf } : {}),
   };
   return new Answer(status, body);
 };

@@ -1,6 +1,6 @@
 import { binaryArray, type VectorTypes } from '#platform/db/binary.ts';
 import type { Db } from '#platform/db/database.ts';
-import { raw, type Statement, sql } from '#platform/db/sql.ts';
+import { type Statement, sql } from '#platform/db/sql.ts';
 import type { PreparedQuery } from '../retrieval/service.ts';
 import type { EmbeddedText, NewVectors, VectorView, WordSearch } from '../vectors/service.ts';
 import type { RetrievedChunk } from './schema.ts';
@@ -15,6 +15,8 @@ export interface ChunkRow {
   heading_path: string[];
   offset_start: number;
   offset_end: number;
+  page_start: number | null;
+  page_end: number | null;
   words: Buffer;
   trigrams: Buffer;
 }
@@ -31,14 +33,15 @@ export function insertChunks(
   return [
     sql`
       insert into chunks (tenant_id, id, document_id, corpus_id, position, text, above, heading_path, offset_start, offset_end,
-        words, trigrams)
+        page_start, page_end, words, trigrams)
       select ${tenant}, r.id, ${document.id}, ${document.corpus_id}, r.position, r.text, r.above, r.heading_path::jsonb,
-        r.offset_start, r.offset_end, r.words, r.trigrams
+        r.offset_start, r.offset_end, r.page_start, r.page_end, r.words, r.trigrams
       from unnest(${ids}::uuid[], ${column('position')}::int[], ${column('text')}::text[], ${column('above')}::text[],
         ${rows.map(({ heading_path }) => JSON.stringify(heading_path))}::text[], ${column('offset_start')}::int[],
-        ${column('offset_end')}::int[], ${binaryArray(types.sparsevec, column('words'))}::sparsevec[],
+        ${column('offset_end')}::int[], ${column('page_start')}::int[], ${column('page_end')}::int[],
+        ${binaryArray(types.sparsevec, column('words'))}::sparsevec[],
         ${binaryArray(types.sparsevec, column('trigrams'))}::sparsevec[])
-        as r (id, position, text, above, heading_path, offset_start, offset_end, words, trigrams)
+        as r (id, position, text, above, heading_path, offset_start, offset_end, page_start, page_end, words, trigrams)
       returning 1`,
   ];
 }
@@ -93,7 +96,20 @@ export const listIndexed = (
     select position, above || text as indexed from chunks
     where tenant_id = ${db.tenant} and document_id = ${documentId} and position > ${after} order by position limit ${limit}`);
 
-export interface FoundChunk extends RetrievedChunk {
+/** The only documents a search looks at, or the ones it does not look at. */
+export interface DocumentScope {
+  only?: string[];
+  except?: string[];
+}
+
+// As a set, not as a list: a plan that is made once compares a list one by one, 10,000 times for each chunk.
+const within = (scope: DocumentScope | undefined): Statement => {
+  if (scope?.only) return sql`c.document_id in (select unnest(${scope.only}::text[]))`;
+  if (scope?.except) return sql`c.document_id not in (select unnest(${scope.except}::text[]))`;
+  return sql`true`;
+};
+
+export interface FoundChunk extends Omit<RetrievedChunk, 'explain'> {
   /** What was indexed: title and headings before the text. */
   indexed: string;
   /** Inner products with the query; absent for chunks found by their vector alone. */
@@ -110,14 +126,15 @@ const read = 64;
 
 const shown = sql`
   c.id, c.document_id, c.corpus_id, c.text, c.above || c.text as indexed, c.heading_path, c.offset_start, c.offset_end,
-  c.position, d.filename, d.content_type, d.metadata_json as document_metadata`;
+  c.page_start, c.page_end, c.position, 'document://' || c.document_id as source, d.filename, d.content_type,
+  d.metadata_json as document_metadata`;
 
 /** How a search by words looks for the most promising chunks of a corpus. */
 export const wordSearch = (
   tenant: string,
   corpusId: string,
   prepared: PreparedQuery,
-  documents: string[] | undefined,
+  documents: DocumentScope | undefined,
 ): WordSearch<FoundChunk> => ({
   byWords,
   byTrigrams,
@@ -131,16 +148,16 @@ export const wordSearch = (
     ),
 });
 
-const visible = (corpusId: string, documents: string[] | undefined): Statement => sql`
+const visible = (corpusId: string, documents: DocumentScope | undefined): Statement => sql`
   and c.corpus_id = ${corpusId}
-  ${documents === undefined ? raw('') : sql`and c.document_id = any(${documents}::text[])`}`;
+  and ${within(documents)}`;
 
 /** The best by words, and by likeness of spelling when the query needs it, among all that may be seen. */
 const allHits = (
   tenant: string,
   corpusId: string,
   prepared: PreparedQuery,
-  documents: string[] | undefined,
+  documents: DocumentScope | undefined,
 ): Statement => sql`
       with visible as not materialized (
         select c.id, c.words, c.trigrams from chunks c where c.tenant_id = ${tenant} ${visible(corpusId, documents)}
@@ -156,7 +173,7 @@ const rankedCandidates = (
   tenant: string,
   corpusId: string,
   prepared: PreparedQuery,
-  documents: string[] | undefined,
+  documents: DocumentScope | undefined,
   hits: Statement,
 ): Statement<FoundChunk> => sql<FoundChunk>`
     with hits as materialized (${hits}
@@ -171,7 +188,7 @@ const rankedCandidates = (
     join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`;
 
 /** What a search among vectors reads of chunks, and which it may find. */
-export const viewOfChunks = (corpusId: string, documents: string[] | undefined): VectorView => ({
+export const viewOfChunks = (corpusId: string, documents: DocumentScope | undefined): VectorView => ({
   columns: shown,
   joins: sql`join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`,
   visible: visible(corpusId, documents),

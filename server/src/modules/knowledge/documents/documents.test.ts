@@ -12,76 +12,23 @@ import {
   testServer,
   useTestServer,
 } from '#test/harness.ts';
+import {
+  codeOf,
+  corpus,
+  done,
+  file,
+  form,
+  newLibrary,
+  type Part,
+  put,
+  search,
+  stored,
+  upload,
+} from '#test/uploads.ts';
 import { analyzeDocument } from '../retrieval/service.ts';
 import { documentSchedules } from './jobs.ts';
 
 useTestServer();
-
-async function newLibrary(): Promise<Caller> {
-  const caller = await newTenant();
-  assert.equal((await caller.call('POST', '/v1/corpora', { id: 'c1', name: 'Library' })).status, 201);
-  return caller;
-}
-
-const put = (caller: Caller, body: object, headers?: Record<string, string>) =>
-  caller.call('POST', '/v1/documents/text', { corpus_id: 'c1', ...body }, headers);
-
-async function done(caller: Caller, id: string, status = 'succeeded') {
-  const reply = await eventually(`${id} to be ${status}`, async () => {
-    const { body } = await caller.call('GET', `/v1/documents/${id}`);
-    return ['succeeded', 'failed'].includes(body.data.status) && body;
-  });
-  assert.equal(reply.data.status, status, reply.data.failure_reason);
-  return reply.data;
-}
-
-async function stored(caller: Caller, id: string, text: string, more: object = {}) {
-  const reply = await put(caller, { document_id: id, text, ...more });
-  assert.equal(reply.status, 202, reply.text);
-  return done(caller, id);
-}
-
-interface Part {
-  name: string;
-  value: string | Buffer;
-  filename?: string;
-  type?: string;
-}
-
-function form(parts: Part[]) {
-  const boundary = 'a-boundary-of-the-tests';
-  const chunks: Buffer[] = [];
-  for (const { name, value, filename, type } of parts) {
-    const file = filename === undefined ? '' : `; filename="${filename}"`;
-    const media = type === undefined ? '' : `\r\nContent-Type: ${type}`;
-    chunks.push(
-      Buffer.from(`--${boundary}\r\nContent-Disposition: form-data; name="${name}"${file}${media}\r\n\r\n`),
-    );
-    chunks.push(Buffer.from(value), Buffer.from('\r\n'));
-  }
-  chunks.push(Buffer.from(`--${boundary}--\r\n`));
-  return {
-    payload: Buffer.concat(chunks),
-    headers: { 'content-type': `multipart/form-data; boundary=${boundary}` },
-  };
-}
-
-function upload(caller: Caller, parts: Part[], headers: Record<string, string> = {}): Promise<Reply> {
-  const { payload, headers: own } = form(parts);
-  return call('POST', '/v1/documents', { token: caller.token, payload, headers: { ...own, ...headers } });
-}
-
-const file = (value: string | Buffer, type = 'text/plain', filename = 'example.txt'): Part => ({
-  name: 'file',
-  value,
-  filename,
-  type,
-});
-const corpus: Part = { name: 'corpus_id', value: 'c1' };
-const codeOf = ({ status, body }: Reply) => [status, body?.error?.code];
-
-const search = (caller: Caller, query: string, more: object = {}) =>
-  caller.call('POST', '/v1/corpora/c1/search', { query, ...more });
 
 /** The statistics of a corpus are what a recount of its chunks gives, and every chunk has its vector. */
 async function assertCounted(caller: Caller, chunks?: number): Promise<void> {

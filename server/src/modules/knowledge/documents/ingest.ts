@@ -1,7 +1,6 @@
 import { setImmediate as breathe } from 'node:timers/promises';
 import type { Ctx } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
-import { ApiError } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import type { JobPayload } from '#platform/jobs/worker.ts';
@@ -9,21 +8,25 @@ import { corpusScope, lockCorpusContent } from '../corpora/service.ts';
 import { type Embedded, embedTexts } from '../embeddings/service.ts';
 import { analyzeDocument, type CountedText, countTexts, encodeSparse } from '../retrieval/service.ts';
 import { storeVectors, tailGrew } from '../vectors/service.ts';
-import { type Chunk, chunkText, indexedText } from './chunk.ts';
+import { type Chunk, indexedText } from './chunk.ts';
 import { type ChunkRow, deleteChunks, insertChunks, listIndexed } from './chunk-store.ts';
-import { checkedText, decode, ingestInvalid } from './content.ts';
-import { chunkSizesOf } from './sizes.ts';
-import { type ClaimedDocument, claimDocument, failDocument, succeedDocument } from './store.ts';
+import { extractDocument } from './extract.ts';
+import { Unreadable } from './formats/format.ts';
+import {
+  type ClaimedDocument,
+  claimDocument,
+  failDocument,
+  type ReadDocument,
+  succeedDocument,
+} from './store.ts';
 import { corpusVectors } from './vectors.ts';
 
-/** More chunks than any limit of an upload gives under sensible sizes. */
-const maxChunks = 100_000;
 /** Chunks analysed and embedded before other work of the process has its turn. */
 const slice = 64;
 const inserted = 1_000;
 
 /**
- * Makes a document findable: cuts, analyses and embeds it outside any transaction, then replaces its chunks, vectors
+ * Makes a document findable: reads, cuts, analyses and embeds it outside any transaction, then replaces its chunks, vectors
  * and statistics in one. Killed anywhere, it leaves the document as it was, to be done again; done twice, the second
  * finds the attempt ended and changes nothing.
  */
@@ -36,7 +39,7 @@ export async function ingestDocument(ctx: Ctx, payload: JobPayload): Promise<voi
     rows = await prepare(ctx, document);
   } catch (error) {
     // Trying again would end the same way.
-    if (!(error instanceof ApiError && error.code === 'INGEST_VALIDATION_ERROR')) throw error;
+    if (!(error instanceof Unreadable)) throw error;
     await endBadly(ctx, document.id, attempt, error.message);
     return;
   }
@@ -67,15 +70,16 @@ export async function endBadly(ctx: Ctx, id: string, attempt: number, reason: st
 }
 
 interface Prepared {
+  read: ReadDocument;
   rows: ChunkRow[];
   vectors: { id: string; embedded: Embedded }[];
   counted: CountedText[];
 }
 
 async function prepare(ctx: Ctx, document: ClaimedDocument): Promise<Prepared> {
-  const chunks = chunksOf(document);
+  const { chunks, ...read } = await extractDocument(ctx, document);
   const title = titleOf(document, chunks);
-  const prepared: Prepared = { rows: [], vectors: [], counted: [] };
+  const prepared: Prepared = { read, rows: [], vectors: [], counted: [] };
   for (let at = 0; at < chunks.length; at += slice) {
     ctx.signal.throwIfAborted();
     const part = chunks.slice(at, at + slice);
@@ -94,6 +98,8 @@ async function prepare(ctx: Ctx, document: ClaimedDocument): Promise<Prepared> {
         heading_path: chunk.heading_path,
         offset_start: chunk.offset_start,
         offset_end: chunk.offset_end,
+        page_start: chunk.page_start,
+        page_end: chunk.page_end,
         words: encodeSparse(counted.words),
         trigrams: encodeSparse(counted.trigrams),
       });
@@ -101,19 +107,6 @@ async function prepare(ctx: Ctx, document: ClaimedDocument): Promise<Prepared> {
     await breathe();
   }
   return prepared;
-}
-
-function chunksOf({ content, content_type, options }: ClaimedDocument): Chunk[] {
-  const text = checkedText(decode(content));
-  const sizes = chunkSizesOf(options);
-  const tooMany = () =>
-    ingestInvalid(
-      `The document would make more than ${maxChunks} chunks. Reindex it with a larger chunk_size_chars.`,
-    );
-  if (text.length / sizes.chunk_size_chars > maxChunks) throw tooMany();
-  const chunks = chunkText(text, { content_type, ...sizes });
-  if (chunks.length > maxChunks) throw tooMany();
-  return chunks;
 }
 
 /** The heading a document begins with, else its file name unless that only repeats the id. */
@@ -142,7 +135,7 @@ export async function countedTexts(db: Db, documentId: string, signal: AbortSign
 async function replace(
   ctx: Ctx,
   document: ClaimedDocument,
-  { rows, vectors, counted }: Prepared,
+  { read, rows, vectors, counted }: Prepared,
   before: CountedText[],
 ): Promise<void> {
   const { id, corpus_id, attempt } = document;
@@ -150,7 +143,7 @@ async function replace(
   await ctx.db.transaction(async (tx) => {
     const [, ended] = await tx.batch([
       lockCorpusContent(ctx.tenant, corpus_id),
-      succeedDocument(ctx.tenant, id, attempt, rows.length, new Date()),
+      succeedDocument(ctx.tenant, id, attempt, read, rows.length, new Date()),
     ]);
     if (ended.rows.length === 0) return;
     await tx.batch([...deleteChunks(ctx.tenant, scope, id), ...countTexts(ctx.tenant, scope, before, -1)]);
@@ -167,7 +160,12 @@ async function replace(
         type: 'documents.ingest.succeeded',
         resource_type: 'document',
         resource_id: id,
-        data: { attempt, corpus_id, num_chunks: rows.length },
+        data: {
+          attempt,
+          corpus_id,
+          num_chunks: rows.length,
+          ...(read.warnings.length > 0 ? { warnings: read.warnings.map(({ code }) => code) } : {}),
+        },
       }),
     ]);
   });

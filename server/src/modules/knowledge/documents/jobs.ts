@@ -5,8 +5,9 @@ import type { Schedule } from '#platform/jobs/schedule.ts';
 import { jobStates } from '#platform/jobs/states.ts';
 import type { JobDefinition } from '#platform/jobs/worker.ts';
 import { enqueued } from './accept.ts';
+import { mendPurges, purgeCorpus, purgeJob } from './corpus-removal.ts';
 import { endBadly, ingestDocument } from './ingest.ts';
-import { listUnfinished, requeueDocument, type UnfinishedDocument } from './store.ts';
+import { listUnfinished, requeueDocument, type UnfinishedDocument } from './unfinished-store.ts';
 
 const ingest = 'documents.ingest';
 
@@ -26,6 +27,15 @@ export const documentJobs = (config: Config): JobDefinition[] => [
         Number(payload.data.attempt),
         'The document could not be indexed after several attempts. Reindex it later.',
       ),
+  },
+  {
+    name: purgeJob,
+    follows: ['corpora.deleted'],
+    per: 'fact',
+    concurrency: 1,
+    timeoutS: 3_600,
+    retries: 20,
+    run: purgeCorpus,
   },
 ];
 
@@ -88,4 +98,5 @@ async function requeue(
 
 export const documentSchedules: Schedule[] = [
   { name: 'documents.unfinished', pattern: '*/10 * * * * *', run: mendUnfinished },
+  { name: 'corpora.unpurged', pattern: '5-59/10 * * * * *', run: mendPurges },
 ];

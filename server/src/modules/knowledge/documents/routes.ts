@@ -1,11 +1,16 @@
 import { Type as T } from 'typebox';
 import { pageQuery } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
-import { storeUpload } from './accept.ts';
+import { removeCorpus } from './corpus-removal.ts';
+import { storeUpload } from './intake.ts';
+import { grantPermission, listDocumentPermissions, revokePermission } from './permissions.ts';
 import {
   ChunkSearch,
   Document,
   DocumentAccepted,
+  DocumentPermission,
+  DocumentUpdate,
+  PermissionCreate,
   Reindex,
   RetrievedChunk,
   Status,
@@ -13,12 +18,14 @@ import {
   UploadForm,
 } from './schema.ts';
 import {
+  getContent,
   getDocument,
   listVisibleDocuments,
   reindexDocument,
   removeDocument,
   retrieveChunks,
   storeText,
+  updateDocument,
 } from './service.ts';
 
 const tag = 'documents';
@@ -86,6 +93,69 @@ export const documentRoutes = [
   }),
   route({
     ...family,
+    method: 'PATCH',
+    path: '/v1/documents/:document_id',
+    name: 'update_document',
+    summary: 'Say who may see a document, or change its metadata',
+    permission: 'documents:update',
+    params,
+    body: DocumentUpdate,
+    response: { 200: Document },
+    handler: (ctx, { params, body }) => updateDocument(ctx, params.document_id, body),
+  }),
+  route({
+    ...family,
+    method: 'GET',
+    path: '/v1/documents/:document_id/content',
+    name: 'get_document_content',
+    summary: 'The text that passages of a document are cut from, or the document as it was sent',
+    permission: 'documents:read',
+    params,
+    query: T.Object(
+      { original: T.Optional(T.Boolean({ description: 'The bytes as they were sent, to be saved' })) },
+      { additionalProperties: false },
+    ),
+    produces: 'text/plain',
+    response: { 200: T.String() },
+    handler: (ctx, { params, query }) => getContent(ctx, params.document_id, query.original ?? false),
+  }),
+  route({
+    ...family,
+    method: 'GET',
+    path: '/v1/documents/:document_id/permissions',
+    name: 'list_document_permissions',
+    summary: 'Who holds which permission of a document, oldest first',
+    permission: 'documents:share',
+    params,
+    query: T.Object(pageQuery(25, 100), { additionalProperties: false }),
+    response: { 200: T.Array(DocumentPermission) },
+    handler: (ctx, { params, query }) => listDocumentPermissions(ctx, params.document_id, query),
+  }),
+  route({
+    ...family,
+    method: 'POST',
+    path: '/v1/documents/:document_id/permissions',
+    name: 'grant_document_permission',
+    summary: 'Give somebody a permission of a document; it counts where the document is restricted',
+    permission: 'documents:share',
+    params,
+    body: PermissionCreate,
+    response: { 201: DocumentPermission },
+    handler: (ctx, { params, body }) => grantPermission(ctx, params.document_id, body),
+  }),
+  route({
+    ...family,
+    method: 'DELETE',
+    path: '/v1/documents/:document_id/permissions/:permission_id',
+    name: 'revoke_document_permission',
+    summary: 'Take a permission of a document back',
+    permission: 'documents:share',
+    params: T.Object({ document_id: T.String(), permission_id: T.String() }),
+    response: { 200: DocumentPermission },
+    handler: (ctx, { params }) => revokePermission(ctx, params.document_id, params.permission_id),
+  }),
+  route({
+    ...family,
     method: 'DELETE',
     path: '/v1/documents/:document_id',
     name: 'delete_document',
@@ -125,5 +195,17 @@ export const documentRoutes = [
     response: { 200: T.Array(RetrievedChunk) },
     handler: (ctx, { params, body: { top_k, ...search } }) =>
       retrieveChunks(ctx, { corpus_id: params.corpus_id, limit: top_k, ...search }),
+  }),
+  route({
+    ...family,
+    tag: 'corpora',
+    method: 'DELETE',
+    path: '/v1/corpora/:corpus_id',
+    name: 'delete_corpus',
+    summary: 'Delete a corpus with all its documents',
+    permission: 'corpora:delete',
+    params: T.Object({ corpus_id: T.String() }),
+    response: { 204: null },
+    handler: (ctx, { params }) => removeCorpus(ctx, params.corpus_id),
   }),
 ];

@@ -1,6 +1,6 @@
 import type { Ctx } from '#platform/context.ts';
-import { corpusScope, getCorpus } from '../corpora/service.ts';
-import { type Candidate, prepareQuery } from '../retrieval/service.ts';
+import { corpusScope, getCorpus, retrievalOf } from '../corpora/service.ts';
+import { type Candidate, prepareQuery, type Ranked } from '../retrieval/service.ts';
 import {
   byVectors,
   findByWords,
@@ -12,7 +12,9 @@ import {
   type Scored,
   vectorsOfQuery,
 } from '../vectors/service.ts';
-import { type FoundChunk, viewOfChunks, wordSearch } from './chunk-store.ts';
+import { principalsOf } from './access.ts';
+import { type DocumentScope, type FoundChunk, viewOfChunks, wordSearch } from './chunk-store.ts';
+import { searchOutside } from './routed.ts';
 import type { ChunkSearch, RetrievedChunk } from './schema.ts';
 import { corpusVectors } from './vectors.ts';
 import { readableDocuments } from './visible.ts';
@@ -27,9 +29,11 @@ type Mode = NonNullable<ChunkSearch['mode']>;
 const nearest = 100;
 
 /**
- * Searches a corpus for the passages that answer a query, best first, among the documents the caller may read.
- * @param input `limit` 1..50; `min_score` 0..1: leave out weaker ones; `mode` default hybrid
- * @throws ApiError 404 for a corpus that is not there or that the caller may not see
+ * Searches a corpus for the passages that answer a query, best first, among the documents the caller may read; here, or
+ * with the engine the corpus is routed to.
+ * @param input `limit` 1..50; `min_score` 0..1: leave out weaker ones; `mode` default hybrid, of local_pgvector alone;
+ *   `explain`: say what each score is made of
+ * @throws ApiError 404 for a corpus that is not there or that the caller may not see; the codes of the outside engines
  */
 export async function retrieveChunks(
   ctx: Ctx,
@@ -39,22 +43,38 @@ export async function retrieveChunks(
     limit?: number | undefined;
     min_score?: number | undefined;
     mode?: Mode | undefined;
+    explain?: boolean | undefined;
   },
 ): Promise<RetrievedChunk[]> {
-  const stop = ctx.app.metrics.searchDuration.startTimer({ kind: 'documents' });
   const corpus = await getCorpus(ctx, input.corpus_id);
-  const documents = await readableDocuments(ctx, corpus.id);
+  const retrieval = retrievalOf(corpus, ctx);
+  const limit = input.limit ?? retrieval.top_k_default;
+  const kind = retrieval.provider === 'local_pgvector' ? 'documents' : retrieval.provider;
+  const stop = ctx.app.metrics.searchDuration.startTimer({ kind });
   const found =
-    documents?.length === 0
-      ? []
-      : await ranked(ctx, corpus.id, input.query, input.mode ?? 'hybrid', documents);
-  const minimum = input.min_score ?? 0;
-  const limit = input.limit ?? corpus.provider_config_json.retrieval.top_k_default;
-  const shown = found.filter(({ score }) => score > 0 && score >= minimum).slice(0, limit);
+    retrieval.provider === 'local_pgvector'
+      ? await searchHere(ctx, corpus.id, input.query, input.mode ?? 'hybrid')
+      : await searchOutside(ctx, corpus, retrieval, input.query, limit);
   stop();
-  return shown.map(({ row, score }) => ({
+  const minimum = input.min_score ?? 0;
+  return found
+    .filter(({ score }) => score > 0 && score >= minimum)
+    .slice(0, limit)
+    .map(({ explain, ...chunk }) => ({
+      ...chunk,
+      score: Math.round(chunk.score * 10_000) / 10_000,
+      ...(input.explain && explain ? { explain } : {}),
+    }));
+}
+
+async function searchHere(ctx: Ctx, corpusId: string, query: string, mode: Mode): Promise<RetrievedChunk[]> {
+  const documents = await readableDocuments(ctx, corpusId, principalsOf(ctx));
+  if (documents?.only?.length === 0) return [];
+  const found = await ranked(ctx, corpusId, query, mode, documents);
+  return found.map(({ row, score }) => ({
     ...retrievedOf(row.candidate.chunk),
-    score: Math.round(score * 10_000) / 10_000,
+    score,
+    explain: { provider: 'local_pgvector', mode, ...explainOf(row, mode) },
   }));
 }
 
@@ -74,7 +94,7 @@ async function ranked(
   corpusId: string,
   query: string,
   mode: Mode,
-  documents: string[] | undefined,
+  documents: DocumentScope | undefined,
 ): Promise<Scored<Row>[]> {
   const scope = corpusVectors(corpusId);
   const view = viewOfChunks(corpusId, documents);
@@ -108,4 +128,11 @@ function rowOf(chunk: FoundChunk): Row {
     ...(chunk.trigrams === undefined ? {} : { trigrams: chunk.trigrams }),
     chunk,
   };
+}
+
+/** Of vectors alone there is nothing but their likeness; a passage has no turns around it and nobody who spoke it. */
+function explainOf({ score, parts }: Ranked<Row>, mode: Mode): Record<string, unknown> {
+  const { model, cosine, neighbours: _n, role: _r, preference: _p, ...rest } = parts;
+  const likeness = cosine === undefined ? {} : { model, cosine };
+  return mode === 'vector' ? likeness : { relevance: score, ...rest, ...likeness };
 }

@@ -1,7 +1,9 @@
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
-import type { DocumentStatus } from './schema.ts';
+import type { Format, Warning } from './formats/format.ts';
+import { granted, type Principals } from './permission-store.ts';
+import type { Access, DocumentStatus, Grant } from './schema.ts';
 
 /** What policies look at. */
 export interface DocumentOfPolicy {
@@ -11,16 +13,26 @@ export interface DocumentOfPolicy {
   created_by: string | null;
 }
 
+/** What decides whether grants are asked, and those of the caller. */
+export interface Guarded {
+  access: Access;
+  grants: Grant[];
+}
+
 /** A document as it is shown, and what the rules need to know besides. Its content is read by the job alone. */
-export interface DocumentRow extends DocumentOfPolicy {
+export interface DocumentRow extends DocumentOfPolicy, Guarded {
   tenant_id: string;
   corpus_id: string;
   filename: string;
+  content_hash: string;
+  size_bytes: number;
   source: string;
   ingest_source: string;
   status: DocumentStatus;
   failure_reason: string | null;
+  warnings: Warning[];
   num_chunks: number | null;
+  num_pages: number | null;
   created_at: string;
   updated_at: string;
   queued_at: string | null;
@@ -42,7 +54,10 @@ export interface ChunkSizes {
 /** What a client stores. */
 export interface DocumentContent {
   filename: string;
+  format: Format;
   content_type: string;
+  access: Access;
+  intake_warnings: Warning[];
   source: string;
   ingest_source: string;
   metadata_json: Record<string, unknown>;
@@ -52,35 +67,92 @@ export interface DocumentContent {
 }
 
 const shown = sql`
-  id, tenant_id, corpus_id, filename, content_type, source, ingest_source, metadata_json, status, failure_reason,
-  case when status = 'succeeded' then num_chunks end as num_chunks, created_at, updated_at, queued_at,
+  id, tenant_id, corpus_id, filename, content_type, encode(content_hash, 'hex') as content_hash,
+  octet_length(content) as size_bytes, source, ingest_source, metadata_json, access, status, failure_reason,
+  intake_warnings || parse_warnings as warnings, case when status = 'succeeded' then num_chunks end as num_chunks,
+  case when status = 'succeeded' then cardinality(page_starts) end as num_pages, created_at, updated_at, queued_at,
   processing_started_at, completed_at, last_reindexed_at, last_job_id, attempt, options, created_by`;
 
-export const findDocument = (db: Db, id: string): Promise<DocumentRow | undefined> =>
-  db.one(sql<DocumentRow>`select ${shown} from documents where tenant_id = ${db.tenant} and id = ${id}`);
+// Of a corpus that is being deleted nothing is shown any more.
+const inCorpus = sql`exists (
+  select 1 from corpora c
+  where c.tenant_id = documents.tenant_id and c.id = documents.corpus_id and c.deleted_at is null)`;
+
+/** `who`: whose grants are looked for. */
+export const findDocument = (db: Db, id: string, who: Principals): Promise<DocumentRow | undefined> =>
+  db.one(sql<DocumentRow>`
+    select ${shown}, array(select p.permission from document_permissions p where ${granted(who)}) as grants
+    from documents where tenant_id = ${db.tenant} and id = ${id} and ${inCorpus}`);
 
 /** The same, kept from changing until the transaction ends. */
-export const lockDocument = (tenant: string, id: string): Statement<DocumentRow> =>
-  sql<DocumentRow>`select ${shown} from documents where tenant_id = ${tenant} and id = ${id} for update`;
+export const lockDocument = (tenant: string, id: string, who: Principals): Statement<DocumentRow> =>
+  sql<DocumentRow>`
+    select ${shown}, array(select p.permission from document_permissions p where ${granted(who)}) as grants
+    from documents where tenant_id = ${tenant} and id = ${id} and ${inCorpus} for update`;
+
+/** The bytes of a document, or its text: null until an ingestion has succeeded. */
+export const findContent = (
+  db: Db,
+  id: string,
+  original: boolean,
+): Promise<{ content: Buffer | null; extracted_text: string | null } | undefined> =>
+  db.one(sql<{ content: Buffer | null; extracted_text: string | null }>`
+    select case when ${original}::boolean then content end as content,
+      case when not ${original}::boolean then extracted_text end as extracted_text
+    from documents where tenant_id = ${db.tenant} and id = ${id}`);
+
+export const updateDocumentRow = (
+  tenant: string,
+  id: string,
+  after: Pick<DocumentRow, 'access' | 'metadata_json' | 'updated_at'>,
+): Statement => sql`
+  update documents set access = ${after.access}, metadata_json = ${after.metadata_json}, updated_at = ${after.updated_at}
+  where tenant_id = ${tenant} and id = ${id}`;
 
 export interface DocumentFilter {
   corpus_id?: string | undefined;
   status?: string | undefined;
 }
 
-/** Newest first; one row more than `limit` when there are more. */
+/** Those that are open to `who` or granted, newest first; one row more than `limit` when there are more. */
 export const listDocuments = (
   db: Db,
   filter: DocumentFilter,
+  who: Principals,
   { after, skip, limit }: PageFrom,
 ): Promise<DocumentRow[]> =>
   db.rows(sql<DocumentRow>`
-    select ${shown} from documents
-    where tenant_id = ${db.tenant}
+    select ${shown}, '{}'::text[] as grants from documents
+    where tenant_id = ${db.tenant} and ${inCorpus}
+      and (access = 'open' or ${who.all}::boolean or exists (select 1 from document_permissions p where ${granted(who)}))
       and (${filter.corpus_id}::text is null or corpus_id = ${filter.corpus_id}::text)
       and (${filter.status}::text is null or status = ${filter.status}::text)
       and (${after?.[0]}::timestamptz is null or (created_at, id) < (${after?.[0]}::timestamptz, ${after?.[1]}::text))
     order by created_at desc, id desc limit ${limit + 1} offset ${skip}`);
+
+/** Other documents of a corpus with the same bytes, oldest first: a few, of which the caller may see one. */
+export const listTwins = (
+  tenant: string,
+  { id, corpus_id, content_hash }: { id: string; corpus_id: string; content_hash: Buffer },
+  who: Principals,
+): Statement<DocumentRow> =>
+  sql<DocumentRow>`
+    select ${shown}, array(select p.permission from document_permissions p where ${granted(who)}) as grants
+    from documents
+    where tenant_id = ${tenant} and corpus_id = ${corpus_id} and content_hash = ${content_hash} and id <> ${id}
+    order by created_at, id limit 5`;
+
+/** Answers a row when a tenant has more than `most` documents waiting or worked on. */
+export const findFullQueue = (tenant: string, most: number): Statement<{ id: string }> =>
+  sql<{ id: string }>`
+    select id from documents where tenant_id = ${tenant} and status in ('queued', 'processing') offset ${most - 1} limit 1`;
+
+/** Restricted documents of a corpus that nothing is granted of to `who`. */
+export const listClosed = (db: Db, corpusId: string, who: Principals): Promise<{ id: string }[]> =>
+  db.rows(sql<{ id: string }>`
+    select id from documents
+    where tenant_id = ${db.tenant} and corpus_id = ${corpusId} and access = 'restricted'
+      and not exists (select 1 from document_permissions p where ${granted(who)})`);
 
 /** What policies look at, of the documents of a corpus, by id. */
 export const listTargets = (
@@ -100,18 +172,21 @@ export const insertDocument = (
   job: string,
   now: Date,
 ): Statement<{ id: string }> => sql<{ id: string }>`
-  insert into documents (tenant_id, id, corpus_id, filename, content_type, source, ingest_source, metadata_json, content,
-    content_hash, options, created_by, status, attempt, created_at, updated_at, queued_at, last_job_id)
-  values (${key.tenant_id}, ${key.id}, ${key.corpus_id}, ${row.filename}, ${row.content_type}, ${row.source},
-    ${row.ingest_source}, ${row.metadata_json}, ${row.content}, ${row.content_hash}, ${row.options}, ${key.created_by},
+  insert into documents (tenant_id, id, corpus_id, filename, format, content_type, source, ingest_source,
+    metadata_json, access, intake_warnings, content, content_hash, options, created_by, status, attempt, created_at,
+    updated_at, queued_at, last_job_id)
+  values (${key.tenant_id}, ${key.id}, ${key.corpus_id}, ${row.filename}, ${row.format}, ${row.content_type},
+    ${row.source}, ${row.ingest_source}, ${row.metadata_json}, ${row.access},
+    ${JSON.stringify(row.intake_warnings)}, ${row.content}, ${row.content_hash}, ${row.options}, ${key.created_by},
     'queued', 1, ${now}, ${now}, ${now}, ${job})
   on conflict (tenant_id, id) do nothing returning id`;
 
 /** Puts other content into a document. What it was is found until the new content is ready. */
 export const replaceContent = (tenant: string, id: string, row: DocumentContent): Statement => sql`
-  update documents set filename = ${row.filename}, content_type = ${row.content_type}, source = ${row.source},
-    ingest_source = ${row.ingest_source}, metadata_json = ${row.metadata_json}, content = ${row.content},
-    content_hash = ${row.content_hash}
+  update documents set filename = ${row.filename}, format = ${row.format}, content_type = ${row.content_type},
+    source = ${row.source}, ingest_source = ${row.ingest_source},
+    metadata_json = ${row.metadata_json}, access = ${row.access}, intake_warnings = ${JSON.stringify(row.intake_warnings)},
+    content = ${row.content}, content_hash = ${row.content_hash}
   where tenant_id = ${tenant} and id = ${id}`;
 
 /** Queues a document for another attempt. The caller holds its lock. */
@@ -130,9 +205,25 @@ export const queueDocument = (
 export const deleteDocument = (tenant: string, id: string): Statement =>
   sql`delete from documents where tenant_id = ${tenant} and id = ${id}`;
 
+/** A document of a corpus that is waiting or worked on, if there is one. */
+export const findInFlight = (tenant: string, corpusId: string): Statement<{ id: string }> =>
+  sql<{ id: string }>`
+    select id from documents
+    where tenant_id = ${tenant} and corpus_id = ${corpusId} and status in ('queued', 'processing') limit 1`;
+
+/** Documents a corpus still holds, whether it is shown or not. */
+export const listStored = (
+  db: Db,
+  corpusId: string,
+  limit: number,
+): Promise<{ id: string; num_chunks: number | null }[]> =>
+  db.rows(sql<{ id: string; num_chunks: number | null }>`
+    select id, num_chunks from documents where tenant_id = ${db.tenant} and corpus_id = ${corpusId} order by id limit ${limit}`);
+
 export interface ClaimedDocument extends DocumentOfPolicy {
   corpus_id: string;
   filename: string;
+  format: Format;
   content: Buffer;
   options: ChunkSizes;
   attempt: number;
@@ -148,19 +239,28 @@ export const claimDocument = (
   db.one(sql<ClaimedDocument>`
     update documents set status = 'processing', processing_started_at = ${now}, updated_at = ${now}
     where tenant_id = ${db.tenant} and id = ${id} and attempt = ${attempt} and status in ('queued', 'processing')
-    returning id, corpus_id, filename, content_type, content, options, attempt, metadata_json, created_by`);
+    returning id, corpus_id, filename, format, content_type, content, options, attempt, metadata_json, created_by`);
+
+/** What was read of a document. */
+export interface ReadDocument {
+  text: string;
+  page_starts: number[] | null;
+  warnings: Warning[];
+}
 
 /** Ends an attempt well, once: no row comes back when it ended already or is not the last attempt any more. */
 export const succeedDocument = (
   tenant: string,
   id: string,
   attempt: number,
+  { text, page_starts, warnings }: ReadDocument,
   chunks: number,
   now: Date,
 ): Statement<{ id: string }> =>
   sql<{ id: string }>`
     update documents set status = 'succeeded', num_chunks = ${chunks}, failure_reason = null, completed_at = ${now},
-      updated_at = ${now}, requeues = 0,
+      updated_at = ${now}, requeues = 0, extracted_text = ${text}, page_starts = ${page_starts},
+      parse_warnings = ${JSON.stringify(warnings)},
       last_reindexed_at = case when options->>'reindex' = 'true' then ${now}::timestamptz else last_reindexed_at end
     where tenant_id = ${tenant} and id = ${id} and attempt = ${attempt} and status = 'processing' returning id`;
 
@@ -175,46 +275,3 @@ export const failDocument = (
   sql<{ id: string }>`
     update documents set status = 'failed', failure_reason = ${reason}, completed_at = ${now}, updated_at = ${now}
     where tenant_id = ${tenant} and id = ${id} and attempt = ${attempt} and status in ('queued', 'processing') returning id`;
-
-export interface UnfinishedDocument {
-  tenant_id: string;
-  id: string;
-  corpus_id: string;
-  attempt: number;
-  requeues: number;
-  queued_at: string;
-  last_job_id: string;
-}
-
-/** Documents of all tenants that have been queued or worked on since before `before`, by time; for the operator. */
-export const listUnfinished = (
-  operator: Db,
-  before: Date,
-  after: [queued_at: string, tenant: string, id: string] | undefined,
-  limit: number,
-): Promise<UnfinishedDocument[]> =>
-  operator.rows(sql<UnfinishedDocument>`
-    select tenant_id, id, corpus_id, attempt, requeues, queued_at, last_job_id from documents
-    where status in ('queued', 'processing') and queued_at < ${before} and tenant_id is not null
-      and (${after?.[0]}::timestamptz is null
-        or (queued_at, tenant_id, id) > (${after?.[0]}::timestamptz, ${after?.[1]}::text, ${after?.[2]}::text))
-    order by queued_at, tenant_id, id limit ${limit}`);
-
-/** Queues a document again whose job has died, unless something happened to it meanwhile. */
-export const requeueDocument = (
-  tenant: string,
-  id: string,
-  attempt: number,
-  job: string,
-  now: Date,
-): Statement<{ id: string }> =>
-  sql<{ id: string }>`
-    update documents set status = 'queued', attempt = attempt + 1, requeues = requeues + 1, queued_at = ${now},
-      processing_started_at = null, updated_at = ${now}, last_job_id = ${job}
-    where tenant_id = ${tenant} and id = ${id} and attempt = ${attempt} and status in ('queued', 'processing') returning id`;
-
-/** Documents of each corpus that wait to be made findable. */
-export const countUnfinished = (db: Db): Promise<{ corpus_id: string; count: number }[]> =>
-  db.rows(sql<{ corpus_id: string; count: number }>`
-    select corpus_id, count(*)::int as count from documents
-    where tenant_id = ${db.tenant} and status in ('queued', 'processing') group by corpus_id order by corpus_id`);

@@ -1,17 +1,21 @@
 import type { MultipartFile } from '@fastify/multipart';
 import type { FastifyRequest } from 'fastify';
 import { ApiError, badRequest, type FieldProblem, invalid } from '#platform/errors.ts';
-import { checkText } from '#platform/http/json.ts';
+import { checkText, parseJson } from '#platform/http/json.ts';
+import type { Access } from './schema.ts';
+import { isObject } from './visible.ts';
 
 /** An upload form as it came: nothing of the file is trusted yet. */
 export interface Upload {
   corpus_id: string;
   document_id: string | undefined;
   overwrite: boolean;
+  access: Access | undefined;
+  metadata_json: Record<string, unknown> | undefined;
   file: { filename: string | undefined; content_type: string; bytes: Buffer };
 }
 
-const known = ['corpus_id', 'document_id', 'overwrite'];
+const known = ['corpus_id', 'document_id', 'overwrite', 'access', 'metadata_json'];
 const booleans: Record<string, boolean> = {
   true: true,
   '1': true,
@@ -25,8 +29,8 @@ const booleans: Record<string, boolean> = {
 };
 
 /**
- * Reads `corpus_id`, `file`, `document_id` and `overwrite` from a multipart form; the file is read whole, up to
- * UPLOAD_LIMIT_BYTES.
+ * Reads `corpus_id`, `file`, `document_id`, `overwrite`, `access` and `metadata_json` from a multipart form; the file is
+ * read whole, up to UPLOAD_LIMIT_BYTES.
  * @throws ApiError 400 (malformed, or another tenant is named), 413, 415 (not multipart), 422 (fields missing, unknown or wrong)
  */
 export async function readUpload(request: FastifyRequest, tenant: string): Promise<Upload> {
@@ -64,6 +68,10 @@ export async function readUpload(request: FastifyRequest, tenant: string): Promi
   }
   const corpus_id = fields.get('corpus_id');
   const overwrite = booleans[(fields.get('overwrite') ?? '').toLowerCase()];
+  const access = fields.get('access') || undefined;
+  if (access !== undefined && access !== 'open' && access !== 'restricted')
+    problems.push({ path: '/access', message: 'must be open or restricted' });
+  const metadata = metadataOf(fields.get('metadata_json'), problems);
   if (corpus_id === undefined) problems.push({ path: '/corpus_id', message: 'is required' });
   if (overwrite === undefined) problems.push({ path: '/overwrite', message: 'must be true or false' });
   if (!file && !problems.some(({ path }) => path === '/file'))
@@ -73,8 +81,23 @@ export async function readUpload(request: FastifyRequest, tenant: string): Promi
     corpus_id: corpus_id!,
     document_id: fields.get('document_id') || undefined,
     overwrite: overwrite!,
+    access: access as Access | undefined,
+    metadata_json: metadata,
     file,
   };
+}
+
+function metadataOf(text: string | undefined, problems: FieldProblem[]): Record<string, unknown> | undefined {
+  if (!text) return undefined;
+  let value: unknown;
+  try {
+    value = parseJson(Buffer.from(text));
+  } catch {
+    value = undefined;
+  }
+  if (isObject(value) && Object.keys(value).length <= 200) return value;
+  problems.push({ path: '/metadata_json', message: 'must be a JSON object of at most 200 fields' });
+  return undefined;
 }
 
 function fileOf({ filename, mimetype }: MultipartFile, bytes: Buffer): Upload['file'] {

@@ -2,7 +2,7 @@ import { raw } from '#platform/db/sql.ts';
 import { corpusScope, lockCorpusContent } from '../corpora/service.ts';
 import type { VectorCollection, VectorScope } from '../vectors/service.ts';
 import { findPresent, insertVectors, readTexts, vectorsOfCorpus } from './chunk-store.ts';
-import { countUnfinished } from './store.ts';
+import { countUnfinished } from './unfinished-store.ts';
 
 const prefix = corpusScope('');
 const corpusOf = (scope: VectorScope): string => scope.name.slice(prefix.length);

@@ -1,6 +1,8 @@
 import type { Ctx, Target } from '#platform/context.ts';
 import { viewOf } from '../../access/policy/service.ts';
-import { type DocumentOfPolicy, listTargets } from './store.ts';
+import type { DocumentScope } from './chunk-store.ts';
+import type { Principals } from './permission-store.ts';
+import { type DocumentOfPolicy, listClosed, listTargets } from './store.ts';
 
 /** A document as policies see it. */
 export const targetOf = (document: DocumentOfPolicy): Target => {
@@ -17,21 +19,28 @@ export const targetOf = (document: DocumentOfPolicy): Target => {
 export const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-const scanned = 1_000;
+const scanned = 5_000;
 
 /**
- * Ids of the documents of a corpus that the caller may read; undefined when that is all of them. Where policies look
- * at documents, a search must know before it ranks: filtering its results would leave too few, or none.
+ * Which documents of a corpus the caller may read; undefined when that is all of them. Where policies look at documents,
+ * or some are restricted, a search must know before it ranks: filtering its results would leave too few, or none.
  */
-export async function readableDocuments(ctx: Ctx, corpusId: string): Promise<string[] | undefined> {
+export async function readableDocuments(
+  ctx: Ctx,
+  corpusId: string,
+  who: Principals,
+): Promise<DocumentScope | undefined> {
   const view = await viewOf(ctx, 'documents:read');
-  if (view.rows === 'all') return undefined;
-  const readable: string[] = [];
-  if (view.rows === 'none') return readable;
+  if (view.rows === 'none') return { only: [] };
+  const closed = who.all ? [] : (await listClosed(ctx.db, corpusId, who)).map(({ id }) => id);
+  if (view.rows === 'all') return closed.length > 0 ? { except: closed } : undefined;
+  const shut = new Set(closed);
+  const only: string[] = [];
   for (let after = ''; ; ) {
     const documents = await listTargets(ctx.db, corpusId, after, scanned);
-    readable.push(...documents.filter((document) => view.sees(targetOf(document))).map(({ id }) => id));
-    if (documents.length < scanned) return readable;
+    for (const document of documents)
+      if (!shut.has(document.id) && view.sees(targetOf(document))) only.push(document.id);
+    if (documents.length < scanned) return { only };
     after = documents.at(-1)!.id;
   }
 }

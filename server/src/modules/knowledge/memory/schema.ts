@@ -1,4 +1,5 @@
 import { type Static, Type as T } from 'typebox';
+import { Timestamp } from '#platform/timestamp.ts';
 
 const Metadata = T.Record(T.String({ maxLength: 200 }), T.Unknown(), { maxProperties: 200 });
 const SpeakerRole = T.Union([
@@ -7,13 +8,6 @@ const SpeakerRole = T.Union([
   T.Literal('system'),
   T.Literal('tool'),
 ]);
-/** RFC 3339, without leap seconds, in years of four digits in UTC too, whatever the offset: the others can not be kept. */
-export const Timestamp = T.String({
-  format: 'date-time',
-  maxLength: 40,
-  pattern: '^(?!000[01]|9999-12-31[Tt ].*-\\d\\d:?\\d\\d$|.*:60)',
-});
-
 const placing = {
   session_id: T.Optional(
     T.String({ minLength: 1, maxLength: 200, description: 'Conversation it belongs to' }),

@@ -1,7 +1,9 @@
-import { type Candidate, compareRanked, type Ranked } from './rank.ts';
+import { type Candidate, compareRanked, type Likeness, type Ranked } from './rank.ts';
 
 /** What one embedding model found. */
 export interface DenseScores {
+  /** Name of the model. */
+  model: string;
   /** Cosine by candidate id; a candidate without one counts as unrelated. */
   cosines: ReadonlyMap<string, number>;
   /**
@@ -33,15 +35,22 @@ export function fuse<C extends Candidate>(
   const supported = ranked.map((entry) => {
     let support = 0;
     let weighed = 0;
-    for (const { cosines, weight, unrelated = usuallyUnrelated } of models) {
-      const cosine = cosines.get(entry.candidate.id) ?? unrelated;
+    let likeness: Likeness | undefined;
+    for (const { model, cosines, weight, unrelated = usuallyUnrelated } of models) {
+      const cosine = cosines.get(entry.candidate.id);
+      if (cosine === undefined) continue;
       const own = Math.min(1, Math.max(0, (cosine - unrelated) / (1 - unrelated)));
       support = Math.max(support, own);
+      if (likeness === undefined || weight * own > weighed) likeness = { model, cosine };
       weighed = Math.max(weighed, weight * own);
     }
-    return { entry: { ...entry, support }, weighed };
+    return { entry: { ...entry, support, parts: { ...entry.parts, ...likeness } }, weighed };
   });
   const strongest = supported.reduce((max, { entry }) => Math.max(max, entry.support), 0);
-  for (const { entry, weighed } of supported) if (strongest > 0) entry.score += (scale * weighed) / strongest;
+  for (const { entry, weighed } of supported) {
+    const meaning = strongest > 0 ? (scale * weighed) / strongest : 0;
+    entry.parts.meaning = meaning;
+    entry.score += meaning;
+  }
   return supported.map(({ entry }) => entry).sort(compareRanked);
 }

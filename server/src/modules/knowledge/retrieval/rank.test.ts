@@ -151,13 +151,15 @@ test('an embedding adds and never lowers; with weight 0 it changes nothing', () 
     MEMORIES.map((text, i) => ({ id: String(i), text })),
   );
   const cosines = new Map([['7', 0.9]]);
-  assert.deepEqual(fuse(ranked, [{ cosines, weight: 0 }]), ranked);
-  const fused = fuse(ranked, [{ cosines, weight: 1 }]);
+  assert.deepEqual(fuse(ranked, [{ model: 'm', cosines, weight: 0 }]), ranked);
+  const fused = fuse(ranked, [{ model: 'm', cosines, weight: 1 }]);
   for (const { candidate, score } of ranked) {
     assert.ok(fused.find((entry) => entry.candidate.id === candidate.id)!.score >= score);
   }
   assert.ok(fused.slice(0, 2).some(({ candidate }) => candidate.id === '7'));
   const unheard = analyzeQuery('weather forecast');
-  const onlyDense = fuse(rerank(unheard, stats, [{ id: '7', text: MEMORIES[7]! }]), [{ cosines, weight: 1 }]);
+  const onlyDense = fuse(rerank(unheard, stats, [{ id: '7', text: MEMORIES[7]! }]), [
+    { model: 'm', cosines, weight: 1 },
+  ]);
   assert.ok(calibrate(unheard, stats, onlyDense)[0]! > 0.8);
 });

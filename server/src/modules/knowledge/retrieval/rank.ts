@@ -30,8 +30,14 @@ export interface Candidate {
   at?: number | null;
 }
 
-/** What each part adds to `score`. */
-export interface ScoreParts {
+/** How alike query and text are to an embedding model. */
+export interface Likeness {
+  model: string;
+  cosine: number;
+}
+
+/** What each part adds to `score`, and what it was judged by. */
+export interface ScoreParts extends Partial<Likeness> {
   words: number;
   trigrams: number;
   pairs: number;
@@ -39,6 +45,8 @@ export interface ScoreParts {
   role: number;
   /** A preference, where advice is asked for. */
   preference: number;
+  /** Likeness to an embedding model; absent without one. */
+  meaning?: number;
   /** Query words whose stem the text holds, as the query spells them (folded). */
   matched: string[];
 }

@@ -15,7 +15,7 @@ import { type DenseScores, fuse } from './fuse.ts';
 import { type Candidate, type Ranked, rerank, trigramWeight } from './rank.ts';
 import { encodeSparse, type SparseVector, sparseFrom } from './sparse.ts';
 import { termCounts } from './statistics.ts';
-import { addTermCounts, addTextCount } from './store.ts';
+import { addTermCounts, addTextCount, deleteTermCounts, deleteTextCount } from './store.ts';
 
 export { type AnalyzedQuery, analyzeDocument, analyzeQuery, type CollectionStats } from './analyze.ts';
 export { type Candidate, type Ranked, READ_TEXTS } from './rank.ts';
@@ -114,3 +114,42 @@ export function countTexts(tenant: string, scope: string, texts: CountedText[], 
     addTextCount(tenant, scope, sign * texts.length),
   ];
 }
+
+const counts = 5_000;
+
+/** Removes all statistics of a scope that is no more, step by step; it may be called again. */
+export async function removeCounts(ctx: Ctx, scope: string): Promise<void> {
+  for (let removed = counts; removed === counts; ) {
+    ctx.signal.throwIfAborted();
+    removed = (await ctx.db.rows(deleteTermCounts(ctx.tenant, scope, counts))).length;
+  }
+  await ctx.db.run(deleteTextCount(ctx.tenant, scope));
+}
+
+/**
+ * Scores 0..1 of passages that another engine found and put in order, on the scale of our own: the share of the query's
+ * subject that the best of them covers, or how near in meaning that engine finds it, scaled for the rest.
+ * @param found most relevant first; `relevance` 0..1 as that engine tells it, where it does
+ */
+export function scoreForeign(
+  text: string,
+  found: { text: string; relevance: number | undefined }[],
+): number[] {
+  const query = analyzeQuery(text);
+  // How common the words are over there is not known: they weigh as they do in general.
+  const stats: CollectionStats = { documents: 1, df: () => 0 };
+  const best = Math.max(0, ...found.map(({ relevance }) => relevance ?? 0));
+  const ranked = found.map(({ text: passage, relevance }, i) => ({
+    candidate: { id: String(i), text: passage },
+    // An engine that tells no relevance tells an order.
+    score: best > 0 ? (relevance ?? 0) / best : 1 / (1 + i * rankStep),
+    parts: noParts,
+    support: Math.max(0, ((relevance ?? 0) - unrelated) / (1 - unrelated)),
+  }));
+  return calibrate(query, stats, ranked);
+}
+
+const rankStep = 0.1;
+/** Relevance that engines give to what has nothing to do with the query, as cosines of embeddings have. */
+const unrelated = 0.3;
+const noParts = { words: 0, trigrams: 0, pairs: 0, neighbours: 0, role: 0, preference: 0, matched: [] };

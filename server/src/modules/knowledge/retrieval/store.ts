@@ -17,6 +17,16 @@ export const addTextCount = (tenant: string, scope: string, texts: number): Stat
   insert into text_counts as known (tenant_id, scope, texts) values (${tenant}, ${scope}, ${texts})
   on conflict (tenant_id, scope) do update set texts = known.texts + excluded.texts`;
 
+/** Takes out some of a scope's term counts; answers a row for each. */
+export const deleteTermCounts = (tenant: string, scope: string, limit: number): Statement => sql`
+  delete from term_counts where tenant_id = ${tenant} and scope = ${scope}
+    and (field, dimension) in (
+      select field, dimension from term_counts where tenant_id = ${tenant} and scope = ${scope} limit ${limit})
+  returning 1`;
+
+export const deleteTextCount = (tenant: string, scope: string): Statement =>
+  sql`delete from text_counts where tenant_id = ${tenant} and scope = ${scope}`;
+
 export interface TermCounts {
   texts: number;
   words: Map<number, number>;

@@ -94,7 +94,7 @@ function citationsOf(text: string, chunks: Chunk[]): Citation[] {
 
 const citationOf = (chunk: Chunk, index: number): Citation => ({
   index,
-  source: `document://${chunk.document_id}`,
+  source: chunk.source,
   score: Math.min(1, Math.max(0, chunk.score)),
   metadata: {
     filename: chunk.filename,
@@ -102,6 +102,7 @@ const citationOf = (chunk: Chunk, index: number): Citation => ({
     offset_start: chunk.offset_start,
     offset_end: chunk.offset_end,
     chunk_id: chunk.id,
+    ...(chunk.page_start === null ? {} : { page_start: chunk.page_start, page_end: chunk.page_end }),
     ...(chunk.heading_path.length > 0 ? { heading_path: chunk.heading_path } : {}),
     ...(Object.keys(chunk.document_metadata ?? {}).length > 0
       ? { document_metadata: chunk.document_metadata }

@@ -32,7 +32,9 @@ export const RunStatus = T.Union([
 
 export const Citation = T.Object({
   index: T.Integer({ description: 'The n of the marks [n] in the text' }),
-  source: T.String({ description: 'document:// and the id of the document' }),
+  source: T.String({
+    description: 'document:// and the id of the document; of an outside engine its own URI',
+  }),
   score: T.Number({ description: '0..1' }),
   metadata: T.Object({
     filename: T.String(),
@@ -40,6 +42,8 @@ export const Citation = T.Object({
     offset_start: T.Integer({ description: 'Characters into the document' }),
     offset_end: T.Integer(),
     chunk_id: T.String(),
+    page_start: T.Optional(T.Union([T.Integer(), T.Null()])),
+    page_end: T.Optional(T.Union([T.Integer(), T.Null()])),
     heading_path: T.Optional(T.Array(T.String())),
     document_metadata: T.Optional(T.Record(T.String(), T.Unknown())),
   }),

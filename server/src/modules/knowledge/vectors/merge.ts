@@ -15,7 +15,8 @@ export function rankTogether<C extends Candidate>(
 ): Scored<C>[] {
   const rows = new Map(byWords.map((row) => [row.id, row]));
   for (const { rows: found } of near) for (const row of found) if (!rows.has(row.id)) rows.set(row.id, row);
-  const evidence = near.map(({ query: { weight }, rows: found }) => ({
+  const evidence = near.map(({ query: { model, weight }, rows: found }) => ({
+    model,
     cosines: new Map(found.map(({ id, cosine }) => [id, cosine])),
     weight,
   }));
@@ -25,7 +26,10 @@ export function rankTogether<C extends Candidate>(
 /** Nearest vectors alone, of every model, each compared with its own kind; of a text with several the best. */
 export function byVectors<C extends Candidate>(near: NearRows<C>[]): Scored<C>[] {
   const best = new Map<string, Scored<C>>();
-  for (const { rows } of near) {
+  for (const {
+    query: { model },
+    rows,
+  } of near) {
     for (const row of rows) {
       const score = Math.max(0, Math.min(1, row.cosine));
       const parts = {
@@ -36,6 +40,7 @@ export function byVectors<C extends Candidate>(near: NearRows<C>[]): Scored<C>[]
         role: 0,
         preference: 0,
         matched: [],
+        model,
         cosine: row.cosine,
       };
       if ((best.get(row.id)?.score ?? -1) < score)
