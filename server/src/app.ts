@@ -1,5 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import { authenticateKey } from '#modules/access/api-keys/service.ts';
+import { dataKeySchedules } from '#modules/access/data-keys/jobs.ts';
+import { dataKeyRoutes } from '#modules/access/data-keys/routes.ts';
 import { delegationSchedules } from '#modules/access/delegations/jobs.ts';
 import { delegationRoutes } from '#modules/access/delegations/routes.ts';
 import { authenticateToken } from '#modules/access/delegations/service.ts';
@@ -47,6 +49,7 @@ export const routes: Route[] = [
   ...delegationRoutes,
   ...sessionRoutes,
   ...rateLimitRoutes,
+  ...dataKeyRoutes,
   ...memoryRoutes,
   ...corpusRoutes,
   ...documentRoutes,
@@ -63,6 +66,7 @@ export const jobsOf = (config: Config): JobDefinition[] => [
 
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [
+  ...dataKeySchedules,
   ...delegationSchedules,
   ...mailSchedules,
   ...memorySchedules,
@@ -101,7 +105,7 @@ export async function openApp(
   config: Config,
   log: Log,
 ): Promise<{ app: App; close: () => Promise<void>; closing: AbortController }> {
-  const keys = deriveKeys(config.secretKey, config.encryptionKey);
+  const keys = deriveKeys(config.secretKey, config.encryptionKey, config.encryptionKeyPrevious);
   const closing = new AbortController();
   const database = await openDatabase(config, keys, (error) =>
     log.warn({ err: error }, 'a database connection was lost'),

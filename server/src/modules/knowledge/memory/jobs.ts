@@ -8,6 +8,8 @@ import type { JobDefinition, JobPayload } from '#platform/jobs/worker.ts';
 import { perApp } from '#platform/per-app.ts';
 import { embedTexts } from '../embeddings/service.ts';
 import { analyzeDocument, type CountedText, countTexts, encodeVector } from '../retrieval/service.ts';
+import { dropImports } from './import-store.ts';
+import { lifeJobs, lifeSchedules } from './life-jobs.ts';
 import { memoryScope, takeOut } from './service.ts';
 import {
   insertVectors,
@@ -16,10 +18,10 @@ import {
   listWaiting,
   lockExpired,
   lockOwned,
-  removeMemories,
   takeFromQueue,
   type WaitingMemory,
 } from './store.ts';
+import { hideMemories, removeMemories } from './write-store.ts';
 
 const batch = 2_000;
 /** What was just written is soon followed by more; a larger batch costs far less a memory. */
@@ -117,6 +119,7 @@ async function store(ctx: Ctx, waiting: WaitingMemory[], { model, memories }: Pr
 /** Removes what an identity remembered that was removed itself, in steps that may be broken off anywhere. */
 async function purgeOwned(ctx: Ctx, { resource_id, data }: JobPayload): Promise<void> {
   if (data.kind !== 'hard_deleted') return;
+  await ctx.db.run(dropImports(ctx.tenant, resource_id!, new Date()));
   const size = 500;
   for (let removed = size; removed === size; ) {
     ctx.signal.throwIfAborted();
@@ -131,7 +134,7 @@ async function purgeOwned(ctx: Ctx, { resource_id, data }: JobPayload): Promise<
       );
       const ids = owned.map(({ id }) => id);
       await tx.batch([
-        removeMemories(ctx.tenant, ids, true, new Date()),
+        ...removeMemories(ctx.tenant, ids),
         fact(ctx, {
           type: 'memory.bulk_deleted',
           resource_type: 'memory',
@@ -155,13 +158,14 @@ export const memoryJobs: JobDefinition[] = [
   },
   {
     name: 'memory.embed',
-    follows: ['memory.created', 'memory.updated', 'memory.bulk_created'],
+    follows: ['memory.created', 'memory.updated', 'memory.restored', 'memory.bulk_created'],
     per: 'tenant',
     concurrency: 2,
     timeoutS: 300,
     retries: 20,
     run: embedTenant,
   },
+  ...lifeJobs,
 ];
 
 /** Queues the embedding of tenants whose memories have waited long: a worker may have died with the job in hand. */
@@ -186,7 +190,7 @@ async function removeExpired(app: App): Promise<void> {
         const ids = expired.map(({ id }) => id);
         await takeOut(tx, tenant_id, expired);
         await tx.batch([
-          removeMemories(tenant_id, ids, false, now),
+          hideMemories(tenant_id, ids, now),
           fact(ctx, {
             type: 'memory.expired',
             resource_type: 'memory',
@@ -202,4 +206,5 @@ async function removeExpired(app: App): Promise<void> {
 export const memorySchedules: Schedule[] = [
   { name: 'memory.waiting', pattern: '*/5 * * * * *', run: nudgeWaiting },
   { name: 'memory.expired', pattern: '30 * * * * *', run: removeExpired },
+  ...lifeSchedules,
 ];

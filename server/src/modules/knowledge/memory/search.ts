@@ -4,9 +4,11 @@ import { storedTimestamp } from '#platform/timestamp.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { embedQuery } from '../embeddings/service.ts';
 import { type Candidate, encodeVector, prepareQuery, type Ranked, rankFound } from '../retrieval/service.ts';
+import { openMemories } from './encryption.ts';
 import type { Memory, MemorySearch } from './schema.ts';
-import { memoryScope, targetOf } from './service.ts';
+import { sensitiveCandidates } from './sensitive-search.ts';
 import { findCandidates, findMemories, findNearest, type SearchFilter } from './store.ts';
+import { memoryScope, targetOf } from './target.ts';
 
 interface Found {
   row: Ranked;
@@ -61,7 +63,8 @@ export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Mem
 async function readMemories(ctx: Ctx, found: Found[]): Promise<Map<string, Memory>> {
   if (found.length === 0) return new Map();
   const ids = found.map(({ row }) => row.candidate.id);
-  return new Map((await findMemories(ctx.db, ids, new Date())).map((memory) => [memory.id, memory]));
+  const memories = await openMemories(ctx, await findMemories(ctx.db, ids, new Date()));
+  return new Map(memories.map((memory) => [memory.id, memory]));
 }
 
 async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Promise<Found[]> {
@@ -69,7 +72,8 @@ async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Prom
   if (mode === 'vector') return byVectors(ctx, input.query, filter);
   const now = new Date();
   const prepared = await prepareQuery(ctx, memoryScope, input.query);
-  const found = await findCandidates(ctx.db, prepared, filter, now);
+  const found: Candidate[] = await findCandidates(ctx.db, prepared, filter, now);
+  if (input.sensitive) found.push(...(await sensitiveCandidates(ctx, prepared, filter, now)));
   const rows = new Map<string, Candidate>(found.map((memory) => [memory.id, memory]));
   const cosines = new Map<string, number>();
   // The built-in vectors repeat what the words say: only a model that knows meaning takes part in the ranking.
