@@ -93,7 +93,7 @@ create table memory_imports (
   received_bytes bigint not null default 0,
   received_lines bigint not null default 0,
   -- Chunks stored, and the next one to be worked on.
-  chunks int not null default 0,
+  chunk_count int not null default 0,
   next_chunk int not null default 0,
   processed bigint not null default 0,
   created bigint not null default 0,

@@ -16,13 +16,19 @@ interface Written {
 
 /** Statements that look at all tenants; they run as the operator. Everything else names its tenant. */
 const operatorStatements = [
+  'src/modules/access/data-keys/store.ts#listTenantsWithRetiredKeys',
+  'src/modules/access/data-keys/store.ts#listWrappedOtherwise',
   'src/modules/access/delegations/store.ts#pruneGrants',
   'src/modules/access/api-keys/store.ts#findKeyTenant',
   'src/modules/access/mails/store.ts#listUnsent',
   'src/modules/access/tenants/store.ts#listAllTenants',
   'src/modules/knowledge/documents/store.ts#listUnfinished',
+  'src/modules/knowledge/memory/erasure-store.ts#listOpenErasures',
+  'src/modules/knowledge/memory/import-store.ts#listStalled',
+  'src/modules/knowledge/memory/inference-store.ts#listWaitingInferences',
   'src/modules/knowledge/memory/store.ts#listTenantsExpiring',
   'src/modules/knowledge/memory/store.ts#listTenantsWaiting',
+  'src/modules/knowledge/memory/trash-store.ts#listTenantsTrashing',
   'src/modules/knowledge/runs/store.ts#listTenantsWithLostRuns',
   'src/platform/facts/relay.ts#createRelay',
   'src/platform/http/idempotency.ts#pruneIdempotencyKeys',

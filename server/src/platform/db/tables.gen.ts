@@ -224,7 +224,7 @@ export interface Tables {
     upload_key: string | null;
     received_bytes: number;
     received_lines: number;
-    chunks: number;
+    chunk_count: number;
     next_chunk: number;
     processed: number;
     created: number;

@@ -14,7 +14,7 @@ export interface ImportRow {
   upload_key: string | null;
   received_bytes: number;
   received_lines: number;
-  chunks: number;
+  chunk_count: number;
   next_chunk: number;
   processed: number;
   created: number;
@@ -30,7 +30,7 @@ export interface ImportRow {
 }
 
 const columns = sql`
-  id, identity_id, actor, options, status, upload_key, received_bytes, received_lines, chunks, next_chunk, processed, created,
+  id, identity_id, actor, options, status, upload_key, received_bytes, received_lines, chunk_count, next_chunk, processed, created,
   updated, unchanged, failed, errors, failure_code, request_id, created_at, updated_at, completed_at`;
 
 /** Answers no row when the caller has an upload of this key. */
@@ -89,9 +89,9 @@ export const moveUpload = (
   tenant: string,
   id: string,
   from: number,
-  to: { received_bytes: number; received_lines: number; chunks: number; now: Date },
+  to: { received_bytes: number; received_lines: number; chunk_count: number; now: Date },
 ): Statement<{ id: string }> => sql<{ id: string }>`
-  update memory_imports set received_bytes = ${to.received_bytes}, received_lines = ${to.received_lines}, chunks = ${to.chunks},
+  update memory_imports set received_bytes = ${to.received_bytes}, received_lines = ${to.received_lines}, chunk_count = ${to.chunk_count},
     updated_at = ${to.now}
   where tenant_id = ${tenant} and id = ${id} and status = 'uploading' and received_bytes = ${from} returning id`;
 

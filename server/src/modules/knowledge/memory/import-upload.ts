@@ -40,7 +40,7 @@ export const shownImport = ({
   actor: _a,
   options: _o,
   upload_key: _u,
-  chunks: _c,
+  chunk_count: _c,
   next_chunk: _n,
   request_id: _r,
   ...row
@@ -235,7 +235,7 @@ async function keepPiece(ctx: Ctx, state: ImportRow, piece: Piece): Promise<void
   const to = {
     received_bytes: state.received_bytes + piece.bytes,
     received_lines: state.received_lines + piece.lines,
-    chunks: state.chunks + 1,
+    chunk_count: state.chunk_count + 1,
     now: new Date(),
   };
   await ctx.db.transaction(async (tx) => {
@@ -243,10 +243,10 @@ async function keepPiece(ctx: Ctx, state: ImportRow, piece: Piece): Promise<void
     if (moved.length === 0) throw mismatch((await findImport(tx, state.id)) ?? state);
     await tx.run(
       insertChunk(ctx.tenant, state.id, {
-        position: state.chunks,
+        position: state.chunk_count,
         first_line: state.received_lines + 1,
         lines: piece.lines,
-        ...seal(keys, piece.text, boundTo(state.id, state.chunks)),
+        ...seal(keys, piece.text, boundTo(state.id, state.chunk_count)),
       }),
     );
   });

@@ -40,7 +40,7 @@ export async function runImport(jobCtx: Ctx, { resource_id }: JobPayload): Promi
     if (!work || !isOpen(work)) return;
     const ctx = onBehalfOf(jobCtx, work.actor, work.request_id);
     if (!(await isStillActive(ctx))) return giveUp(ctx, work.id, 'IDENTITY_INACTIVE');
-    if (work.next_chunk === work.chunks) return finish(ctx, work);
+    if (work.next_chunk === work.chunk_count) return finish(ctx, work);
     const chunk = await findChunk(ctx.db, work.id, work.next_chunk);
     // Another worker has stored it meanwhile.
     if (!chunk) continue;
