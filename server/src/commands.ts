@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { keyIdOf, prepareApiKey, revokeApiKey, tenantOfKey } from '#modules/access/api-keys/service.ts';
+import { listDataKeys, rewrapDataKeys, rotateDataKey } from '#modules/access/data-keys/service.ts';
 import { ensureIdentity, rolePattern } from '#modules/access/identity/service.ts';
 import { listTenants, tenantInsert } from '#modules/access/tenants/service.ts';
 import { ConfigError, environmentExample, readConfig } from '#platform/config.ts';
@@ -90,7 +91,7 @@ export function registerCommands(program: Command): void {
         withApp(async (app) => say((await seedDemo(app)) ? 'Seeded t1 with corpus c1.' : 'Already seeded.')),
       ),
     );
-  registerKeys(program.command('keys').description('API keys'));
+  registerKeys(program.command('keys').description('API keys, and the keys that encrypt'));
   registerTenants(program.command('tenants').description('tenants of the installation'));
   program
     .command('openapi')
@@ -184,6 +185,41 @@ function registerKeys(keys: Command): void {
           if (!tenant || !(await revokeApiKey(systemCtx(app, tenant, uuidv7()), id)))
             throw new Error('no active key is known by this');
           say(`Revoked ${id}.`);
+        }),
+      ),
+    );
+  registerDataKeys(keys);
+}
+
+function registerDataKeys(keys: Command): void {
+  keys
+    .command('rotate-data')
+    .description('encrypt what is sensitive with a new key; a worker encrypts anew what there is')
+    .option('--tenant <id>', 'tenant it is for; none: every tenant')
+    .action(
+      guarded(async ({ tenant }: { tenant?: string }) =>
+        withApp(async (app) => {
+          const known = (await listTenants(app)).map(({ tenant_id }) => tenant_id);
+          if (tenant !== undefined && !known.includes(tenant))
+            throw new Error(`no tenant has the id ${tenant}`);
+          for (const id of tenant === undefined ? known : [tenant]) {
+            const ctx = systemCtx(app, id, uuidv7());
+            // Of most tenants nothing was ever encrypted.
+            if (tenant === undefined && (await listDataKeys(ctx)).length === 0) continue;
+            say(`${id}\t${(await rotateDataKey(ctx)).key_id}`);
+          }
+        }),
+      ),
+    );
+  keys
+    .command('rewrap-data')
+    .description('wrap with ENCRYPTION_KEY the data keys that ENCRYPTION_KEY_PREVIOUS wrapped')
+    .action(
+      guarded(async () =>
+        withApp(async (app) => {
+          const { rewrapped, unopened } = await rewrapDataKeys(app);
+          say(`Wrapped ${rewrapped} keys anew.`);
+          if (unopened > 0) throw new Error(`${unopened} keys open with neither of the two`);
         }),
       ),
     );

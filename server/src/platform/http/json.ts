@@ -9,9 +9,13 @@ export const maxEntries = 10_000;
 
 const suspicious = /\\u(0000|d[89a-f])|__proto__/i;
 
+/** Bodies whose texts have yet to be looked at. */
+const unchecked = new WeakSet<object>();
+
 /**
  * Parses a JSON body, refusing what PostgreSQL can not store or a reader can not bear.
- * @param textsLater texts and names of fields are not looked at: who takes the body calls `checkTexts` for each of its rows
+ * @param textsLater texts and names of fields are not looked at: who takes the body asks `hasUncheckedTexts`, and then calls
+ *   `checkTexts` for each of its rows
  * @throws ApiError 400 MALFORMED_JSON, or 422 for NUL, lone surrogates, `__proto__`, infinite numbers, nesting beyond 32 and
  *   more than 10,000 fields of an object or items of a list
  */
@@ -25,12 +29,17 @@ export function parseJson(bytes: Buffer, textsLater = false): unknown {
   } catch {
     throw badRequest('MALFORMED_JSON', 'The body is not valid JSON.');
   }
-  inspect(value, !textsLater && suspicious.test(text));
+  const closely = suspicious.test(text);
+  inspect(value, closely && !textsLater);
+  if (closely && textsLater && typeof value === 'object' && value !== null) unchecked.add(value);
   return value;
 }
 
+/** True for a body parsed with `textsLater` that may hold text that can not be stored. */
+export const hasUncheckedTexts = (body: object): boolean => unchecked.has(body);
+
 /**
- * Refuses, in a part of a body that was parsed with `textsLater`, what `parseJson` refuses otherwise.
+ * Refuses, in a part of such a body, what `parseJson` refuses otherwise.
  * @throws ApiError 422
  */
 export const checkTexts = (part: unknown): void => inspect(part, true);

@@ -66,7 +66,7 @@ interface Common<P, Q, B> {
   errors?: 'oauth';
   /** Also served without `/v1`, as a deprecated alias. */
   legacy?: true;
-  /** Of a body of many rows each row is checked by the handler (`checkTexts`), so that a bad text fails its row only. */
+  /** Of a body of many rows each row is checked by the handler (`hasUncheckedTexts`), so that a bad text fails its row only. */
   textsLater?: true;
   /** Not part of the published contract. */
   hidden?: true;

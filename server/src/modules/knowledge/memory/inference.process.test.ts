@@ -225,6 +225,20 @@ describe('inference', () => {
     assert.equal((await listed(ann, 'fact')).length, 1);
   });
 
+  it('makes nothing of a text that is erased while the model thinks', async () => {
+    const ann = await newTenant('user', server);
+    let id = '';
+    chat.answerWith(async (write) => {
+      await post(ann, { memory_ids: [id] }, '/v1/memory/erase');
+      write(JSON.stringify({ facts: [{ text: 'Ann said something', type: 'fact' }] }));
+    });
+    ({ id } = await post(ann, note('soon to be erased')));
+    const waiting = () =>
+      server.app.database.operator.rows(sql`select 1 from memory_inferences where tenant_id = ${ann.tenant}`);
+    await eventually('the end of it', async () => (await waiting()).length === 0, 60_000);
+    assert.deepEqual(await get(ann, '/v1/memory/'), []);
+  });
+
   it('is unavailable without a model, and refused for what is sensitive', async () => {
     const { models } = server.app;
     const { answers } = models;

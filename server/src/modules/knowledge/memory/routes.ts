@@ -1,5 +1,6 @@
 import { Type as T } from 'typebox';
 import { invalid } from '#platform/errors.ts';
+import { hasUncheckedTexts } from '#platform/http/json.ts';
 import { chargeOperation } from '#platform/http/limits.ts';
 import { pageQuery } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
@@ -61,7 +62,7 @@ export const memoryRoutes = [
     response: { 201: MemoryBulkCreated },
     handler: async (ctx, { body }) => {
       await chargeOperation(ctx, 'memory:create', body.memories.length);
-      return createMemories(ctx, body.memories);
+      return createMemories(ctx, body.memories, hasUncheckedTexts(body));
     },
   }),
   route({

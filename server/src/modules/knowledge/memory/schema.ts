@@ -216,8 +216,8 @@ export const Changer = T.Object({
 
 /** What a memory was, and what made it so. */
 export const MemoryVersion = T.Object({
+  version: T.Integer(),
   ...T.Pick(Memory, [
-    'version',
     'text',
     'type',
     'metadata',

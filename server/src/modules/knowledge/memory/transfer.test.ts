@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { request } from 'node:http';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { systemCtx } from '#platform/context.ts';
 import { sql } from '#platform/db/sql.ts';
 import {
   address,
@@ -17,7 +18,7 @@ import {
   useTestServer,
 } from '#test/harness.ts';
 import { createLines } from './import-upload.ts';
-import { tendImports } from './import-work.ts';
+import { runImport, tendImports } from './import-work.ts';
 
 useTestServer();
 
@@ -391,6 +392,22 @@ describe('an import', () => {
     assert.equal((await upload(ann, '{}', '', { 'idempotency-key': 'ключ' })).status, 400);
     const empty = await imported(ann, []);
     assert.deepEqual([empty.status, empty.processed], ['succeeded', 0]);
+  });
+
+  it('is stored once, however many workers have it in hand', async () => {
+    const { app } = await testServer();
+    const ann = await newTenant('user');
+    const lines = Array.from({ length: 2_500 }, (_, i) => note(`memory ${i}`));
+    const { body } = await upload(ann, `${fileOf(lines)}\n`);
+    const ctx = systemCtx(app, ann.tenant, 'another worker');
+    const payload = { tenant_id: ann.tenant, fact_id: '', resource_id: body.import_id, data: {} };
+    await Promise.all([runImport(ctx, payload), runImport(ctx, payload), runImport(ctx, payload)]);
+    const state = await eventually('the import', async () => {
+      const reply = (await ann.call('GET', body.status_url)).body;
+      return reply.status === 'succeeded' && reply;
+    });
+    assert.deepEqual([state.processed, state.created], [2_500, 2_500]);
+    assert.equal((await exported(ann)).length, 2_500);
   });
 
   it('ends when who asked for it may do nothing any more', async () => {
