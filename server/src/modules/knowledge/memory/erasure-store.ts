@@ -114,9 +114,10 @@ export const countVectors = async (tx: Db, ids: string[]): Promise<number> =>
     select count(*) as count from memory_vectors
     where tenant_id = ${tx.tenant} and memory_id = any(${ids}::uuid[])`))!.count;
 
-/** Derivations from memories that are no more. */
-export const deleteDerivations = (tenant: string, sources: string[]): Statement =>
-  sql`delete from memory_derivations where tenant_id = ${tenant} and source_id = any(${sources}::uuid[])`;
+/** Forgets what these memories were made from, and what was made from them. */
+export const deleteDerivations = (tenant: string, ids: string[]): Statement => sql`
+  delete from memory_derivations
+  where tenant_id = ${tenant} and (source_id = any(${ids}::uuid[]) or memory_id = any(${ids}::uuid[]))`;
 
 export interface ErasedRow {
   memory_id: string;

@@ -8,7 +8,7 @@ import { findIdentity } from '../../access/identity/service.ts';
 import type { View } from '../../access/policy/service.ts';
 import { type ImportOptions, MemoryLine } from './import-schema.ts';
 import { tooLongMark } from './import-upload.ts';
-import { newRow } from './rows.ts';
+import { checkText, newRow } from './rows.ts';
 import { targetOf } from './target.ts';
 import type { MemoryRow } from './write-store.ts';
 
@@ -36,6 +36,9 @@ export interface Reading {
   /** Whether identities that lines name are those of the tenant, as far as it was asked. */
   owners: Map<string, boolean>;
 }
+
+/** Identities remembered while a file is read. */
+const mostOwners = 10_000;
 
 const check = Compile(MemoryLine);
 
@@ -79,7 +82,7 @@ async function parsed(ctx: Ctx, value: MemoryLine, reading: Reading): Promise<Om
   const updated = timeOf(value.updated_at, '/updated_at', now) ?? created;
   const versions = value.versions ?? [];
   const version = versions.length > 0 ? (value.version ?? versions.at(-1)!.version + 1) : 1;
-  checkVersions(versions, version);
+  checkVersions(ctx, versions, version);
   const { text, type, metadata, meta_data, session_id, role, occurred_at, sensitive } = value;
   const input = {
     text,
@@ -121,9 +124,10 @@ function timeOf(given: string | undefined, path: string, now: Date): string | un
 }
 
 /** Versions count upwards, each before the memory's own, and none begins before the one before it ended. */
-function checkVersions(versions: ParsedLine['versions'], current: number): void {
+function checkVersions(ctx: Ctx, versions: ParsedLine['versions'], current: number): void {
   let last = { version: 0, until: '' };
-  for (const [i, { version, valid_from, valid_until }] of versions.entries()) {
+  for (const [i, { version, text, valid_from, valid_until }] of versions.entries()) {
+    checkText(ctx, text);
     const from = storedTimestamp(valid_from, `/versions/${i}/valid_from`);
     const until = storedTimestamp(valid_until, `/versions/${i}/valid_until`);
     if (version <= last.version || version >= current || from < last.until || until < from)
@@ -138,6 +142,7 @@ async function ownerOf(ctx: Ctx, { identity_id }: MemoryLine, { options, owners 
   const known =
     owners.get(identity_id) ??
     (isUuid(identity_id) && (await findIdentity(ctx.db, identity_id)) !== undefined);
+  if (owners.size >= mostOwners) owners.clear();
   owners.set(identity_id, known);
   if (!known) throw invalid([{ path: '/identity_id', message: 'is not an identity of your tenant' }]);
   return identity_id.toLowerCase();

@@ -50,14 +50,13 @@ export async function mergeLines(
   const merged: MergedLines = { created: 0, updated: 0, unchanged: 0, problems: [] };
   const fail = ({ line }: ParsedLine, code: string, message: string) =>
     merged.problems.push({ line, code, message });
-  const erased = await erasedAmong(
-    asking,
-    lines.map(({ row }) => row),
-    true,
+  const said = lines.flatMap((line) =>
+    [line.row, ...line.versions].map(({ text }) => ({ line, identity_id: line.row.identity_id, text })),
   );
-  const learnable = lines.filter((line, i) => {
-    if (erased.has(i)) fail(line, 'MEMORY_ERASED', erasedMessage);
-    return !erased.has(i);
+  const erased = new Set([...(await erasedAmong(asking, said, true))].map((i) => said[i]!.line));
+  const learnable = lines.filter((line) => {
+    if (erased.has(line)) fail(line, 'MEMORY_ERASED', erasedMessage);
+    return !erased.has(line);
   });
   const known = await knownOf(asking, learnable);
   const fresh: ParsedLine[] = [];

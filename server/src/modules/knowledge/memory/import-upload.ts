@@ -59,6 +59,7 @@ export async function startImport(
 ): Promise<Answer> {
   const body = streamOf(request);
   const upload_key = keyOf(request);
+  checkSize(ctx, request, 0);
   if (preserve_ids) await authorize(ctx, 'admin:create');
   const row = {
     id: uuidv7(),
@@ -73,6 +74,13 @@ export async function startImport(
   if (made.length === 0) return earlierUpload(ctx, upload_key!);
   const state = (await findImport(ctx.db, row.id))!;
   return new Answer(202, await receive(ctx, state, body, complete, request));
+}
+
+/** @throws ApiError 413 when a body that says its size would make the file too large */
+function checkSize(ctx: Ctx, request: FastifyRequest, received: number): number {
+  const most = ctx.app.config.IMPORT_LIMIT_BYTES;
+  if (received + Number(request.headers['content-length'] ?? 0) > most) throw tooLarge(most);
+  return most;
 }
 
 async function earlierUpload(ctx: Ctx, key: string): Promise<Answer> {
@@ -136,8 +144,7 @@ async function receive(
   complete: boolean,
   request: FastifyRequest,
 ): Promise<MemoryImport> {
-  const most = ctx.app.config.IMPORT_LIMIT_BYTES;
-  if (row.received_bytes + Number(request.headers['content-length'] ?? 0) > most) throw tooLarge(most);
+  const most = checkSize(ctx, request, row.received_bytes);
   const state = { ...row };
   const lines = createLines(ctx.app.config.IMPORT_LINE_LIMIT_BYTES);
   const keep = async (isLast: boolean) => {
@@ -150,7 +157,10 @@ async function receive(
       throw badRequest('UPLOAD_INCOMPLETE', 'The upload was broken off. Go on from received_bytes.');
     }
     lines.add(bytes);
-    if (state.received_bytes + lines.pending() > most) throw tooLarge(most);
+    if (state.received_bytes + lines.pending() > most) {
+      await giveUp(ctx, state.id, 'PAYLOAD_TOO_LARGE');
+      throw tooLarge(most);
+    }
     if (lines.isFull()) await keep(false);
   }
   // What follows a last line feed belongs to a line whose rest is still to come, unless the file ends here.
@@ -298,6 +308,23 @@ export const listVisibleImports = (
   }).then(
     (answer) => new Answer(answer.status, (answer.body as ImportRow[]).map(shownImport), answer.headers),
   );
+
+/** Ends an import that can not go on; what it stored stays. */
+export async function giveUp(ctx: Ctx, id: string, code: string): Promise<void> {
+  await ctx.db.transaction(async (tx) => {
+    if ((await tx.rows(endImport(ctx.tenant, id, 'failed', code, new Date()))).length === 0) return;
+    await tx.batch([
+      deleteChunks(ctx.tenant, id),
+      fact(ctx, {
+        type: 'memory.import_failed',
+        resource_type: 'memory_import',
+        resource_id: id,
+        outcome: 'failure',
+        data: { code },
+      }),
+    ]);
+  });
+}
 
 /** Stops an import and drops its file; what it stored stays. An import that has ended stays as it is. */
 export async function cancelImport(ctx: Ctx, id: string): Promise<MemoryImport> {

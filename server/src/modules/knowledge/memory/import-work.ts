@@ -1,6 +1,5 @@
 import { setImmediate as breathe } from 'node:timers/promises';
 import { type App, type Ctx, systemCtx } from '#platform/context.ts';
-import type { Db } from '#platform/db/database.ts';
 import { ApiError } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
@@ -12,7 +11,6 @@ import { type LineProblem, type ParsedLine, type Reading, readLine } from './imp
 import { type MergedLines, mergeLines } from './import-merge.ts';
 import {
   deleteChunk,
-  deleteChunks,
   endImport,
   findChunk,
   findImport,
@@ -22,7 +20,7 @@ import {
   lockImport,
   moveImport,
 } from './import-store.ts';
-import { boundTo } from './import-upload.ts';
+import { boundTo, giveUp } from './import-upload.ts';
 import { isStillActive, onBehalfOf } from './on-behalf.ts';
 
 /** Failed lines an import names. */
@@ -106,23 +104,6 @@ async function finish(ctx: Ctx, { id, created, updated, unchanged, failed }: Imp
         data: { created, updated, unchanged, failed },
       }),
     );
-  });
-}
-
-/** Ends an import that can not go on; what it stored stays. */
-export async function giveUp(ctx: Ctx, id: string, code: string): Promise<void> {
-  await ctx.db.transaction(async (tx: Db) => {
-    if ((await tx.rows(endImport(ctx.tenant, id, 'failed', code, new Date()))).length === 0) return;
-    await tx.batch([
-      deleteChunks(ctx.tenant, id),
-      fact(ctx, {
-        type: 'memory.import_failed',
-        resource_type: 'memory_import',
-        resource_id: id,
-        outcome: 'failure',
-        data: { code },
-      }),
-    ]);
   });
 }
 

@@ -8,6 +8,7 @@ import type { JobDefinition, JobPayload } from '#platform/jobs/worker.ts';
 import { perApp } from '#platform/per-app.ts';
 import { embedTexts } from '../embeddings/service.ts';
 import { analyzeDocument, type CountedText, countTexts, encodeVector } from '../retrieval/service.ts';
+import { deleteDerivations } from './erasure-store.ts';
 import { dropImports } from './import-store.ts';
 import { lifeJobs, lifeSchedules } from './life-jobs.ts';
 import { memoryScope, takeOut } from './service.ts';
@@ -135,6 +136,7 @@ async function purgeOwned(ctx: Ctx, { resource_id, data }: JobPayload): Promise<
       const ids = owned.map(({ id }) => id);
       await tx.batch([
         ...removeMemories(ctx.tenant, ids),
+        deleteDerivations(ctx.tenant, ids),
         fact(ctx, {
           type: 'memory.bulk_deleted',
           resource_type: 'memory',

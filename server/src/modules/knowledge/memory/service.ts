@@ -15,10 +15,15 @@ import { targetOf } from './target.ts';
 
 export { changeMemory } from './change.ts';
 export { createMemories, createMemory } from './create.ts';
+export { eraseMemories } from './erasure.ts';
+export { getMemoryAsOf, historyOf, listVisibleAsOf } from './history.ts';
+export { rememberConversation } from './inferences.ts';
 export { deleteMemories, deleteMemory, takeOut } from './remove.ts';
 export { weightsOf } from './rows.ts';
 export type { Memory } from './schema.ts';
+export { searchMemories } from './search.ts';
 export { memoryScope, targetOf } from './target.ts';
+export { restoreMemory } from './trash.ts';
 
 const gatherReads = perApp((app) =>
   createGatherer<string, StoredMemory | undefined>(async (tenant, ids) => {

@@ -367,7 +367,21 @@ describe('an import', () => {
       const ann = await newTenant('user', server);
       const send = (payload: string) =>
         callServer(server, 'POST', '/v1/memory/import', { token: ann.token, payload, headers: ndjson });
-      assert.equal((await send(`${JSON.stringify(note('x'))}\n`.repeat(200))).status, 413);
+      const large = `${JSON.stringify(note('x'))}\n`.repeat(200);
+      assert.equal((await send(large)).status, 413);
+      // One that does not say its size is stopped when it is too large, and ends.
+      const { port } = server.server!.server.address() as { port: number };
+      const unsized = await fetch(`http://127.0.0.1:${port}/v1/memory/import`, {
+        method: 'POST',
+        headers: { ...ndjson, authorization: `Bearer ${ann.token}` },
+        body: ReadableStream.from(
+          [large.slice(0, 3_000), large.slice(3_000)].map((part) => Buffer.from(part)),
+        ),
+        duplex: 'half',
+      } as RequestInit);
+      assert.equal(unsized.status, 413);
+      const [failed] = (await callServer(server, 'GET', '/v1/memory/imports', { token: ann.token })).body;
+      assert.deepEqual([failed.status, failed.failure_code], ['failed', 'PAYLOAD_TOO_LARGE']);
       const file = fileOf([note('before'), note('x'.repeat(2_000)), note('after')]);
       const { body } = await send(file);
       const state = await eventually('the import', async () => {

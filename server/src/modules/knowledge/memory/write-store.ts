@@ -112,10 +112,12 @@ export const updateMemory = (row: MemoryRow): Statement => sql`
 export const hideMemories = (tenant: string, ids: string[], now: Date): Statement =>
   sql`update memories set deleted_at = ${now} where tenant_id = ${tenant} and id = any(${ids}::uuid[])`;
 
-/** Removes memories with all that they were and where they came from. Statistics and vectors are for `takeOut`. */
+/**
+ * Removes memories with all that they were. Statistics and vectors are for `takeOut`. What they were made from, and what was
+ * made from them, stays known: an erasure follows these links over memories that are gone.
+ */
 export const removeMemories = (tenant: string, ids: string[]): Statement[] => [
   sql`delete from memories where tenant_id = ${tenant} and id = any(${ids}::uuid[])`,
   sql`delete from memory_versions where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[])`,
-  sql`delete from memory_derivations where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[])`,
   sql`delete from memory_sources where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[])`,
 ];
