@@ -7,6 +7,7 @@ import {
   scopeProblem,
   tenantOfKey,
 } from '#modules/access/api-keys/service.ts';
+import { listDataKeys, rewrapDataKeys, rotateDataKey } from '#modules/access/data-keys/service.ts';
 import { ensureIdentity, rolePattern } from '#modules/access/identity/service.ts';
 import { listVisiblePolicies, updatePolicy } from '#modules/access/policies/service.ts';
 import { rotateSigningKey } from '#modules/access/sessions/service.ts';
@@ -31,7 +32,9 @@ export interface Tools {
 
 /** The commands `keys`, `tenants` and `policies`. */
 export function registerAccessCommands(program: Command, tools: Tools): void {
-  registerKeys(program.command('keys').description('API keys, and the keys that sign access tokens'), tools);
+  const keys = program.command('keys').description('API keys, and the keys that sign and encrypt');
+  registerKeys(keys, tools);
+  registerDataKeys(keys, tools);
   registerTenants(program.command('tenants').description('tenants of the installation'), tools);
   registerPolicies(program.command('policies').description('policies of a tenant'), tools);
 }
@@ -252,6 +255,40 @@ function registerPolicies(policies: Command, { guarded, withApp, say }: Tools): 
           const reason = 'put out of force on the command line';
           await updatePolicy(ctx, id, { is_active: false, force: true, reason });
           say(`Deactivated ${id}.`);
+        }),
+      ),
+    );
+}
+
+function registerDataKeys(keys: Command, { guarded, withApp, say }: Tools): void {
+  keys
+    .command('rotate-data')
+    .description('encrypt what is sensitive with a new key; a worker encrypts anew what there is')
+    .option('--tenant <id>', 'tenant it is for; none: every tenant')
+    .action(
+      guarded(async ({ tenant }: { tenant?: string }) =>
+        withApp(async (app) => {
+          const known = (await listTenants(app)).map(({ tenant_id }) => tenant_id);
+          if (tenant !== undefined && !known.includes(tenant))
+            throw new Error(`no tenant has the id ${tenant}`);
+          for (const id of tenant === undefined ? known : [tenant]) {
+            const ctx = systemCtx(app, id, uuidv7());
+            // Of most tenants nothing was ever encrypted.
+            if (tenant === undefined && (await listDataKeys(ctx)).length === 0) continue;
+            say(`${id}\t${(await rotateDataKey(ctx)).key_id}`);
+          }
+        }),
+      ),
+    );
+  keys
+    .command('rewrap-data')
+    .description('wrap with ENCRYPTION_KEY the data keys that ENCRYPTION_KEY_PREVIOUS wrapped')
+    .action(
+      guarded(async () =>
+        withApp(async (app) => {
+          const { rewrapped, unopened } = await rewrapDataKeys(app);
+          say(`Wrapped ${rewrapped} keys anew.`);
+          if (unopened > 0) throw new Error(`${unopened} keys open with neither of the two`);
         }),
       ),
     );

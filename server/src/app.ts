@@ -4,6 +4,8 @@ import { apiKeyRoutes } from '#modules/access/api-keys/routes.ts';
 import { authenticateKey, flushKeyUses } from '#modules/access/api-keys/service.ts';
 import { attemptSchedules } from '#modules/access/attempts/jobs.ts';
 import { authzenRoutes } from '#modules/access/authzen/routes.ts';
+import { dataKeySchedules } from '#modules/access/data-keys/jobs.ts';
+import { dataKeyRoutes } from '#modules/access/data-keys/routes.ts';
 import { decisionSchedules } from '#modules/access/decisions/jobs.ts';
 import { flushDecisions } from '#modules/access/decisions/service.ts';
 import { delegationSchedules } from '#modules/access/delegations/jobs.ts';
@@ -81,6 +83,7 @@ export const routes: Route[] = [
   ...policyRoutes,
   ...governancePolicyRoutes,
   ...authzenRoutes,
+  ...dataKeyRoutes,
   ...memoryRoutes,
   ...corpusRoutes,
   ...documentRoutes,
@@ -105,6 +108,7 @@ async function flushAccess(app: App): Promise<void> {
 
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [
+  ...dataKeySchedules,
   ...delegationSchedules,
   ...sessionSchedules,
   ...apiKeySchedules,
@@ -153,7 +157,7 @@ export async function openApp(
   config: Config,
   log: Log,
 ): Promise<{ app: App; close: () => Promise<void>; closing: AbortController }> {
-  const keys = deriveKeys(config.secretKey, config.encryptionKey);
+  const keys = deriveKeys(config.secretKey, config.encryptionKey, config.encryptionKeyPrevious);
   const closing = new AbortController();
   const database = await openDatabase(config, keys, (error) =>
     log.warn({ err: error }, 'a database connection was lost'),

@@ -16,6 +16,8 @@ interface Written {
 
 /** Statements that look at all tenants; they run as the operator. Everything else names its tenant. */
 const operatorStatements = [
+  'src/modules/access/data-keys/store.ts#listTenantsWithRetiredKeys',
+  'src/modules/access/data-keys/store.ts#listWrappedOtherwise',
   'src/modules/access/delegations/store.ts#pruneGrants',
   'src/modules/access/api-keys/store.ts#findKeyTenant',
   'src/modules/access/api-keys/store.ts#listTenantsWithExpired',
@@ -33,8 +35,12 @@ const operatorStatements = [
   'src/modules/access/tenants/store.ts#listTenantsAfter',
   'src/modules/knowledge/corpora/store.ts#listDeletedCorpora',
   'src/modules/knowledge/documents/unfinished-store.ts#listUnfinished',
+  'src/modules/knowledge/memory/erasure-store.ts#listOpenErasures',
+  'src/modules/knowledge/memory/import-store.ts#listStalled',
+  'src/modules/knowledge/memory/inference-store.ts#listWaitingInferences',
   'src/modules/knowledge/memory/store.ts#listTenantsExpiring',
   'src/modules/knowledge/memory/store.ts#listTenantsWaiting',
+  'src/modules/knowledge/memory/trash-store.ts#listTenantsTrashing',
   'src/modules/knowledge/runs/store.ts#listTenantsWithLostRuns',
   'src/modules/knowledge/vectors/renew-store.ts#listTenantsToRenew',
   'src/modules/knowledge/vectors/segment-store.ts#countAllSegments',

@@ -16,6 +16,7 @@ export interface Config extends Raw {
   publicUrl: string;
   secretKey: string;
   encryptionKey: string;
+  encryptionKeyPrevious: string | undefined;
   openRegistration: boolean;
   defaultPlan: Plan;
   rateLimitFactors: Record<Plan, number>;
@@ -63,6 +64,9 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     publicUrl: (values.PUBLIC_URL ?? `http://localhost:${values.PORT}`).replace(/\/$/, ''),
     secretKey: checkedSecret('SECRET_KEY', values.SECRET_KEY, secrets?.SECRET_KEY),
     encryptionKey: checkedSecret('ENCRYPTION_KEY', values.ENCRYPTION_KEY, secrets?.ENCRYPTION_KEY),
+    encryptionKeyPrevious:
+      values.ENCRYPTION_KEY_PREVIOUS &&
+      checkedSecret('ENCRYPTION_KEY_PREVIOUS', values.ENCRYPTION_KEY_PREVIOUS, undefined),
     openRegistration: values.OPEN_REGISTRATION ?? !production,
     defaultPlan:
       plans.find((known) => known === plan) ?? fail(`DEFAULT_PLAN must be one of ${plans.join(', ')}`),

@@ -51,6 +51,12 @@ export function uuidv7(now = Date.now()): string {
   );
 }
 
+/** The smallest UUID version 7 of a time: those made from then on are greater. */
+export function firstUuidv7(ms: number): string {
+  const hex = Math.max(0, Math.floor(ms)).toString(16).padStart(12, '0');
+  return `${hex.slice(0, 8)}-${hex.slice(8)}-7000-8000-000000000000`;
+}
+
 const uuidForm = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 /** True for any textual UUID. An id of another form names nothing: callers answer 404, as for one that never existed. */
 export const isUuid = (value: string): boolean => uuidForm.test(value);

@@ -42,7 +42,10 @@ export const settings = {
     'limiter, cache and revocations shared by all processes; unset: in process',
   ),
   SECRET_KEY: optional('at least 32 characters; signs cursors and hashes API keys'),
-  ENCRYPTION_KEY: optional('at least 32 characters; wraps signing keys and stored secrets'),
+  ENCRYPTION_KEY: optional('at least 32 characters; wraps signing keys, data keys and stored secrets'),
+  ENCRYPTION_KEY_PREVIOUS: optional(
+    'the ENCRYPTION_KEY before this one: what it encrypted can be read, and data keys are wrapped anew',
+  ),
   PUBLIC_URL: url(
     ['http://', 'https://'],
     'address clients use; issuer of tokens; unset: http://localhost:PORT',
@@ -128,6 +131,10 @@ export const settings = {
   ),
   DECISIONS_KEPT: integer(10_000, 100, 1_000_000, 'distinct questions a tenant has kept of them'),
   MAX_MEMORY_SIZE: integer(10_000, 100, 1_000_000, 'characters in a memory'),
+  MEMORY_TRASH_DAYS: integer(30, 0, 3_650, 'days a deleted memory can be restored before it is removed'),
+  SENSITIVE_MEMORY_TYPES: list('types of memory whose text is always stored encrypted, comma separated'),
+  IMPORT_LIMIT_BYTES: integer(1_073_741_824, 1024, 1_099_511_627_776, 'largest file of memories to import'),
+  IMPORT_LINE_LIMIT_BYTES: integer(1_048_576, 1024, 33_554_432, 'longest line of such a file'),
   OPENAI_API_KEY: optional('turns on OpenAI embeddings (and answers, with LLM_PROVIDER=openai-compatible)'),
   EMBEDDING_PROVIDER: optional(
     'openai-compatible, local or hashed, each with those after it as its stand-ins; unset: openai-compatible when a key or address is set, else local when EMBEDDING_LOCAL_MODEL is, else hashed',

@@ -16,6 +16,7 @@ interface Row {
   words: string;
   trigrams: string;
   waiting: number;
+  former: number;
   vectors: { model: string; embedding: string }[];
 }
 
@@ -35,6 +36,8 @@ export async function verifyMemories(operator: Db, tenants: string[], ledger: Le
     select m.tenant_id, m.id, m.text, m.type, m.version, m.metadata->>'mark' as mark, m.deleted_at is not null as deleted,
       m.words::text as words, m.trigrams::text as trigrams,
       (select count(*) from memory_queue q where q.tenant_id = m.tenant_id and q.memory_id = m.id) as waiting,
+      (select count(*) from memory_versions v where v.tenant_id = m.tenant_id and v.memory_id = m.id and v.version < m.version)
+        as former,
       coalesce((select jsonb_agg(jsonb_build_object('model', v.model, 'embedding', v.embedding::text))
         from memory_vectors v where v.tenant_id = m.tenant_id and v.memory_id = m.id), '[]') as vectors
     from memories m where m.tenant_id = any(${tenants}::text[])`);
@@ -55,6 +58,10 @@ export async function verifyMemories(operator: Db, tenants: string[], ledger: Le
   for (const mark of byMark.keys()) tell(`a memory nobody asked for: ${mark}`);
   for (const entries of ledger.together) sameOutcome(entries, found, tell);
   for (const row of rows) checkMade(row, tell);
+  const [strays] = await operator.rows(sql<{ versions: number }>`
+    select count(*) as versions from memory_versions v where v.tenant_id = any(${tenants}::text[])
+      and not exists (select 1 from memories m where m.tenant_id = v.tenant_id and m.id = v.memory_id)`);
+  if (strays!.versions > 0) tell(`${strays!.versions} former versions are of memories that are not there`);
   checkHistory(rows, history, tell);
   await checkCounts(operator, tenants, rows, tell);
   return { memories: rows.length, live: rows.filter(({ deleted }) => !deleted).length };
@@ -88,6 +95,8 @@ function sameOutcome(entries: MemoryEntry[], found: Map<MemoryEntry, MemoryState
 /** A live memory has left the queue and has one vector, of its text as it is now; a deleted one has none. */
 function checkMade(row: Row, tell: Tell): void {
   if (row.waiting > 0) tell(`memory ${row.id} still waits in the queue`);
+  if (row.former !== row.version - 1)
+    tell(`memory ${row.id} has version ${row.version} and ${row.former} former ones`);
   if (row.deleted) {
     if (row.vectors.length > 0) tell(`deleted memory ${row.id} has a vector`);
     return;

@@ -70,6 +70,15 @@ export interface Tables {
     deleted_at: string | null;
     purge_job: string | null;
   };
+  data_keys: {
+    tenant_id: string;
+    id: string;
+    purpose: string;
+    wrapped: Buffer;
+    wrapped_by: string;
+    created_at: string;
+    retired_at: string | null;
+  };
   delegations: {
     tenant_id: string;
     id: string;
@@ -249,10 +258,96 @@ export interface Tables {
     deleted_at: string | null;
     words: Buffer;
     trigrams: Buffer;
+    sealed: Buffer | null;
+    key_id: string | null;
+    derived_from: unknown | null;
+    inference_status: string | null;
+  };
+  memory_derivations: {
+    tenant_id: string;
+    source_id: string;
+    memory_id: string;
+  };
+  memory_erased: {
+    tenant_id: string;
+    erasure_id: string;
+    memory_id: string;
+    hash: Buffer;
+    is_derived: boolean;
+  };
+  memory_erasures: {
+    tenant_id: string;
+    id: string;
+    identity_id: string | null;
+    actor: unknown;
+    criteria: unknown | null;
+    reason: string | null;
+    status: string;
+    position: string | null;
+    counts: unknown;
+    receipt: unknown | null;
+    request_id: string;
+    created_at: string;
+    completed_at: string | null;
+    swept_at: string | null;
+  };
+  memory_import_chunks: {
+    tenant_id: string;
+    import_id: string;
+    position: number;
+    first_line: number;
+    lines: number;
+    sealed: Buffer;
+    key_id: string;
+  };
+  memory_imports: {
+    tenant_id: string;
+    id: string;
+    identity_id: string;
+    actor: unknown;
+    options: unknown;
+    status: string;
+    upload_key: string | null;
+    received_bytes: number;
+    received_lines: number;
+    chunk_count: number;
+    next_chunk: number;
+    processed: number;
+    created: number;
+    updated: number;
+    unchanged: number;
+    failed: number;
+    errors: unknown;
+    failure_code: string | null;
+    request_id: string;
+    created_at: string;
+    updated_at: string;
+    completed_at: string | null;
+  };
+  memory_inferences: {
+    tenant_id: string;
+    id: string;
+    actor: unknown;
+    source_ids: unknown;
+    request_id: string;
+    created_at: string;
   };
   memory_queue: {
     tenant_id: string;
     memory_id: string;
+    created_at: string;
+  };
+  memory_sources: {
+    tenant_id: string;
+    identity_id: string;
+    source_id: string;
+    memory_id: string;
+  };
+  memory_tombstones: {
+    tenant_id: string;
+    identity_id: string;
+    hash: Buffer;
+    erasure_id: string;
     created_at: string;
   };
   memory_vectors: {
@@ -262,6 +357,28 @@ export interface Tables {
     embedding: Buffer;
     refused_by: string | null;
     segment: number | null;
+  };
+  memory_versions: {
+    tenant_id: string;
+    memory_id: string;
+    version: number;
+    text: string;
+    sealed: Buffer | null;
+    key_id: string | null;
+    type: string;
+    metadata: unknown;
+    session_id: string | null;
+    role: string | null;
+    occurred_at: string | null;
+    ttl_days: number | null;
+    expires_at: string | null;
+    valid_from: string;
+    valid_until: string;
+    replaced_by_type: string | null;
+    replaced_by: string | null;
+    on_behalf_of: string | null;
+    request_id: string | null;
+    change: string;
   };
   mfa_backup_codes: {
     tenant_id: string;

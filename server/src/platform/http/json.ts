@@ -8,14 +8,18 @@ export const maxDepth = 32;
 export const maxEntries = 10_000;
 
 const suspicious = /\\u(0000|d[89a-f])|__proto__/i;
-const loneSurrogate = /[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/;
+
+/** Bodies whose texts have yet to be looked at. */
+const unchecked = new WeakSet<object>();
 
 /**
  * Parses a JSON body, refusing what PostgreSQL can not store or a reader can not bear.
+ * @param textsLater texts and names of fields are not looked at: who takes the body asks `hasUncheckedTexts`, and then calls
+ *   `checkTexts` for each of its rows
  * @throws ApiError 400 MALFORMED_JSON, or 422 for NUL, lone surrogates, `__proto__`, infinite numbers, nesting beyond 32 and
  *   more than 10,000 fields of an object or items of a list
  */
-export function parseJson(bytes: Buffer): unknown {
+export function parseJson(bytes: Buffer, textsLater = false): unknown {
   if (!isUtf8(bytes)) throw badRequest('MALFORMED_JSON', 'The body is not valid UTF-8.');
   // A byte order mark is not JSON, but common enough to be forgiven (RFC 8259, section 8.1).
   const text = bytes.toString('utf8').replace(/^\uFEFF/, '');
@@ -25,9 +29,20 @@ export function parseJson(bytes: Buffer): unknown {
   } catch {
     throw badRequest('MALFORMED_JSON', 'The body is not valid JSON.');
   }
-  inspect(value, suspicious.test(text));
+  const closely = suspicious.test(text);
+  inspect(value, closely && !textsLater);
+  if (closely && textsLater && typeof value === 'object' && value !== null) unchecked.add(value);
   return value;
 }
+
+/** True for a body parsed with `textsLater` that may hold text that can not be stored. */
+export const hasUncheckedTexts = (body: object): boolean => unchecked.has(body);
+
+/**
+ * Refuses, in a part of such a body, what `parseJson` refuses otherwise.
+ * @throws ApiError 422
+ */
+export const checkTexts = (part: unknown): void => inspect(part, true);
 
 /**
  * Parses a form (`application/x-www-form-urlencoded`) into texts by name.
@@ -93,7 +108,7 @@ const isInfinite = (value: unknown) =>
 /** @throws ApiError 422 for text that can not be stored: NUL (PostgreSQL) and lone surrogates (not UTF-8) */
 export function checkText(value: string, path: string): void {
   if (value.includes('\u0000')) throw invalid([{ path, message: 'contains a NUL character' }]);
-  if (loneSurrogate.test(value)) throw invalid([{ path, message: 'contains half of a surrogate pair' }]);
+  if (!value.isWellFormed()) throw invalid([{ path, message: 'contains half of a surrogate pair' }]);
 }
 
 /** JSON with sorted keys, so that equal payloads have equal hashes whatever their order. */

@@ -8,6 +8,7 @@ import { limit } from './limits.ts';
 import { describe } from './openapi.ts';
 import { pathOf, RequestContext } from './request-context.ts';
 import { Answer, type Route, routeClassOf, Stream } from './route.ts';
+import { validatorCompiler } from './validate.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -17,6 +18,7 @@ declare module 'fastify' {
     /** `own`: the route has its own bulkhead and is not counted against MAX_IN_FLIGHT. */
     admission?: 'own';
     errors?: 'oauth';
+    textsLater?: true;
     measure?: (status: number, seconds: number) => void;
   }
 }
@@ -35,14 +37,15 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
     config: {
       measure: measureOf(app, route),
       ...(route.errors ? { errors: route.errors } : {}),
+      ...(route.textsLater ? { textsLater: route.textsLater } : {}),
       ...(route.routeClass === 'run' || route.tag === 'operations' ? { admission: 'own' as const } : {}),
     },
-    // An upload is read by its handler; its schema is for the contract.
-    ...(route.consumes === 'multipart/form-data' ? { validatorCompiler: () => () => true } : {}),
+    // An upload is read by its handler; the schema of its body is for the contract.
+    ...(uploads.includes(route.consumes ?? '') ? { validatorCompiler: validateAllButBody } : {}),
     onRequest: (request: FastifyRequest, reply: FastifyReply) => admit(app, route, request, reply),
     // Extended by the body: naming a tenant is refused whatever else the body says.
     preValidation: (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void) => {
-      // Parsers of forms are registered for all routes; only those that ask for a form take one.
+      // Parsers of forms and streams are registered for all routes; only those that ask for one take it.
       const form = formOf(request);
       if (form !== undefined && form !== route.consumes) return done(unsupportedMediaType());
       if (isEmptyObject(request.body) && route.bodyOptional) request.body = {};
@@ -66,7 +69,11 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
   }
 }
 
-const forms = ['multipart/form-data', 'application/x-www-form-urlencoded'];
+const uploads = ['multipart/form-data', 'application/x-ndjson'];
+const forms = [...uploads, 'application/x-www-form-urlencoded'];
+
+const validateAllButBody: typeof validatorCompiler = (part) =>
+  part.httpPart === 'body' ? () => true : validatorCompiler(part);
 
 const formOf = ({ headers }: FastifyRequest): string | undefined => {
   const type = headers['content-type']?.toLowerCase() ?? '';

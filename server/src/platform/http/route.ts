@@ -71,6 +71,8 @@ interface Common<P, Q, B> {
    * may let somebody in for some rows only; without it, who may not do this to something of its own is refused here.
    */
   decidesRows?: true;
+  /** Of a body of many rows each row is checked by the handler (`hasUncheckedTexts`), so that a bad text fails its row only. */
+  textsLater?: true;
   /** Not part of the published contract. */
   hidden?: true;
   bodyLimit?: number;

@@ -6,7 +6,6 @@ import {
   type FastifyRequest,
   fastify,
 } from 'fastify';
-import type { TSchema } from 'typebox';
 import type { App } from '../context.ts';
 import { ApiError, badRequest, notFound, toApiError, unavailable, unsupportedMediaType } from '../errors.ts';
 import { uuidv7 } from '../ids.ts';
@@ -14,7 +13,7 @@ import { parseForm, parseJson, tooLarge } from './json.ts';
 import { registerOpenApi } from './openapi.ts';
 import { allowedMethods, registerRoute } from './register.ts';
 import type { Route } from './route.ts';
-import { validator } from './validate.ts';
+import { validatorCompiler } from './validate.ts';
 import { refuseOnTheWire } from './wire-errors.ts';
 
 const safeId = /^[\w.:/+=@-]{1,128}$/;
@@ -38,10 +37,10 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
     frameworkErrors: (error, request, reply) => sendError(app, error, request, reply as FastifyReply),
   });
   server.removeAllContentTypeParsers();
-  server.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
+  server.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) => {
     if (body.length === 0) return done(null, undefined);
     try {
-      done(null, parseJson(body as Buffer));
+      done(null, parseJson(body as Buffer, request.routeOptions.config.textsLater));
     } catch (error) {
       done(error as Error, undefined);
     }
@@ -57,6 +56,8 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
       }
     },
   );
+  // Read by its handler as it comes, line by line.
+  server.addContentTypeParser('application/x-ndjson', (_request, payload, done) => done(null, payload));
   await server.register(multipart, {
     limits: {
       fileSize: config.UPLOAD_LIMIT_BYTES,
@@ -68,16 +69,7 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
       headerPairs: 100,
     },
   });
-  server.setValidatorCompiler(({ schema, httpPart }) => {
-    const check = validator(schema as TSchema, httpPart ?? 'body');
-    return (value: unknown) => {
-      try {
-        return { value: check(value) };
-      } catch (error) {
-        return { error: error as Error };
-      }
-    };
-  });
+  server.setValidatorCompiler(validatorCompiler);
   server.setSchemaErrorFormatter((errors) => errors[0] as unknown as Error);
   server.setErrorHandler((error: FastifyError, request, reply) => sendError(app, error, request, reply));
   hooks(app, server);

@@ -9,18 +9,22 @@ import { perApp } from '#platform/per-app.ts';
 import { type Embedded, embedTexts } from '../embeddings/service.ts';
 import { type CountedText, countTexts } from '../retrieval/service.ts';
 import { storeVectors, tailGrew } from '../vectors/service.ts';
-import { analyzeMemory, takeOut } from './service.ts';
+import { deleteDerivations } from './erasure-store.ts';
+import { dropImports } from './import-store.ts';
+import { lifeJobs, lifeSchedules } from './life-jobs.ts';
+import { takeOut } from './remove.ts';
+import { analyzeMemory } from './rows.ts';
 import {
   listTenantsExpiring,
   listTenantsWaiting,
   listWaiting,
   lockExpired,
   lockOwned,
-  removeMemories,
   takeFromQueue,
   type WaitingMemory,
 } from './store.ts';
 import { memoryScope, memoryVectors } from './vectors.ts';
+import { hideMemories, removeMemories } from './write-store.ts';
 
 const batch = 2_000;
 /** What was just written is soon followed by more; a larger batch costs far less a memory. */
@@ -119,6 +123,7 @@ async function store(ctx: Ctx, waiting: WaitingMemory[], memories: Prepared[]): 
 /** Removes what an identity remembered that was removed itself, in steps that may be broken off anywhere. */
 async function purgeOwned(ctx: Ctx, { resource_id, data }: JobPayload): Promise<void> {
   if (data.kind !== 'hard_deleted') return;
+  await ctx.db.run(dropImports(ctx.tenant, resource_id!, new Date()));
   const size = 500;
   for (let removed = size; removed === size; ) {
     ctx.signal.throwIfAborted();
@@ -133,7 +138,8 @@ async function purgeOwned(ctx: Ctx, { resource_id, data }: JobPayload): Promise<
       );
       const ids = owned.map(({ id }) => id);
       await tx.batch([
-        removeMemories(ctx.tenant, ids, true, new Date()),
+        ...removeMemories(ctx.tenant, ids),
+        deleteDerivations(ctx.tenant, ids),
         fact(ctx, {
           type: 'memory.bulk_deleted',
           resource_type: 'memory',
@@ -157,13 +163,14 @@ export const memoryJobs: JobDefinition[] = [
   },
   {
     name: 'memory.embed',
-    follows: ['memory.created', 'memory.updated', 'memory.bulk_created'],
+    follows: ['memory.created', 'memory.updated', 'memory.restored', 'memory.bulk_created'],
     per: 'tenant',
     concurrency: 2,
     timeoutS: 300,
     retries: 20,
     run: embedTenant,
   },
+  ...lifeJobs,
 ];
 
 /** Queues the embedding of tenants whose memories have waited long: a worker may have died with the job in hand. */
@@ -188,7 +195,7 @@ async function removeExpired(app: App): Promise<void> {
         const ids = expired.map(({ id }) => id);
         await takeOut(tx, tenant_id, expired);
         await tx.batch([
-          removeMemories(tenant_id, ids, false, now),
+          hideMemories(tenant_id, ids, now),
           fact(ctx, {
             type: 'memory.expired',
             resource_type: 'memory',
@@ -204,4 +211,5 @@ async function removeExpired(app: App): Promise<void> {
 export const memorySchedules: Schedule[] = [
   { name: 'memory.waiting', pattern: '*/5 * * * * *', run: nudgeWaiting },
   { name: 'memory.expired', pattern: '30 * * * * *', run: removeExpired },
+  ...lifeSchedules,
 ];

@@ -1,8 +1,16 @@
 import { Type as T } from 'typebox';
+import { invalid } from '#platform/errors.ts';
+import { hasUncheckedTexts } from '#platform/http/json.ts';
 import { chargeOperation } from '#platform/http/limits.ts';
 import { pageQuery } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
+import { Timestamp } from '#platform/timestamp.ts';
+import { getMemoryAsOf, listVisibleAsOf } from './history.ts';
+import { rememberConversation } from './inferences.ts';
+import { lifeRoutes } from './life-routes.ts';
 import {
+  ConversationInfer,
+  ConversationInferred,
   Memory,
   MemoryBulkCreate,
   MemoryBulkCreated,
@@ -22,9 +30,11 @@ import {
   getMemory,
   listVisible,
 } from './service.ts';
+import { listVisibleDeleted } from './trash.ts';
 
 const tag = 'memory';
 const params = T.Object({ memory_id: T.String() });
+const asOf = T.Optional(Timestamp);
 
 export const memoryRoutes = [
   route({
@@ -49,11 +59,26 @@ export const memoryRoutes = [
     permission: 'memory:create',
     decidesRows: true,
     bodyLimit: 33_554_432,
+    textsLater: true,
     body: MemoryBulkCreate,
     response: { 201: MemoryBulkCreated },
     handler: async (ctx, { body }) => {
       await chargeOperation(ctx, 'memory:create', body.memories.length);
-      return createMemories(ctx, body.memories);
+      return createMemories(ctx, body.memories, hasUncheckedTexts(body));
+    },
+  }),
+  route({
+    method: 'POST',
+    path: '/v1/memory/infer',
+    name: 'infer_memories',
+    summary: 'Remember the messages of a conversation, and have facts inferred from them in the background',
+    tag,
+    permission: 'memory:create',
+    body: ConversationInfer,
+    response: { 202: ConversationInferred },
+    handler: async (ctx, { body }) => {
+      await chargeOperation(ctx, 'memory:create', body.messages.length);
+      return rememberConversation(ctx, body);
     },
   }),
   route({
@@ -112,12 +137,19 @@ export const memoryRoutes = [
         ...pageQuery(100, 1_000),
         memory_type: T.Optional(T.String({ maxLength: 100 })),
         session_id: T.Optional(T.String({ maxLength: 200 })),
+        as_of: asOf,
+        deleted: T.Optional(T.Boolean({ description: 'Those that were deleted and can be restored' })),
       },
       { additionalProperties: false },
     ),
     response: { 200: T.Array(Memory) },
-    handler: (ctx, { query }) => listVisible(ctx, query),
+    handler: (ctx, { query: { as_of, deleted, ...query } }) => {
+      if (as_of === undefined) return deleted ? listVisibleDeleted(ctx, query) : listVisible(ctx, query);
+      if (deleted) throw invalid([{ path: '/deleted', message: 'can not be given together with as_of' }]);
+      return listVisibleAsOf(ctx, { ...query, as_of });
+    },
   }),
+  ...lifeRoutes,
   route({
     method: 'GET',
     path: '/v1/memory/:memory_id',
@@ -127,21 +159,26 @@ export const memoryRoutes = [
     permission: 'memory:read',
     decidesRows: true,
     params,
+    query: T.Object({ as_of: asOf }, { additionalProperties: false }),
     response: { 200: Memory },
-    handler: (ctx, { params }) => getMemory(ctx, params.memory_id),
+    handler: (ctx, { params, query }) =>
+      query.as_of === undefined
+        ? getMemory(ctx, params.memory_id)
+        : getMemoryAsOf(ctx, params.memory_id, query.as_of),
   }),
   route({
     method: 'PUT',
     path: '/v1/memory/:memory_id',
     name: 'update_memory',
-    summary: 'Change a memory; its version grows',
+    summary: 'Change a memory; its version grows, and what it was is kept. Takes If-Match with a version',
     tag,
     permission: 'memory:update',
     decidesRows: true,
     params,
     body: MemoryUpdate,
     response: { 200: Memory },
-    handler: (ctx, { params, body }) => changeMemory(ctx, params.memory_id, body),
+    handler: (ctx, { params, body, raw }) =>
+      changeMemory(ctx, params.memory_id, body, raw.headers['if-match']),
   }),
   route({
     method: 'DELETE',

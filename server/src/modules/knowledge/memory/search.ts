@@ -12,8 +12,9 @@ import {
   rankTogether,
   vectorsOfQuery,
 } from '../vectors/service.ts';
+import { openMemories } from './encryption.ts';
 import type { Memory, MemorySearch } from './schema.ts';
-import { targetOf } from './service.ts';
+import { sensitiveCandidates } from './sensitive-search.ts';
 import {
   findMemories,
   type MemoryCandidate,
@@ -21,6 +22,7 @@ import {
   viewOfMemories,
   wordSearch,
 } from './store.ts';
+import { targetOf } from './target.ts';
 import { memoryScope, memoryVectors } from './vectors.ts';
 
 type Found = { row: Ranked<MemoryCandidate>; score: number };
@@ -73,7 +75,8 @@ export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Mem
 async function readMemories(ctx: Ctx, found: Found[]): Promise<Map<string, Memory>> {
   if (found.length === 0) return new Map();
   const ids = found.map(({ row }) => row.candidate.id);
-  return new Map((await findMemories(ctx.db, ids, new Date())).map((memory) => [memory.id, memory]));
+  const memories = await openMemories(ctx, await findMemories(ctx.db, ids, new Date()));
+  return new Map(memories.map((memory) => [memory.id, memory]));
 }
 
 async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Promise<Found[]> {
@@ -86,12 +89,14 @@ async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Prom
   const byWords = async () => {
     const prepared = await prepareQuery(ctx, memoryScope, input.query);
     const search = wordSearch(ctx.tenant, prepared, filter, now);
-    return { prepared, found: await findByWords(ctx, memoryVectors, prepared, view, search) };
+    const found: MemoryCandidate[] = await findByWords(ctx, memoryVectors, prepared, view, search);
+    if (input.sensitive) found.push(...(await sensitiveCandidates(ctx, prepared, filter, now)));
+    return { prepared, found };
   };
   // The two halves wait for nothing of each other, and the model's server for neither.
   const [{ prepared, found }, neighbours] = await Promise.all([
     byWords(),
     mode === 'text' ? [] : near(meaningOfQuery(ctx, memoryVectors, input.query)),
   ]);
-  return rankTogether<MemoryCandidate>(prepared, found, neighbours);
+  return rankTogether(prepared, found, neighbours);
 }

@@ -1,5 +1,3 @@
-import type { VectorTypes } from '#platform/db/binary.ts';
-import { binaryArray } from '#platform/db/binary.ts';
 import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
@@ -7,67 +5,30 @@ import { PREFERENCES, type PreparedQuery, READ_TEXTS } from '../retrieval/servic
 import type { NewVectors, VectorView, WordSearch } from '../vectors/service.ts';
 import type { Memory } from './schema.ts';
 
-/** A memory as it is stored: the resource without what is computed on reading, with its term weights in pgvector's binary form. */
-export interface MemoryRow extends Omit<Memory, 'score' | 'embedding_status' | 'meta_data' | 'parts'> {
-  words: Buffer;
-  trigrams: Buffer;
+/** A memory as it is read: the text of a sensitive one is still closed. */
+export interface StoredMemory extends Memory {
+  sealed: Buffer | null;
 }
 
-const shown = sql`
+export const shown = sql`
   m.id, m.identity_id, m.text, m.type, m.metadata, m.metadata as meta_data, m.session_id, m.role, m.occurred_at,
   null::float8 as score, m.version, m.ttl_days, m.expires_at,
-  case when exists (select 1 from memory_queue q where q.tenant_id = m.tenant_id and q.memory_id = m.id)
+  case when m.sealed is not null then 'none'
+    when exists (select 1 from memory_queue q where q.tenant_id = m.tenant_id and q.memory_id = m.id)
     then 'pending' else 'ready' end as embedding_status,
+  m.sealed is not null as sensitive, m.sealed, m.derived_from, m.inference_status,
   m.created_at, m.updated_at, m.tenant_id`;
 
-/** One row by its values: half the price of a list of one. */
-const insertMemory = (tenant: string, row: MemoryRow): Statement[] => [
-  sql`
-    insert into memories (tenant_id, id, identity_id, text, type, metadata, session_id, role, occurred_at, ttl_days,
-      expires_at, version, created_at, updated_at, words, trigrams)
-    values (${tenant}, ${row.id}, ${row.identity_id}, ${row.text}, ${row.type}, ${row.metadata}, ${row.session_id},
-      ${row.role}, ${row.occurred_at}, ${row.ttl_days}, ${row.expires_at}, 1, ${row.created_at}, ${row.created_at},
-      ${row.words}, ${row.trigrams})`,
-  sql`insert into memory_queue (tenant_id, memory_id, created_at) values (${tenant}, ${row.id}, ${row.created_at})`,
-];
-
-/** The rows, and their places in the queue of texts to be counted and embedded. */
-export function insertMemories(tenant: string, rows: MemoryRow[], types: VectorTypes): Statement[] {
-  if (rows.length === 1) return insertMemory(tenant, rows[0]!);
-  const column = <K extends keyof MemoryRow>(name: K) => rows.map((row) => row[name]);
-  return [
-    sql`
-      insert into memories (tenant_id, id, identity_id, text, type, metadata, session_id, role, occurred_at, ttl_days,
-        expires_at, version, created_at, updated_at, words, trigrams)
-      select ${tenant}, r.id, r.identity_id, r.text, r.type, r.metadata::jsonb, r.session_id, r.role, r.occurred_at,
-        r.ttl_days, r.expires_at, 1, r.created_at, r.created_at, r.words, r.trigrams
-      from unnest(${column('id')}::uuid[], ${column('identity_id')}::uuid[], ${column('text')}::text[],
-        ${column('type')}::text[], ${rows.map(({ metadata }) => JSON.stringify(metadata))}::text[],
-        ${column('session_id')}::text[], ${column('role')}::text[], ${column('occurred_at')}::timestamptz[],
-        ${column('ttl_days')}::int[], ${column('expires_at')}::timestamptz[], ${column('created_at')}::timestamptz[],
-        ${binaryArray(types.sparsevec, column('words'))}::sparsevec[],
-        ${binaryArray(types.sparsevec, column('trigrams'))}::sparsevec[])
-        as r (id, identity_id, text, type, metadata, session_id, role, occurred_at, ttl_days, expires_at, created_at,
-          words, trigrams)
-      returning 1`,
-    sql`
-      insert into memory_queue (tenant_id, memory_id, created_at)
-      select ${tenant}, r.id, r.created_at
-      from unnest(${column('id')}::uuid[], ${column('created_at')}::timestamptz[]) as r (id, created_at)
-      returning 1`,
-  ];
-}
-
 /** Those of these memories that are neither deleted nor expired at `now`. */
-export const findMemories = (db: Db, ids: string[], now: Date): Promise<Memory[]> =>
-  db.rows(sql<Memory>`
+export const findMemories = (db: Db, ids: string[], now: Date): Promise<StoredMemory[]> =>
+  db.rows(sql<StoredMemory>`
     select ${shown} from memories m
     where m.tenant_id = ${db.tenant} and m.id = any(${ids}::uuid[]) and m.deleted_at is null
       and (m.expires_at is null or m.expires_at > ${now})`);
 
 /** A memory, kept from changing until the transaction ends. */
-export const lockMemory = (tx: Db, id: string, now: Date): Promise<Memory | undefined> =>
-  tx.one(sql<Memory>`
+export const lockMemory = (tx: Db, id: string, now: Date): Promise<StoredMemory | undefined> =>
+  tx.one(sql<StoredMemory>`
     select ${shown} from memories m
     where m.tenant_id = ${tx.tenant} and m.id = ${id} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
     for update of m`);
@@ -83,8 +44,8 @@ export const listMemories = (
   filter: MemoryFilter,
   { owner, after, skip, limit }: PageFrom,
   now: Date,
-): Promise<Memory[]> =>
-  db.rows(sql<Memory>`
+): Promise<StoredMemory[]> =>
+  db.rows(sql<StoredMemory>`
     select ${shown} from memories m
     where m.tenant_id = ${db.tenant} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
       ${owner === undefined ? raw('') : sql`and m.identity_id = ${owner}::uuid`}
@@ -92,12 +53,6 @@ export const listMemories = (
       ${after === undefined ? raw('') : sql`and m.id < ${after[0]}::uuid`}
       and (${filter.types}::text[] is null or m.type = any(${filter.types}::text[]))
     order by m.id desc limit ${limit + 1} offset ${skip}`);
-
-export const updateMemory = (row: MemoryRow): Statement => sql`
-  update memories set text = ${row.text}, type = ${row.type}, metadata = ${row.metadata}, ttl_days = ${row.ttl_days},
-    expires_at = ${row.expires_at}, version = ${row.version}, updated_at = ${row.updated_at},
-    words = ${row.words}, trigrams = ${row.trigrams}
-  where tenant_id = ${row.tenant_id} and id = ${row.id}`;
 
 /** Puts a memory into the queue; answers the id when it was not there, which means it was counted before. */
 export const enqueueMemory = (
@@ -122,21 +77,18 @@ export interface DeletableMemory {
   identity_id: string;
   type: string;
   metadata: Record<string, unknown>;
+  /** Empty when it is sensitive: such a text was never counted. */
   text: string;
+  sensitive: boolean;
   version: number;
 }
 
 /** The visible ones of these ids, kept from changing until the transaction ends. */
 export const lockMemories = (tx: Db, ids: string[], now: Date): Promise<DeletableMemory[]> =>
   tx.rows(sql<DeletableMemory>`
-    select id, identity_id, type, metadata, text, version from memories
+    select id, identity_id, type, metadata, text, sealed is not null as sensitive, version from memories
     where tenant_id = ${tx.tenant} and id = any(${ids}::uuid[]) and deleted_at is null and (expires_at is null or expires_at > ${now})
     order by id for update`);
-
-export const removeMemories = (tenant: string, ids: string[], hard: boolean, now: Date): Statement =>
-  hard
-    ? sql`delete from memories where tenant_id = ${tenant} and id = any(${ids}::uuid[])`
-    : sql`update memories set deleted_at = ${now}, updated_at = ${now} where tenant_id = ${tenant} and id = any(${ids}::uuid[])`;
 
 export interface SearchFilter extends MemoryFilter {
   /** Undefined: of all identities. */
@@ -168,7 +120,7 @@ export interface FoundMemory extends MemoryCandidate {
 
 // As the index has it, and not coalesce(): under row-level security the planner takes that for a function that might
 // tell what it sees, and keeps it away from indexes.
-const happened = sql`case when m.occurred_at is null then m.created_at else m.occurred_at end`;
+export const happened = sql`case when m.occurred_at is null then m.created_at else m.occurred_at end`;
 
 /** Longest list of candidates by words and by trigrams. */
 const byWords = 200;
@@ -177,7 +129,7 @@ const byTrigrams = 100;
 const mostShown = 100;
 
 /** Each filter that is given is a condition of its own, so that the one plan of a statement can use its index. */
-const narrowed = (filter: SearchFilter): Statement => sql`
+export const narrowed = (filter: SearchFilter): Statement => sql`
   ${filter.owner === undefined ? raw('') : sql`and m.identity_id = ${filter.owner}::uuid`}
   ${filter.session_id === undefined ? raw('') : sql`and m.session_id = ${filter.session_id}`}
   ${filter.types === undefined ? raw('') : sql`and m.type = any(${filter.types}::text[])`}
@@ -344,7 +296,7 @@ export const listTenantsExpiring = (operator: Db, now: Date): Promise<{ tenant_i
 /** Memories past their time, kept from changing until the transaction ends. */
 export const lockExpired = (tx: Db, now: Date, limit: number): Promise<DeletableMemory[]> =>
   tx.rows(sql<DeletableMemory>`
-    select id, identity_id, type, metadata, text, version from memories
+    select id, identity_id, type, metadata, text, sealed is not null as sensitive, version from memories
     where tenant_id = ${tx.tenant} and expires_at <= ${now} and deleted_at is null order by id limit ${limit} for update skip locked`);
 
 /** Memories of an identity, deleted ones as well, kept from changing until the transaction ends. */
@@ -354,5 +306,5 @@ export const lockOwned = (
   limit: number,
 ): Promise<(DeletableMemory & { deleted_at: string | null })[]> =>
   tx.rows(sql<DeletableMemory & { deleted_at: string | null }>`
-    select id, identity_id, type, metadata, text, version, deleted_at from memories
+    select id, identity_id, type, metadata, text, sealed is not null as sensitive, version, deleted_at from memories
     where tenant_id = ${tx.tenant} and identity_id = ${owner} order by id limit ${limit} for update`);

@@ -17,7 +17,13 @@ import { encodeSparse, type SparseVector, sparseFrom } from './sparse.ts';
 import { termCounts } from './statistics.ts';
 import { addTermCounts, addTextCount, deleteTermCounts, deleteTextCount } from './store.ts';
 
-export { type AnalyzedQuery, analyzeDocument, analyzeQuery, type CollectionStats } from './analyze.ts';
+export {
+  type AnalyzedQuery,
+  analyzeDocument,
+  analyzeQuery,
+  type CollectionStats,
+  PREFERENCE_MARK,
+} from './analyze.ts';
 export { type Candidate, type Ranked, READ_TEXTS } from './rank.ts';
 export { encodeSparse, encodeVector, SPARSE_DIMENSIONS, type SparseVector } from './sparse.ts';
 export { type Word, wordsOf } from './words.ts';

@@ -14,6 +14,8 @@ const classes: Record<RouteClass, { key: Rate; tenant: Rate }> = {
 const operations: Record<string, number> = {
   'memory:create': 1_000,
   'memory:search': 2_000,
+  'memory:export': 20,
+  'memory:import': 20,
   'identity:create': 100,
   'policy:test': 500,
   'oauth:token': 1_000,

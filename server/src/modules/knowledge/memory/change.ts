@@ -1,0 +1,165 @@
+import type { Ctx } from '#platform/context.ts';
+import type { Db } from '#platform/db/database.ts';
+import { badRequest, conflict, notFound } from '#platform/errors.ts';
+import { factRow, insertFacts } from '#platform/facts/record.ts';
+import { isUuid } from '#platform/ids.ts';
+import { storedTimestamp } from '#platform/timestamp.ts';
+import { type Asking, dataKeysOf } from '../../access/data-keys/service.ts';
+import { viewOf } from '../../access/policy/service.ts';
+import { countTexts } from '../retrieval/service.ts';
+import { openMemories, sealRows, sealText } from './encryption.ts';
+import { keepVersions, listPlainVersions, type Replacement, sealVersion } from './history-store.ts';
+import { forgetVectors, takeOut } from './remove.ts';
+import { analyzeMemory, checkText, expiryOf, isSensitive, noWeights, resourceOf, weightsOf } from './rows.ts';
+import type { Derivation, Memory, MemoryUpdate } from './schema.ts';
+import { enqueueMemory, lockMemory } from './store.ts';
+import { targetOf } from './target.ts';
+import { refuseErased } from './tombstones.ts';
+import { memoryScope } from './vectors.ts';
+import { type MemoryRow, updateMemory } from './write-store.ts';
+
+/** Changes a memory; its version grows. A changed text is searched by its words at once and embedded anew. */
+export async function changeMemory(
+  ctx: Ctx,
+  id: string,
+  { expected_version, ...input }: MemoryUpdate,
+  ifMatch?: string,
+): Promise<Memory> {
+  const expected = expected_version ?? versionOf(ifMatch);
+  if (input.text !== undefined) checkText(ctx, input.text);
+  const view = await viewOf(ctx, 'memory:update');
+  return ctx.db.transaction(async (tx) => {
+    const now = new Date();
+    const locked = isUuid(id) ? await lockMemory(tx, id, now) : undefined;
+    if (!locked || !view.reaches(targetOf(locked))) throw notFound('Memory');
+    if (expected !== undefined && expected !== locked.version) {
+      throw conflict('VERSION_CONFLICT', 'The memory was changed meanwhile. Read it and decide again.', {
+        version: locked.version,
+      });
+    }
+    const [before] = await openMemories({ app: ctx.app, tenant: ctx.tenant, db: tx }, [locked]);
+    if (Object.keys(input).length === 0) return before!;
+    return applyChange(ctx, tx, before!, changesOf(input, before!), 'updated', now);
+  });
+}
+
+/** The version named by an If-Match header: `3` or `"3"`; undefined for none, and for `*`. */
+function versionOf(ifMatch: string | undefined): number | undefined {
+  if (ifMatch === undefined || ifMatch.trim() === '*') return undefined;
+  const version = /^\s*(?:W\/)?("?)(\d{1,10})\1\s*$/.exec(ifMatch)?.[2];
+  if (version === undefined)
+    throw badRequest('BAD_REQUEST', 'If-Match takes the version the memory must have, as "3".');
+  return Number(version);
+}
+
+/** What changes of a memory. */
+export interface Changes {
+  text?: string;
+  type?: string;
+  metadata?: Record<string, unknown>;
+  session_id?: string | null;
+  role?: string | null;
+  occurred_at?: string | null;
+  expiry?: { ttl_days: number | null; expires_at: string | null };
+  sensitive?: boolean;
+  derived_from?: Derivation;
+}
+
+function changesOf(input: Omit<MemoryUpdate, 'expected_version'>, before: Memory): Changes {
+  const { text, type, session_id, role, occurred_at, sensitive } = input;
+  const metadata = input.metadata ?? input.meta_data;
+  const changes: Changes = {};
+  if (text !== undefined) changes.text = text;
+  if (type !== undefined) changes.type = type;
+  if (metadata !== undefined) changes.metadata = metadata;
+  if (session_id !== undefined) changes.session_id = session_id;
+  if (role !== undefined) changes.role = role;
+  if (occurred_at !== undefined)
+    changes.occurred_at = occurred_at === null ? null : storedTimestamp(occurred_at, '/occurred_at');
+  if (input.ttl_days !== undefined || input.expires_at !== undefined)
+    changes.expiry = expiryOf(input, new Date(before.created_at));
+  if (sensitive !== undefined) changes.sensitive = sensitive;
+  return changes;
+}
+
+/**
+ * Replaces a memory by its next version and keeps the former one, in the transaction that has it locked.
+ * @param before as it is, its text in the clear
+ * @throws ApiError 409 MEMORY_ERASED for a text that was erased, 422
+ */
+export async function applyChange(
+  ctx: Ctx,
+  tx: Db,
+  before: Memory,
+  changes: Changes,
+  change: Replacement['change'],
+  now: Date,
+): Promise<Memory> {
+  const asking = { app: ctx.app, tenant: ctx.tenant, db: tx };
+  const { id } = before;
+  const { text: newText, expiry, ...others } = changes;
+  const text = newText ?? before.text;
+  if (newText !== undefined && newText !== before.text)
+    await refuseErased(asking, [{ identity_id: before.identity_id, text }]);
+  const wanted = changes.sensitive ?? (before.sensitive || undefined);
+  const sensitive = isSensitive(ctx.app, changes.type ?? before.type, wanted);
+  const row: MemoryRow = {
+    ...before,
+    ...others,
+    ...expiry,
+    text,
+    version: before.version + 1,
+    // Clocks of processes differ: a version never begins before the one it replaces.
+    updated_at: now.toISOString() > before.updated_at ? now.toISOString() : before.updated_at,
+    sensitive,
+    sealed: null,
+    key_id: null,
+    ...(sensitive ? noWeights : weightsOf(text)),
+  };
+  const record = factRow(ctx, {
+    type: 'memory.updated',
+    resource_type: 'memory',
+    resource_id: id,
+    before: shownInFacts(before),
+    after: shownInFacts(row),
+    ...(change === 'updated' ? {} : { data: { change } }),
+  });
+  await tx.run(keepVersions(ctx.tenant, [id], { ...record, change }, row.updated_at));
+  const newlySealed = sensitive && !before.sensitive;
+  if (newlySealed) {
+    await takeOut(tx, ctx.tenant, [before]);
+    await sealHistory(asking, id);
+  } else if (!sensitive && (before.sensitive || text !== before.text)) {
+    await recount(tx, ctx.tenant, before, row.updated_at);
+  }
+  const [stored] = await sealRows(asking, [row]);
+  await tx.batch([updateMemory(stored!), insertFacts(ctx.tenant, [record])]);
+  const isEmbedded = !sensitive && !before.sensitive && text === before.text;
+  return { ...resourceOf(row), ...(isEmbedded ? { embedding_status: before.embedding_status } : {}) };
+}
+
+/** Facts say no more of a sensitive text than that it is one. */
+const shownInFacts = ({ type, version, text, sensitive, expires_at }: Memory | MemoryRow) => ({
+  type,
+  version,
+  ...(sensitive ? { sensitive } : { length: text.length }),
+  expires_at,
+});
+
+/** Takes the old text out of statistics and vectors, and queues the memory. */
+async function recount(tx: Db, tenant: string, before: Memory, now: string): Promise<void> {
+  const isNew = (await tx.rows(enqueueMemory(tenant, before.id, now))).length === 1;
+  const wasCounted = isNew && !before.sensitive;
+  await tx.batch([
+    ...forgetVectors(tenant, [before.id]),
+    ...(wasCounted ? countTexts(tenant, memoryScope, [analyzeMemory(before.text)], -1) : []),
+  ]);
+}
+
+/** What a memory was before it became sensitive is sealed with it. */
+async function sealHistory(asking: Asking, id: string): Promise<void> {
+  const { db, tenant } = asking;
+  const keys = await dataKeysOf(asking);
+  for (const { version, text } of await listPlainVersions(db, id))
+    await db.run(sealVersion(tenant, id, version, sealText(keys, id, version, text)));
+}

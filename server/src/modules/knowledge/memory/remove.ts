@@ -1,0 +1,73 @@
+import type { Ctx } from '#platform/context.ts';
+import type { Db } from '#platform/db/database.ts';
+import { notFound } from '#platform/errors.ts';
+import { fact } from '#platform/facts/record.ts';
+import { isUuid } from '#platform/ids.ts';
+import { viewOf } from '../../access/policy/service.ts';
+import { countTexts } from '../retrieval/service.ts';
+import { forgetInSegments } from '../vectors/service.ts';
+import { analyzeMemory } from './rows.ts';
+import { type DeletableMemory, deleteVectors, dequeueMemories, lockMemories } from './store.ts';
+import { targetOf } from './target.ts';
+import { memoryScope } from './vectors.ts';
+import { hideMemories, removeMemories } from './write-store.ts';
+
+/** Deletes one memory: hidden at once, or with `hard` removed with all that was made from it. */
+export async function deleteMemory(ctx: Ctx, id: string, hard: boolean): Promise<void> {
+  const { missing } = await deleteMemories(ctx, [id], hard);
+  if (missing.length > 0) throw notFound('Memory');
+}
+
+/** @returns the ids that were not there for the caller */
+export async function deleteMemories(
+  ctx: Ctx,
+  ids: string[],
+  hard: boolean,
+  reason?: string,
+): Promise<{ deleted: string[]; missing: string[] }> {
+  const view = await viewOf(ctx, 'memory:delete');
+  return ctx.db.transaction(async (tx) => {
+    const now = new Date();
+    const found = (await lockMemories(tx, ids.filter(isUuid), now)).filter((memory) =>
+      view.reaches(targetOf(memory)),
+    );
+    const deleted = found.map(({ id }) => id);
+    const missing = ids.filter((id) => !deleted.includes(id.toLowerCase()));
+    if (deleted.length === 0) return { deleted, missing };
+    await takeOut(tx, ctx.tenant, found);
+    const kind = hard ? 'hard_deleted' : 'soft_deleted';
+    await tx.batch([
+      ...(hard ? removeMemories(ctx.tenant, deleted) : [hideMemories(ctx.tenant, deleted, now)]),
+      ...found.map(({ id, type, version }) =>
+        fact(ctx, {
+          type: 'memory.deleted',
+          resource_type: 'memory',
+          resource_id: id,
+          before: { type, version },
+          data: { kind, ...(reason ? { reason } : {}) },
+        }),
+      ),
+    ]);
+    return { deleted, missing };
+  });
+}
+
+/** Vectors of memories, in the table and in the segments it was copied to. */
+export const forgetVectors = (tenant: string, ids: string[]) => [
+  deleteVectors(tenant, ids),
+  forgetInSegments(tenant, memoryScope, ids),
+];
+
+/** Takes texts out of queue, vectors and statistics; those that still waited, and sensitive ones, were never counted. */
+export async function takeOut(
+  tx: Db,
+  tenant: string,
+  memories: Pick<DeletableMemory, 'id' | 'text' | 'sensitive'>[],
+): Promise<void> {
+  const ids = memories.map(({ id }) => id);
+  const waiting = new Set((await tx.rows(dequeueMemories(tenant, ids))).map(({ memory_id }) => memory_id));
+  const counted = memories
+    .filter(({ id, sensitive }) => !sensitive && !waiting.has(id))
+    .map(({ text }) => analyzeMemory(text));
+  await tx.batch([...forgetVectors(tenant, ids), ...countTexts(tenant, memoryScope, counted, -1)]);
+}

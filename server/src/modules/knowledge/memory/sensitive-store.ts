@@ -1,0 +1,27 @@
+import type { Db } from '#platform/db/database.ts';
+import { sql } from '#platform/db/sql.ts';
+import { happened, narrowed, type SearchFilter } from './store.ts';
+
+export interface SensitiveRow {
+  id: string;
+  version: number;
+  text: string;
+  sealed: Buffer;
+  session_id: string | null;
+  role: string | null;
+  at: number;
+}
+
+/** The newest sensitive memories that a filter lets through. */
+export const listSensitive = (
+  db: Db,
+  filter: SearchFilter,
+  limit: number,
+  now: Date,
+): Promise<SensitiveRow[]> =>
+  db.rows(sql<SensitiveRow>`
+    select m.id, m.version, m.text, m.sealed, m.session_id, m.role, extract(epoch from ${happened})::float8 * 1000 as at
+    from memories m
+    where m.tenant_id = ${db.tenant} and m.key_id is not null and m.deleted_at is null
+      and (m.expires_at is null or m.expires_at > ${now}) ${narrowed(filter)}
+    order by m.id desc limit ${limit}`);

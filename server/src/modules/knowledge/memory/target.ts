@@ -1,0 +1,12 @@
+import type { Target } from '#platform/context.ts';
+import type { DeletableMemory } from './store.ts';
+
+/** A memory as policies see it. */
+export const targetOf = (
+  memory: Pick<DeletableMemory, 'id' | 'identity_id' | 'type' | 'metadata'>,
+): Target => ({
+  id: memory.id,
+  owner: memory.identity_id,
+  type: memory.type,
+  metadata: memory.metadata,
+});
