@@ -15,6 +15,7 @@ import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
 import { runSchedules } from '#modules/knowledge/runs/jobs.ts';
 import { runRoutes } from '#modules/knowledge/runs/routes.ts';
 import { runsEnded } from '#modules/knowledge/runs/service.ts';
+import { openBlobs } from '#platform/blobs.ts';
 import type { Config } from '#platform/config.ts';
 import type { App, Features } from '#platform/context.ts';
 import { deriveKeys } from '#platform/crypto.ts';
@@ -109,6 +110,7 @@ export async function openApp(
       shared: openShared(config.REDIS_URL, config.DATABASE_URL !== undefined, log),
       models: openModels(config),
       mail: openMailer(config, log),
+      blobs: openBlobs(config.dataDir),
       vectorTypes: await vectorTypes(database.operator),
       nudgeRelay: () => {},
       enqueue: async () => {},

@@ -22,7 +22,11 @@ const operatorStatements = [
   'src/modules/knowledge/documents/store.ts#listUnfinished',
   'src/modules/knowledge/memory/store.ts#listTenantsExpiring',
   'src/modules/knowledge/memory/store.ts#listTenantsWaiting',
+  'src/modules/knowledge/runs/audio-store.ts#listTenantsWithOldAudio',
+  'src/modules/knowledge/runs/event-store.ts#listTenantsWithOldEvents',
+  'src/modules/knowledge/runs/store.ts#listRunning',
   'src/modules/knowledge/runs/store.ts#listTenantsWithLostRuns',
+  'src/modules/knowledge/runs/store.ts#renewLeases',
   'src/platform/facts/relay.ts#createRelay',
   'src/platform/http/idempotency.ts#pruneIdempotencyKeys',
 ];

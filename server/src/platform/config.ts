@@ -152,19 +152,47 @@ export const settings = {
   EMBEDDING_DIMENSIONS: integer(1536, 8, 16_000, 'dimensions the model answers with'),
   LLM_PROVIDER: choice(
     'extractive',
-    ['extractive', 'openai-compatible', 'fake'],
+    ['extractive', 'openai-compatible', 'vertex', 'fake'],
     'who writes the answers of a run',
   ),
   LLM_BASE_URL: url(['http://', 'https://'], 'OpenAI-compatible chat server; unset: OpenAI'),
   LLM_API_KEY: optional('key for LLM_BASE_URL; unset: OPENAI_API_KEY'),
   LLM_MODEL: text('gpt-4o-mini', 'model asked for answers'),
   LLM_TIMEOUT_MS: integer(90_000, 100, 600_000, 'longest silence of the model before the run fails'),
+  GOOGLE_CLOUD_PROJECT: optional('project of Vertex AI (LLM_PROVIDER=vertex)'),
+  GOOGLE_CLOUD_LOCATION: optional('location of Vertex AI, for example us-central1'),
+  VERTEX_LOCATION: optional('the same, under its other name'),
+  GOOGLE_APPLICATION_CREDENTIALS: optional(
+    "file with Google credentials; unset: those of gcloud, or the machine's own",
+  ),
+  GEMINI_MODEL: text('gemini-2.5-flash', 'model asked for answers at Vertex AI'),
+  VERTEX_BASE_URL: url(['http://', 'https://'], 'server that stands in for Vertex AI; unset: Google'),
+  TTS_PROVIDER: choice('none', ['none', 'openai', 'fake'], 'who speaks the answers of runs with audio'),
+  TTS_BASE_URL: url(['http://', 'https://'], 'server that speaks like OpenAI; unset: OpenAI'),
+  OPENAI_TTS_MODEL: text('gpt-4o-mini-tts', 'model asked for speech'),
+  OPENAI_TTS_VOICE: text('alloy', 'voice asked for'),
+  TTS_MAX_CHARS: integer(12_000, 100, 100_000, 'characters of an answer that are spoken'),
+  TTS_TIMEOUT_MS: integer(120_000, 100, 600_000, 'time for speaking an answer'),
+  AUDIO_BASE_URL: url(
+    ['http://', 'https://'],
+    'what addresses of spoken answers begin with, before /audio/; unset: PUBLIC_URL and /v1',
+  ),
+  AUDIO_TTL_DAYS: integer(7, 1, 3_650, 'days that spoken answers are kept'),
   EXT_CALL_TIMEOUT_MS: integer(8_000, 50, 600_000, 'limit of one call to an outside service'),
   EXT_RETRY_MAX_ATTEMPTS: integer(2, 0, 10, 'retries of a failed call to an outside service'),
   FETCH_ALLOW_HOSTS: list('hosts outside services may have although their address is private (development)'),
-  RUN_MAX_CONCURRENCY: integer(200, 1, 10_000, 'runs streaming at once in a process before 503 SERVICE_BUSY'),
+  RUN_MAX_CONCURRENCY: integer(250, 1, 10_000, 'runs worked on at once in a process before 503 SERVICE_BUSY'),
+  RUN_MAX_CONCURRENCY_PER_TENANT: integer(
+    0,
+    0,
+    10_000,
+    'the same for one tenant, so that others find room; 0: four fifths of RUN_MAX_CONCURRENCY',
+  ),
+  RUN_TIMEOUT_S: integer(900, 1, 86_400, 'longest time a run may take'),
   RUN_SSE_HEARTBEAT_S: integer(10, 1, 600, 'seconds of silence before a heartbeat'),
-  RUN_DISCONNECT_GRACE_MS: integer(10_000, 0, 600_000, 'how long a run goes on after its client left'),
+  RUN_DISCONNECT_GRACE_MS: integer(10_000, 0, 600_000, 'how long a run goes on after its last reader left'),
+  RUN_EVENTS_TTL_HOURS: integer(24, 0, 8_760, 'how long the events of a run that is over can be read again'),
+  SSE_FLUSH_INTERVAL_MS: integer(40, 5, 5_000, 'how often the events of a run are stored while it streams'),
   DEBUG_EVENTS: boolean(false, 'adds debug.retrieval events to runs'),
   INGEST_MAX_CONCURRENCY: integer(4, 1, 64, 'documents worked on at once'),
   SMTP_URL: url(
@@ -185,6 +213,8 @@ export interface Config extends Raw {
   production: boolean;
   dataDir: string;
   publicUrl: string;
+  /** What addresses of spoken answers begin with, before `/audio/`. */
+  audioUrl: string;
   secretKey: string;
   encryptionKey: string;
   openRegistration: boolean;
@@ -224,14 +254,17 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
   }
   if (production && values.AUTH_DEV_BYPASS)
     throw new ConfigError('AUTH_DEV_BYPASS must be false in production');
-  if (production && values.LLM_PROVIDER === 'fake')
-    throw new ConfigError('LLM_PROVIDER=fake is for tests, not for production');
+  for (const name of ['LLM_PROVIDER', 'TTS_PROVIDER'] as const)
+    if (production && values[name] === 'fake')
+      throw new ConfigError(`${name}=fake is for tests, not for production`);
+  const publicUrl = (values.PUBLIC_URL ?? `http://localhost:${values.PORT}`).replace(/\/$/, '');
   const secrets = production ? undefined : developmentSecrets(dataDir, values);
   return {
     ...values,
     production,
     dataDir,
-    publicUrl: (values.PUBLIC_URL ?? `http://localhost:${values.PORT}`).replace(/\/$/, ''),
+    publicUrl,
+    audioUrl: (values.AUDIO_BASE_URL ?? `${publicUrl}/v1`).replace(/\/$/, ''),
     secretKey: checkedSecret('SECRET_KEY', values.SECRET_KEY, secrets?.SECRET_KEY),
     encryptionKey: checkedSecret('ENCRYPTION_KEY', values.ENCRYPTION_KEY, secrets?.ENCRYPTION_KEY),
     openRegistration: values.OPEN_REGISTRATION ?? !production,

@@ -1,3 +1,4 @@
+import type { Blobs } from './blobs.ts';
 import type { Config, Plan } from './config.ts';
 import type { Keys } from './crypto.ts';
 import type { VectorTypes } from './db/binary.ts';
@@ -21,6 +22,7 @@ export interface App {
   models: Models;
   /** Undefined where mails can not leave. */
   mail: Mailer | undefined;
+  blobs: Blobs;
   vectorTypes: VectorTypes;
   /** Tells the relay of this process, if there is one, that facts were committed. */
   nudgeRelay: () => void;

@@ -16,6 +16,7 @@ const typeOf: Record<string, string> = {
   int4: 'number',
   int8: 'number',
   bytea: 'Buffer',
+  json: 'unknown',
   jsonb: 'unknown',
   vector: 'Buffer',
   sparsevec: 'Buffer',

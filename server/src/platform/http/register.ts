@@ -33,7 +33,9 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
     bodyLimit: route.bodyLimit ?? app.config.BODY_LIMIT_BYTES,
     config: {
       measure: measureOf(app, route),
-      ...(route.routeClass === 'run' || route.tag === 'operations' ? { admission: 'own' as const } : {}),
+      ...(route.produces === 'text/event-stream' || route.tag === 'operations'
+        ? { admission: 'own' as const }
+        : {}),
     },
     // An upload is read by its handler; its schema is for the contract.
     ...(route.consumes === 'multipart/form-data' ? { validatorCompiler: () => () => true } : {}),
@@ -104,7 +106,8 @@ async function admit(app: App, route: Route, request: FastifyRequest, reply: Fas
   // Refused requests count as well: a flood of them would fill the ledger.
   if (app.config.RATE_LIMIT_ENABLED) {
     const plan = await app.features.planOf(app, ctx.tenant);
-    await limit(ctx, reply, routeClass, route.operation, route.cost ?? 1, plan);
+    const cost = route.costOf?.(request) ?? route.cost ?? 1;
+    await limit(ctx, reply, routeClass, route.operation, cost, plan);
   }
   if (refusal) throw refusal();
 }

@@ -60,6 +60,8 @@ interface Common<P, Q, B> {
   operation?: string;
   /** Tokens and quota units of one call. */
   cost?: number;
+  /** Tokens of one call where they depend on its headers. */
+  costOf?: (request: FastifyRequest) => number;
   /** False for writes that only read, and for streams; `manual` where the handler itself calls `idempotently`. */
   idempotent?: false | 'manual';
   /** Also served without `/v1`, as a deprecated alias. */

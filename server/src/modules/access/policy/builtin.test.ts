@@ -30,7 +30,7 @@ const ALL = Object.entries(RESOURCE_ACTIONS).flatMap(([resource, actions]) =>
 );
 const MEMORY = ['create', 'read', 'list', 'search', 'update', 'delete'].map((action) => `memory:${action}`);
 const KNOWLEDGE = ['corpora:read', 'corpora:list', 'documents:read', 'documents:list', 'runs:create'];
-const OWN_RUNS = ['runs:read', 'runs:list', 'runs:cancel'];
+const OWN_RUNS = ['runs:read', 'runs:list', 'runs:cancel', 'runs:delete'];
 const OWN_SESSIONS = ['sessions:read', 'sessions:list', 'sessions:delete'];
 const SELF = ['identity:read', 'identity:list', 'identity:update', ...OWN_SESSIONS];
 const WRITE = ['documents:create', 'documents:delete', 'documents:reindex', 'corpora:update'];

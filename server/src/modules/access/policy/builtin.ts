@@ -6,7 +6,7 @@ export const RESOURCE_ACTIONS = {
   memory: ['create', 'read', 'list', 'search', 'update', 'delete'],
   corpora: ['create', 'read', 'list', 'update', 'delete'],
   documents: ['create', 'read', 'list', 'delete', 'reindex'],
-  runs: ['create', 'read', 'list', 'cancel'],
+  runs: ['create', 'read', 'list', 'cancel', 'delete'],
   policy: ['create', 'read', 'list', 'update', 'delete', 'test'],
   api_keys: ['create', 'read', 'list', 'update', 'delete'],
   sessions: ['create', 'read', 'list', 'delete'],
@@ -65,7 +65,7 @@ const OWN_IDENTITY_UPDATE = allOf(onResources('identity'), doing('update'), anyO
 const OWN_SESSIONS = allOf(onResources('sessions'), doing('read', 'list', 'delete'), OWNED);
 const RUNS = allOf(
   onResources('runs'),
-  anyOf(doing('create'), allOf(doing('read', 'list', 'cancel'), OWNED)),
+  anyOf(doing('create'), allOf(doing('read', 'list', 'cancel', 'delete'), OWNED)),
 );
 const KNOWLEDGE_READ = allOf(onResources('corpora', 'documents'), doing('read', 'list'));
 const DOCUMENTS_WRITE = allOf(onResources('documents'), doing('create', 'delete', 'reindex'));

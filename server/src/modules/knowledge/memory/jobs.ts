@@ -8,7 +8,7 @@ import type { JobDefinition } from '#platform/jobs/worker.ts';
 import { perApp } from '#platform/per-app.ts';
 import { embedTexts } from '../embeddings/service.ts';
 import { analyzeDocument, type CountedText, countTexts, encodeVector } from '../retrieval/service.ts';
-import { memoryScope, takeOut } from './service.ts';
+import { takeOut } from './service.ts';
 import {
   insertVectors,
   listTenantsExpiring,
@@ -19,6 +19,7 @@ import {
   takeFromQueue,
   type WaitingMemory,
 } from './store.ts';
+import { memoryScope } from './target.ts';
 
 const batch = 2_000;
 /** What was just written is soon followed by more; a larger batch costs far less a memory. */

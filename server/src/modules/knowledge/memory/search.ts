@@ -5,8 +5,8 @@ import { viewOf } from '../../access/policy/service.ts';
 import { embedQuery } from '../embeddings/service.ts';
 import { type Candidate, encodeVector, prepareQuery, type Ranked, rankFound } from '../retrieval/service.ts';
 import type { Memory, MemorySearch } from './schema.ts';
-import { memoryScope, targetOf } from './service.ts';
 import { findCandidates, findMemories, findNearest, type SearchFilter } from './store.ts';
+import { memoryScope, targetOf } from './target.ts';
 
 interface Found {
   row: Ranked;

@@ -1,6 +1,6 @@
 import { setImmediate as breathe } from 'node:timers/promises';
 import { Compile } from 'typebox/compile';
-import type { App, Ctx, Target } from '#platform/context.ts';
+import type { App, Ctx } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
 import { createGatherer } from '#platform/db/gather.ts';
 import { invalid, notFound } from '#platform/errors.ts';
@@ -28,18 +28,10 @@ import {
   removeMemories,
   updateMemory,
 } from './store.ts';
+import { memoryScope, targetOf } from './target.ts';
 
-/** Scope of the statistics that memory search uses. */
-export const memoryScope = 'memory';
-
-export const targetOf = (
-  memory: Pick<DeletableMemory, 'id' | 'identity_id' | 'type' | 'metadata'>,
-): Target => ({
-  id: memory.id,
-  owner: memory.identity_id,
-  type: memory.type,
-  metadata: memory.metadata,
-});
+export type { Memory } from './schema.ts';
+export { searchMemories } from './search.ts';
 
 /** Term weights of a text in the form they are stored. */
 export function weightsOf(text: string) {

@@ -1,0 +1,231 @@
+import type { ServerResponse } from 'node:http';
+import type { App, Ctx } from '#platform/context.ts';
+import { unavailable } from '#platform/errors.ts';
+import { openEventStream } from '#platform/http/sse.ts';
+import { perApp } from '#platform/per-app.ts';
+import { type ReadableRun, readEvents, type StoredEvents, watchRun } from './event-store.ts';
+import { eventFrame, heartbeatFrame, type RunNames } from './events.ts';
+import { MORE_EVENTS } from './flush.ts';
+import type { RunLog } from './log.ts';
+import { endLostRun } from './record.ts';
+import { attachReader, lostBefore, RUN_ENDED, type RunUnderWay } from './under-way.ts';
+
+/** Frames that are written at once before a reader is asked whether it has room. */
+const pageBytes = 32 * 1024;
+/** Batches read at once; one holds what came within some milliseconds, or a whole answer. */
+const pageBatches = 16;
+/** How often rows are looked at for more, where no word of it comes. */
+const lookMs = 200;
+/** A reader elsewhere says so often that it is there, and is believed for three times as long. */
+const watchMs = 5_000;
+const shutDownLingerMs = 1_000;
+
+interface Page {
+  text: string;
+  last: number;
+  done: boolean;
+}
+
+/** Where a reader gets events from: the log of this process, or the rows. */
+interface Source {
+  names: RunNames;
+  /** What came after a number; no text when there is nothing yet. `undefined` when it has to be read elsewhere. */
+  read(after: number): Promise<Page> | Page | undefined;
+  /** Calls `more` when there may be something new; answers how to stop that. */
+  listen(more: () => void): () => void;
+}
+
+/** Readers of a process: their number is bounded, and all are woken or let go when it shuts down. */
+export const readersHere = perApp((app) => {
+  const waiting = new Map<string, Set<() => void>>();
+  const responses = new Set<ServerResponse>();
+  app.shared.onInvalidate((topic, id) => {
+    if (topic === MORE_EVENTS || topic === RUN_ENDED) for (const more of waiting.get(id) ?? []) more();
+  });
+  app.closing.addEventListener('abort', () => {
+    for (const mores of waiting.values()) for (const more of mores) more();
+    // One that does not take the rest may not keep the process from ending.
+    setTimeout(() => {
+      for (const response of responses) response.destroy();
+    }, shutDownLingerMs).unref();
+  });
+  return {
+    enter: (response: ServerResponse): void => {
+      if (response.destroyed) return;
+      responses.add(response);
+      response.once('close', () => responses.delete(response));
+    },
+    /** @throws ApiError 503 SERVICE_BUSY when there are as many as a process can serve */
+    checkRoom: (): void => {
+      if (responses.size < 2 * app.config.RUN_MAX_CONCURRENCY) return;
+      throw unavailable(
+        'SERVICE_BUSY',
+        'The server has as many readers as it can serve. Repeat the request.',
+        1,
+      );
+    },
+    listen: (id: string, more: () => void): (() => void) => {
+      const mores = waiting.get(id) ?? new Set();
+      waiting.set(id, mores);
+      mores.add(more);
+      const timer = setInterval(more, lookMs);
+      return () => {
+        clearInterval(timer);
+        mores.delete(more);
+        if (mores.size === 0) waiting.delete(id);
+      };
+    },
+  };
+});
+
+const logSource = (log: RunLog): Source => ({
+  names: log.names,
+  read: (after) => {
+    const page = log.read(after, pageBytes);
+    return page === 'rows' ? undefined : page;
+  },
+  listen: (more) => log.listen(more),
+});
+
+/** Reads what is stored. Where no process works on the run any more it says so, so that its end is there to be read. */
+function rowSource(ctx: Ctx, names: RunNames): Source {
+  const pageAfter = async (after: number): Promise<Page> => {
+    const { run, batches } = await readEvents(ctx.db, names.id, after, pageBatches);
+    if (batches.length > 0) return pageOf(names, batches, after);
+    if (run?.status === 'running') {
+      if (isLost(ctx.app, run)) await endLostRun(ctx, run.id);
+      return { text: '', last: after, done: false };
+    }
+    // Its last events are there since it is over: unless it has been removed there is nothing more, or all of it.
+    const rest = run ? (await readEvents(ctx.db, names.id, after, pageBatches)).batches : [];
+    return rest.length > 0 ? pageOf(names, rest, after) : { text: '', last: after, done: true };
+  };
+  return { names, read: pageAfter, listen: (more) => readersHere(ctx.app).listen(names.id, more) };
+}
+
+function pageOf(names: RunNames, batches: StoredEvents[], after: number): Page {
+  const page: Page = { text: '', last: after, done: false };
+  for (const { last_seq, events } of batches) {
+    if (page.text.length >= pageBytes) break;
+    for (const [index, [type, data]] of events.entries()) {
+      const seq = last_seq - events.length + 1 + index;
+      if (seq <= page.last) continue;
+      page.text += eventFrame(names, seq, { type, data });
+      page.last = seq;
+      page.done = type === 'done';
+    }
+  }
+  return page;
+}
+
+function isLost(app: App, { lease_until, process_id }: ReadableRun): boolean {
+  const { now, only_process } = lostBefore(app);
+  return lease_until < now || (only_process !== undefined && process_id !== only_process);
+}
+
+/** Reads a run that this process works on, from after number `after`, to its end or until the reader leaves. */
+export async function followHere(
+  ctx: Ctx,
+  one: RunUnderWay,
+  after: number,
+  response: ServerResponse,
+): Promise<void> {
+  const leave = attachReader(ctx.app, one);
+  let sawEnd = false;
+  try {
+    const here = logSource(one.log);
+    const rows = rowSource(ctx, one.log.names);
+    sawEnd = await pump(ctx, response, here, rows, after, () => !one.isOver);
+  } finally {
+    leave(sawEnd);
+  }
+}
+
+/** Reads a run from what is stored: it is over, or another process works on it. */
+export async function followRows(
+  ctx: Ctx,
+  run: ReadableRun,
+  after: number,
+  response: ServerResponse,
+): Promise<void> {
+  const rows = rowSource(ctx, run);
+  let watch: NodeJS.Timeout | undefined;
+  if (run.status === 'running' && run.on_disconnect === 'cancel') {
+    const say = () =>
+      ctx.db
+        .run(watchRun(ctx.tenant, run.id, new Date(Date.now() + 3 * watchMs)))
+        .catch((error) => ctx.log.warn({ err: error, run_id: run.id }, 'a reader could not say it is there'));
+    await say();
+    watch = setInterval(say, watchMs);
+  }
+  try {
+    await pump(ctx, response, rows, rows, after, () => false);
+  } finally {
+    clearInterval(watch);
+  }
+}
+
+/**
+ * Writes events to one reader as fast as it takes them. It holds no more of them than one page: a slow reader is
+ * behind, and reads what it missed from memory or from the rows.
+ * @param endsHere whether the end of the run is still to come from this process, also while that shuts down
+ * @returns true when the reader has got the last event
+ */
+async function pump(
+  ctx: Ctx,
+  response: ServerResponse,
+  first: Source,
+  rows: Source,
+  after: number,
+  endsHere: () => boolean,
+): Promise<boolean> {
+  const { app } = ctx;
+  readersHere(app).enter(response);
+  const stream = openEventStream(response);
+  const heartbeatMs = app.config.RUN_SSE_HEARTBEAT_S * 1_000;
+  let at = after;
+  let wake = () => {};
+  const stops = [first.listen(() => wake())];
+  stream.onClose(() => wake());
+  let isWriting = false;
+  let isChanged = true;
+  const beat = setTimeout(() => {
+    beat.refresh();
+    if (!isWriting) void stream.write(heartbeatFrame(first.names, at));
+  }, heartbeatMs);
+  try {
+    while (!stream.closed) {
+      const changed = new Promise<void>((resolve) => {
+        wake = () => {
+          isChanged = true;
+          resolve();
+        };
+      });
+      isChanged = false;
+      let page = first.read(at);
+      if (page === undefined) {
+        // Behind what is at hand here, or ended by others. It comes back when it has caught up.
+        if (stops.length === 1) stops.push(rows.listen(() => wake()));
+        page = rows.read(at)!;
+      } else if (stops.length > 1) stops.pop()!();
+      if (page instanceof Promise) page = await page;
+      if (page.text !== '') {
+        at = page.last;
+        isWriting = true;
+        const room = stream.write(page.text);
+        if (room) await room;
+        isWriting = false;
+        beat.refresh();
+      }
+      if (page.done) return !stream.closed;
+      if (page.text !== '') continue;
+      if (app.closing.aborted && !endsHere()) return false;
+      if (!isChanged) await changed;
+    }
+    return false;
+  } finally {
+    clearTimeout(beat);
+    for (const stop of stops) stop();
+    stream.end(app.closing.aborted ? shutDownLingerMs : undefined);
+  }
+}
