@@ -188,6 +188,12 @@ export const settings = {
     10_000,
     'the same for one tenant, so that others find room; 0: four fifths of RUN_MAX_CONCURRENCY',
   ),
+  RUN_LEASE_S: integer(
+    20,
+    2,
+    600,
+    'seconds without a sign of life after which the process of a run counts as gone; the same everywhere',
+  ),
   RUN_TIMEOUT_S: integer(900, 1, 86_400, 'longest time a run may take'),
   RUN_SSE_HEARTBEAT_S: integer(10, 1, 600, 'seconds of silence before a heartbeat'),
   RUN_DISCONNECT_GRACE_MS: integer(10_000, 0, 600_000, 'how long a run goes on after its last reader left'),

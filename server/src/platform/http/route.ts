@@ -43,6 +43,8 @@ interface Common<P, Q, B> {
   tag: string;
   params?: P;
   query?: Q;
+  /** Headers it looks at besides those all routes know: name, and what it is for. */
+  headers?: Record<string, string>;
   body?: B;
   /** A body may be left out altogether. */
   bodyOptional?: true;

@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { App, Ctx } from '#platform/context.ts';
-import { unavailable } from '#platform/errors.ts';
+import { isDatabaseUnavailable, unavailable } from '#platform/errors.ts';
 import { openEventStream } from '#platform/http/sse.ts';
 import { perApp } from '#platform/per-app.ts';
 import { type ReadableRun, readEvents, type StoredEvents, watchRun } from './event-store.ts';
@@ -19,6 +20,8 @@ const lookMs = 200;
 /** A reader elsewhere says so often that it is there, and is believed for three times as long. */
 const watchMs = 5_000;
 const shutDownLingerMs = 1_000;
+/** How long a reader waits for a database that is away before it asks again. */
+const awayMs = 500;
 
 interface Page {
   text: string;
@@ -100,7 +103,22 @@ function rowSource(ctx: Ctx, names: RunNames): Source {
     const rest = run ? (await readEvents(ctx.db, names.id, after, pageBatches)).batches : [];
     return rest.length > 0 ? pageOf(names, rest, after) : { text: '', last: after, done: true };
   };
-  return { names, read: pageAfter, listen: (more) => readersHere(ctx.app).listen(names.id, more) };
+  return {
+    names,
+    read: (after) => whenReachable(after, () => pageAfter(after)),
+    listen: (more) => readersHere(ctx.app).listen(names.id, more),
+  };
+}
+
+/** While the database is away there is nothing new. */
+async function whenReachable(after: number, read: () => Promise<Page>): Promise<Page> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!isDatabaseUnavailable(error)) throw error;
+    await sleep(awayMs);
+    return { text: '', last: after, done: false };
+  }
 }
 
 function pageOf(names: RunNames, batches: StoredEvents[], after: number): Page {
@@ -222,6 +240,11 @@ async function pump(
       if (app.closing.aborted && !endsHere()) return false;
       if (!isChanged) await changed;
     }
+    return false;
+  } catch (error) {
+    // A reader that is broken off comes back, and sees what became of it.
+    ctx.log.error({ err: error, run_id: first.names.id }, 'the events of a run could not be read');
+    response.destroy();
     return false;
   } finally {
     clearTimeout(beat);

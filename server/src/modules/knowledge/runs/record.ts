@@ -19,7 +19,7 @@ import {
   type NewRun,
   upsertSession,
 } from './store.ts';
-import { leaseMs, lostBefore, RUN_ENDED } from './under-way.ts';
+import { leaseMsOf, lostBefore, RUN_ENDED } from './under-way.ts';
 
 export const acceptedEvent = (run: NewRun): RunEvent => ({
   type: 'request.accepted',
@@ -33,7 +33,7 @@ export const expiryOf = ({ config }: App, now: Date): string =>
 /** Commits the session, the message, the run and its first event. @throws ApiError 409 RUN_IN_PROGRESS */
 export async function recordBegin(ctx: Ctx, run: NewRun, message: string): Promise<void> {
   const statements = () => [
-    insertRun(run, new Date(Date.now() + leaseMs)),
+    insertRun(run, new Date(Date.now() + leaseMsOf(ctx.app))),
     insertEvents(ctx.tenant, run.id, [
       { last_seq: 1, events: JSON.stringify([[acceptedEvent(run).type, acceptedEvent(run).data]]) },
     ]),

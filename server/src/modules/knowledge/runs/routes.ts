@@ -17,6 +17,7 @@ import {
 const tag = 'runs';
 const { limit, cursor } = pageQuery(25, 100);
 const params = T.Object({ run_id: T.String() });
+const headers = { 'Last-Event-ID': 'The id of the last event that was read, to go on after it' };
 
 const lastEventIdOf = ({ headers }: { headers: Record<string, unknown> }): string | undefined => {
   const given = headers['last-event-id'];
@@ -38,6 +39,7 @@ export const runRoutes = [
     idempotent: false,
     legacy: true,
     produces: 'text/event-stream',
+    headers,
     body: RunCreate,
     response: {
       200: T.String({
@@ -99,6 +101,7 @@ export const runRoutes = [
     tag,
     permission: 'runs:read',
     produces: 'text/event-stream',
+    headers,
     params,
     query: T.Object(
       {
@@ -157,6 +160,7 @@ export const runRoutes = [
     permission: 'runs:read',
     legacy: true,
     produces: 'audio/mpeg',
+    headers: { Range: 'One range of bytes', 'If-Range': 'The ETag the range is of' },
     params: T.Object({ audio_id: T.String() }),
     response: { 200: T.String({ format: 'binary' }), 206: T.String({ format: 'binary' }) },
     handler: (ctx, { params, raw }) => getAudio(ctx, params.audio_id, raw),

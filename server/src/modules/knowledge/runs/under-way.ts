@@ -9,8 +9,7 @@ import type { RunLog } from './log.ts';
 import { type LostBefore, listRunning, type NewRun, renewLeases } from './store.ts';
 
 /** A run belongs to its process for so long after each sign of life; then anybody may declare it lost. */
-export const leaseMs = 20_000;
-const renewMs = 5_000;
+export const leaseMsOf = ({ config }: App): number => config.RUN_LEASE_S * 1_000;
 /** How often a process looks whether its runs were ended by others, where it gets no word of that. */
 const lookMs = 1_000;
 
@@ -47,6 +46,8 @@ export const runsHere = perApp((app) => {
   let clock: NodeJS.Timeout | undefined;
   let renewedAt = 0;
 
+  const leaseMs = leaseMsOf(app);
+  const renewMs = leaseMs / 4;
   const most = app.config.RUN_MAX_CONCURRENCY;
   // The rest is for others: a tenant that takes all it can get does not shut them out.
   const mostOfTenant = app.config.RUN_MAX_CONCURRENCY_PER_TENANT || Math.ceil(most * 0.8);
@@ -139,7 +140,7 @@ export const runsHere = perApp((app) => {
       cancel.signal.addEventListener('abort', () => log.makeRoom(), { once: true });
       runs.set(run.id, one);
       flusherOf(app).add(one);
-      clock ??= setInterval(keepOrWarn, lookMs);
+      clock ??= setInterval(keepOrWarn, Math.min(lookMs, renewMs));
       if (app.closing.aborted) cancel.abort(runFailure('SERVICE_SHUTTING_DOWN'));
       return one;
     },
