@@ -159,12 +159,11 @@ export const settings = {
   LLM_API_KEY: optional('key for LLM_BASE_URL; unset: OPENAI_API_KEY'),
   LLM_MODEL: text('gpt-4o-mini', 'model asked for answers'),
   LLM_TIMEOUT_MS: integer(90_000, 100, 600_000, 'longest silence of the model before the run fails'),
-  GOOGLE_CLOUD_PROJECT: optional('project of Vertex AI (LLM_PROVIDER=vertex)'),
+  GOOGLE_CLOUD_PROJECT: optional(
+    'project of Vertex AI (LLM_PROVIDER=vertex); credentials are Application Default Credentials',
+  ),
   GOOGLE_CLOUD_LOCATION: optional('location of Vertex AI, for example us-central1'),
   VERTEX_LOCATION: optional('the same, under its other name'),
-  GOOGLE_APPLICATION_CREDENTIALS: optional(
-    "file with Google credentials; unset: those of gcloud, or the machine's own",
-  ),
   GEMINI_MODEL: text('gemini-2.5-flash', 'model asked for answers at Vertex AI'),
   VERTEX_BASE_URL: url(['http://', 'https://'], 'server that stands in for Vertex AI; unset: Google'),
   TTS_PROVIDER: choice('none', ['none', 'openai', 'fake'], 'who speaks the answers of runs with audio'),

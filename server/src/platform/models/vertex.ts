@@ -4,8 +4,8 @@ import type { AnswerModel } from './answers.ts';
 import { languageAnswers } from './language.ts';
 
 /**
- * Gemini on Vertex AI, streamed. Credentials are Application Default Credentials: the file of
- * GOOGLE_APPLICATION_CREDENTIALS, those of gcloud, or the machine's own.
+ * Gemini on Vertex AI, streamed. Credentials are Application Default Credentials, which Google's library looks for
+ * itself: the file that GOOGLE_APPLICATION_CREDENTIALS names, those of gcloud, or the machine's own.
  */
 export function vertexAnswers(
   config: Config,
@@ -26,9 +26,6 @@ export function vertexAnswers(
         apiKey: '',
         ...(config.VERTEX_BASE_URL
           ? { baseURL: `${config.VERTEX_BASE_URL.replace(/\/$/, '')}/${publisherPath(project!, location!)}` }
-          : {}),
-        ...(config.GOOGLE_APPLICATION_CREDENTIALS
-          ? { googleAuthOptions: { keyFilename: config.GOOGLE_APPLICATION_CREDENTIALS } }
           : {}),
         fetch: fetch as unknown as typeof globalThis.fetch,
       });

@@ -138,8 +138,10 @@ test('each way a model fails has its code, and nothing of its words is shown', a
   const failures: [string, Parameters<typeof chat.answerWith>[0]][] = [
     ['LLM_AUTH_ERROR', status(401)],
     ['LLM_RATE_LIMITED', status(429)],
-    ['LLM_UNAVAILABLE', status(503)],
+    ['LLM_UNAVAILABLE', status(500)],
     ['LLM_CONFIG_INVALID', status(404)],
+    ['LLM_UNAVAILABLE', (_say, response) => void response.destroy()],
+    ['LLM_TIMEOUT', (_say, response) => new Promise<void>((resolve) => response.on('close', resolve))],
     [
       'LLM_ERROR',
       async (say, response) => {
@@ -179,6 +181,43 @@ test('each way a model fails has its code, and nothing of its words is shown', a
     const { data } = await client.json('GET', `/v1/runs/${eventOf(frames, 'request.accepted').run_id}`);
     assert.deepEqual([data.status, data.error_code, data.messages.length], ['failed', code, 1]);
   }
+});
+
+test('a call that was not answered is made again, an answer that has begun is not', async () => {
+  const patient = await startServer({
+    LLM_PROVIDER: 'openai-compatible',
+    LLM_BASE_URL: chat.url,
+    LLM_API_KEY: 'chat-key',
+    EXT_RETRY_MAX_ATTEMPTS: '2',
+  });
+  const caller = await signUp(addressOf(patient));
+  await makeCorpus(caller, 'handbook', { x: 'Release gates.' });
+  const ask = () => caller.run({ session_id: session(), corpus_id: 'handbook', message: 'release gates' });
+  let calls = 0;
+  chat.answerWith((say, response) => {
+    calls += 1;
+    if (calls < 3) response.writeHead(calls === 1 ? 429 : 500).end('{}');
+    else say('At last.');
+  });
+  const frames = await ask();
+  assert.deepEqual([eventOf(frames, 'message.final').text, calls], ['At last.', 3]);
+  calls = 0;
+  chat.answerWith(async (say, response) => {
+    calls += 1;
+    say('The gates are ');
+    await sleep(50);
+    response.destroy();
+  });
+  assert.deepEqual(typesOf(await ask()).slice(-3), ['token.delta', 'error', 'done']);
+  assert.equal(calls, 1);
+  chat.answerWith((say) => say('Yes.'));
+  const { data } = await caller.json('GET', `/v1/runs/${eventOf(await ask(), 'message.final').run_id}`);
+  assert.deepEqual(
+    [data.provider, data.finish_reason, data.usage],
+    ['openai-compatible', 'stop', { input_tokens: 7, output_tokens: 5, total_tokens: 12 }],
+  );
+  assert.deepEqual(Object.keys(data.timings).sort(), ['answer_ms', 'first_token_ms', 'retrieval_ms']);
+  await patient.stop();
 });
 
 test('without a key or address the run says that the model is not configured', async () => {

@@ -98,7 +98,7 @@ export function spokenPieces(
   const plain = text
     .replace(/ ?\[\d{1,4}\]/g, '')
     .replace(/^```.*$/gm, '')
-    .replace(/^\s{0,3}(?:#{1,6}|[-*+]|\d{1,9}[.)]|>)\s+/gm, '')
+    .replace(/^[ \t]{0,3}(?:#{1,6}|[-*+]|\d{1,9}[.)]|>)[ \t]+/gm, '')
     .replace(/\[([^\]\n]{1,500})\]\([^)\s]{1,2000}\)/g, '$1')
     .replace(/(\*\*|__|`)/g, '')
     .replace(/\n{3,}/g, '\n\n')
