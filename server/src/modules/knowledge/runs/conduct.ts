@@ -34,6 +34,8 @@ interface Course {
   began: number;
   answer?: RunAnswer;
   timings: Timings;
+  /** The answer being stored. */
+  recording?: Promise<void>;
 }
 
 /**
@@ -52,7 +54,13 @@ export async function conductRun(
     ctx.app.config.RUN_TIMEOUT_S * 1_000,
   );
   try {
-    await answerRun(ctx, one, input, memory, course);
+    try {
+      await answerRun(ctx, one, input, memory, course);
+    } catch (error) {
+      // The graph gives up at once when it is stopped; what it was storing then may be stored all the same.
+      if (!course.recording) throw error;
+      await course.recording;
+    }
     if (input.audio) await speak(ctx, one, course);
     ctx.app.metrics.runs.inc({ outcome: 'succeeded' });
   } catch (error) {
@@ -80,8 +88,10 @@ async function answerRun(
   let answerId: string | undefined;
   const checkpoints = new TenantCheckpoints(ctx.db, async (statements) => {
     // Without an answer there is nothing to go on from: the thread stays where its last finished run left it.
-    if (!course.answer || !answerId) return;
-    await recordAnswer(ctx, one, course, { input, memory, answerId, checkpoint: statements });
+    if (!course.answer || !answerId || cancel.signal.aborted) return;
+    course.recording = recordAnswer(ctx, one, course, { input, memory, answerId, checkpoint: statements });
+    // Its failure is told below: the graph may not listen any more.
+    await course.recording.catch(() => {});
   });
   const steps = {
     load: async () => {
@@ -122,6 +132,9 @@ async function answerRun(
     },
   };
   await walkGraph(steps, `${run.identity_id}:${run.session_id}`, run.id, checkpoints, cancel.signal);
+  cancel.signal.throwIfAborted();
+  if (!course.recording) throw new Error('the graph of a run ended without an answer');
+  await course.recording;
 }
 
 const figuresOf = (ctx: Ctx, one: RunUnderWay, course: Course, last_seq: number): RunFigures => ({

@@ -56,12 +56,11 @@ export interface ReadableRun {
   last_seq: number;
   lease_until: string;
   process_id: string | null;
-  on_disconnect: 'cancel' | 'continue';
   events_expire_at: string | null;
 }
 
 const selectReadable = (db: Db, id: string): Statement<ReadableRun> => sql<ReadableRun>`
-  select id, identity_id, session_id, request_id, status, last_seq, lease_until, process_id, on_disconnect, events_expire_at
+  select id, identity_id, session_id, request_id, status, last_seq, lease_until, process_id, events_expire_at
   from runs where tenant_id = ${db.tenant} and id = ${id}`;
 
 export const findReadableRun = (db: Db, id: string): Promise<ReadableRun | undefined> =>

@@ -42,7 +42,7 @@ export const flusherOf = perApp((app) => {
       known.timer = undefined;
       known.storing = storeAll(app, tenant, known).finally(() => {
         known.storing = undefined;
-        if ([...known.logs].some(({ log }) => log.nextBatch())) arm(tenant);
+        if ([...known.logs].some(({ log }) => log.hasUnstored)) arm(tenant);
       });
     }, intervalOf(known));
   };

@@ -168,7 +168,7 @@ export async function followRows(
 ): Promise<void> {
   const rows = rowSource(ctx, run);
   let watch: NodeJS.Timeout | undefined;
-  if (run.status === 'running' && run.on_disconnect === 'cancel') {
+  if (run.status === 'running') {
     const say = () =>
       ctx.db
         .run(watchRun(ctx.tenant, run.id, new Date(Date.now() + 3 * watchMs)))

@@ -65,10 +65,13 @@ export class RunLog {
     this.unstoredBytes += text.length;
   }
 
+  get hasUnstored(): boolean {
+    return !this.held && !this.gone && this.last > this.stored;
+  }
+
   /** What is to be stored next, until `isStored` is told of it. */
   nextBatch(): Batch | undefined {
-    if (this.held || this.gone) return undefined;
-    return this.currentBatch();
+    return this.hasUnstored ? this.currentBatch() : undefined;
   }
 
   private currentBatch(): Batch | undefined {

@@ -279,6 +279,46 @@ describe('a reader that lost its connection', () => {
   });
 });
 
+describe('leaving at any moment', () => {
+  it('ends the run one way or the other, with nothing half done, and hurts no other', async () => {
+    const hasty = await startServer({ ...settings(), RUN_DISCONNECT_GRACE_MS: '0', TTS_PROVIDER: 'fake' });
+    const who = await signUp(addressOf(hasty));
+    await makeCorpus(who, 'handbook', { gates: 'The release gates are tests.' });
+    chat.answerWith((say) => say('The gates are tests [1].'));
+    const runs = await Promise.all(
+      Array.from({ length: 60 }, async (_, n) => {
+        const stream = await openStream(who, 'POST', '/v1/run', newRun({ audio: n % 2 === 0 }));
+        const run = (await stream.until('request.accepted')).data.data.run_id;
+        await new Promise((resolve) => setTimeout(resolve, n * 2));
+        stream.leave();
+        return { run, audio: n % 2 === 0 };
+      }),
+    );
+    const outcomes = new Set<string>();
+    for (const { run, audio } of runs) {
+      const data = await eventually('the run to end', async () => {
+        const { data } = await who.json('GET', `/v1/runs/${run}`);
+        return data.status !== 'running' && data;
+      });
+      outcomes.add(data.status);
+      const isAnswered = data.status === 'succeeded';
+      assert.equal(data.messages.length, isAnswered ? 2 : 1);
+      assert.equal(data.error_code, isAnswered ? null : 'CLIENT_DISCONNECTED');
+      const frames = await readAll(await who.send('GET', `/v1/runs/${run}/events`));
+      const types = typesOf(frames).filter((type) => !type.startsWith('audio.'));
+      assert.deepEqual(types.slice(-2), [isAnswered ? 'message.final' : 'error', 'done']);
+      const spoken = typesOf(frames).filter((type) => type.startsWith('audio.'));
+      assert.equal(spoken.length, isAnswered && audio ? 1 : 0);
+      assert.deepEqual(
+        frames.map(({ data }) => data.seq),
+        frames.map((_, index) => index + 1),
+      );
+    }
+    assert.ok(outcomes.has('canceled'), [...outcomes].join());
+    await hasty.stop();
+  });
+});
+
 describe('canceling', () => {
   const cancel = (run: string, who = client) => who.send('POST', `/v1/runs/${run}/cancel`);
 
