@@ -382,6 +382,39 @@ describe('canceling', () => {
   });
 });
 
+describe('a run that was ended behind its process’s back', () => {
+  it('stores nothing more, and tells its readers what stands in the rows', async () => {
+    const model = steppedModel();
+    const stream = await openStream(client, 'POST', '/v1/run', newRun());
+    const run = (await stream.until('request.accepted')).data.data.run_id;
+    await stream.until('token.delta');
+    const db = running.app.database.tenant(client.tenant);
+    const stored = () =>
+      db.rows(
+        sql<{
+          last_seq: number;
+        }>`select last_seq from run_events where tenant_id = ${client.tenant} and run_id = ${run} order by last_seq`,
+      );
+    await eventually('the first word to be stored', async () => (await stored()).at(-1)!.last_seq === 2);
+    const said = JSON.stringify([
+      ['error', { code: 'PROCESS_LOST', message: 'As if by another.' }],
+      ['done', {}],
+    ]);
+    await db.batch([
+      sql`update runs set status = 'failed', error_code = 'PROCESS_LOST', last_seq = 1004 where tenant_id = ${client.tenant} and id = ${run}`,
+      sql`insert into run_events (tenant_id, run_id, last_seq, events) values (${client.tenant}, ${run}, 1004, ${said})`,
+    ]);
+    model.step();
+    const frames = await stream.rest();
+    assert.equal(eventOf(frames, 'error').message, 'As if by another.');
+    assert.equal(frames.at(-1)!.data.seq, 1004);
+    assert.deepEqual(
+      (await stored()).map(({ last_seq }) => last_seq).filter((last) => last > 2),
+      [1004],
+    );
+  });
+});
+
 describeApart('from another process', () => {
   let second: Running;
   let there: Client;
@@ -441,6 +474,7 @@ describeApart('from another process', () => {
     );
     const { data } = await client.json('GET', `/v1/runs/${run}`);
     assert.deepEqual([data.status, data.error_code, data.messages.length], ['failed', 'PROCESS_LOST', 1]);
+    assert.deepEqual(await readAll(await there.send('GET', `/v1/runs/${run}/events?after=1`)), told);
   });
 
   it('events are sent before they are stored, and no further ahead than a reader can be told of', async () => {
