@@ -13,6 +13,9 @@ export interface Metrics {
   embeddings: Counter<'model' | 'outcome'>;
   searchDuration: Histogram<'kind'>;
   runs: Counter<'outcome'>;
+  runsInFlight: Gauge;
+  runReaders: Gauge;
+  runFirstToken: Histogram;
   poolWaiting: Gauge;
 }
 
@@ -69,6 +72,14 @@ export function createMetrics(): Metrics {
       registers,
     }),
     runs: new Counter({ name: 'runs_total', help: 'Runs ended', labelNames: ['outcome'], registers }),
+    runsInFlight: new Gauge({ name: 'runs_in_flight', help: 'Runs being worked on', registers }),
+    runReaders: new Gauge({ name: 'run_readers', help: 'Streams of events that are open', registers }),
+    runFirstToken: new Histogram({
+      name: 'run_first_token_seconds',
+      help: 'Time from the request to the first piece of an answer',
+      buckets: seconds,
+      registers,
+    }),
     poolWaiting: new Gauge({
       name: 'database_pool_waiting',
       help: 'Callers waiting for a connection',

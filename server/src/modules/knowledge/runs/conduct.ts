@@ -109,7 +109,10 @@ async function answerRun(
     },
     generate: async (signal: AbortSignal) => {
       const emit = (delta: string) => {
-        course.timings.first_token_ms ??= since(course);
+        if (course.timings.first_token_ms === undefined) {
+          course.timings.first_token_ms = since(course);
+          ctx.app.metrics.runFirstToken.observe(since(course) / 1_000);
+        }
         return log.append({ type: 'token.delta', data: { delta } });
       };
       course.answer = await writeAnswer(
@@ -168,9 +171,7 @@ async function recordAnswer(
   };
   const isLast = !input.audio;
   const events = isLast ? [final, done] : [final];
-  const remember = memory.remember
-    ? await prepareToRemember(ctx, run, input.message, answer.text)
-    : undefined;
+  const remember = memory.remember ? await prepareToRemember(ctx, run, input.message, answer) : undefined;
   await flusherOf(ctx.app).hold(one);
   const { batches, last_seq } = log.closing(events);
   await whileTheLeaseHolds(one, async () => {

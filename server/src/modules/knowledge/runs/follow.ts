@@ -55,8 +55,13 @@ export const readersHere = perApp((app) => {
   return {
     enter: (response: ServerResponse): void => {
       if (response.destroyed) return;
+      const count = () => app.metrics.runReaders.set(responses.size);
       responses.add(response);
-      response.once('close', () => responses.delete(response));
+      count();
+      response.once('close', () => {
+        responses.delete(response);
+        count();
+      });
     },
     /** @throws ApiError 503 SERVICE_BUSY when there are as many as a process can serve */
     checkRoom: (): void => {

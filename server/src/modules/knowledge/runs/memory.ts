@@ -2,6 +2,7 @@ import type { Ctx } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
 import { authorize, isPermitted } from '#platform/permission.ts';
 import { createMemories } from '../memory/service.ts';
+import { EXTRACTIVE, type RunAnswer } from './answer.ts';
 import type { RunCreate } from './schema.ts';
 import type { NewRun } from './store.ts';
 
@@ -38,10 +39,12 @@ export async function prepareToRemember(
   ctx: Ctx,
   run: NewRun,
   question: string,
-  answer: string,
+  answer: RunAnswer,
 ): Promise<(tx: Db, now: Date) => Promise<void>> {
   const own = contextOfRun(ctx, ctx.signal);
   await ctx.app.features.prepare(own);
+  // That nothing was found is nothing to remember.
+  const isEmpty = answer.model === EXTRACTIVE && answer.citations.length === 0;
   const turn = (role: 'user' | 'assistant', text: string, occurred_at: string) =>
     parts(text, ctx.app.config.MAX_MEMORY_SIZE).map((part) => ({
       text: part,
@@ -55,7 +58,7 @@ export async function prepareToRemember(
     own.db = tx;
     const { failed } = await createMemories(own, [
       ...turn('user', question, run.created_at),
-      ...turn('assistant', answer, now.toISOString()),
+      ...(isEmpty ? [] : turn('assistant', withoutMarks(answer.text), now.toISOString())),
     ]);
     for (const { error } of failed)
       ctx.log.info({ run_id: run.id, code: error.code }, 'a turn of a run was not remembered');
@@ -76,6 +79,9 @@ export const contextOfRun = (
   log,
   db: app.database.tenant(tenant),
 });
+
+/** What the marks of an answer point at is not remembered with it. */
+const withoutMarks = (text: string): string => text.replace(/ ?\[\d{1,4}\]/g, '');
 
 /** A text in pieces of at most `size` characters, cut at white space where there is some; none of a blank text. */
 function parts(text: string, size: number): string[] {

@@ -1,4 +1,5 @@
 import type { Ctx } from '#platform/context.ts';
+import { getCorpus } from '../corpora/service.ts';
 import { retrieveChunks } from '../documents/service.ts';
 import { type Memory, searchMemories } from '../memory/service.ts';
 import type { Passage } from './answer.ts';
@@ -32,11 +33,12 @@ export async function findPassages(
       corpus_id === null ? [] : retrieveChunks(ctx, { corpus_id, query: search.query, limit: search.top_k }),
       search.memory.recall ? recall(ctx, search) : [],
     ]);
+    const provider = await debuggedProvider(ctx, corpus_id);
     const passages = [...chunks.map(passageOfChunk), ...memories.map(passageOfMemory)];
     return {
       passages: passages.sort((a, b) => b.score - a.score).slice(0, passagesMost),
       debug: {
-        ...(corpus_id === null ? {} : { provider: 'local_pgvector', num_chunks: chunks.length }),
+        ...(corpus_id === null ? {} : { provider, num_chunks: chunks.length }),
         ...(search.memory.recall ? { num_memories: memories.length } : {}),
       },
     };
@@ -44,6 +46,11 @@ export async function findPassages(
     throw retrievalFailure(error);
   }
 }
+
+const debuggedProvider = async (ctx: Ctx, corpusId: string | null): Promise<string | undefined> =>
+  corpusId !== null && ctx.app.config.DEBUG_EVENTS
+    ? (await getCorpus(ctx, corpusId)).provider_config_json.retrieval.provider
+    : undefined;
 
 /** Memories of the caller alone, also for somebody who may read those of others; what the history says is left out. */
 async function recall(ctx: Ctx, { query, top_k, history }: PassageSearch): Promise<Memory[]> {
@@ -53,8 +60,8 @@ async function recall(ctx: Ctx, { query, top_k, history }: PassageSearch): Promi
     identity_id: ctx.actor.identity_id!,
     limit: top_k ?? memoriesInitially,
   });
-  const said = new Set(history.map(({ text }) => text));
-  return found.filter(({ text }) => !said.has(text));
+  const known = new Set<unknown>(history.map(({ run_id }) => run_id));
+  return found.filter(({ metadata }) => !known.has(metadata.run_id));
 }
 
 type Chunk = Awaited<ReturnType<typeof retrieveChunks>>[number];

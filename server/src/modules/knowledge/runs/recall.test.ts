@@ -79,11 +79,12 @@ describe('a run that remembers', () => {
   const memoriesOf = async (who: Client, session_id: string) =>
     (await who.json('GET', `/v1/memory/?session_id=${session_id}`)) as any[];
 
-  it('stores question and answer as memories of the session, and knows them in another one', async () => {
+  it('stores question and answer as memories of the session', async () => {
     const session_id = `s-${randomUUID()}`;
     const frames = await ann.run({
       session_id,
-      message: 'My ship is called Zanzibar and lies in Rotterdam.',
+      message: 'What are the release gates?',
+      corpus_id: 'handbook',
       memory: true,
     });
     const { run_id } = eventOf(frames, 'request.accepted');
@@ -93,13 +94,29 @@ describe('a run that remembers', () => {
       ['assistant', 'conversation', run_id],
     ]);
     assert.ok(Date.parse(stored[0].occurred_at) >= Date.parse(stored[1].occurred_at));
-    const { text, citations } = await finalOf(ann, 'Where does my ship Zanzibar lie?', {
+    assert.match(stored[0].text, /rollback/);
+    assert.doesNotMatch(stored[0].text, /\[1\]/);
+    assert.deepEqual(await memoriesOf(bob, session_id), []);
+  });
+
+  it('stores what was said and not that nothing was found', async () => {
+    const session_id = `s-${randomUUID()}`;
+    await ann.run({ session_id, message: 'The anchor weighs nine tons.', memory: true });
+    const stored = await memoriesOf(ann, session_id);
+    assert.deepEqual(
+      stored.map(({ role, text }) => [role, text]),
+      [['user', 'The anchor weighs nine tons.']],
+    );
+    // What the session itself said before is history there, and not found a second time.
+    const again = await finalOf(ann, 'How much does the anchor weigh?', {
+      session_id,
       memory: { recall: true },
     });
-    assert.match(text, /Rotterdam/);
-    assert.equal(citations[0].metadata.role, 'user');
-    assert.equal(citations[0].metadata.session_id, session_id);
-    assert.deepEqual(await memoriesOf(bob, session_id), []);
+    assert.deepEqual(again.citations, []);
+    const elsewhere = await finalOf(ann, 'How much does the anchor weigh?', { memory: { recall: true } });
+    const [{ source, metadata }] = elsewhere.citations;
+    assert.equal(source, `memory://${stored[0].id}`);
+    assert.deepEqual([metadata.role, metadata.session_id], ['user', session_id]);
   });
 
   it('stores nothing when it was not asked to, or has no answer', async () => {

@@ -130,6 +130,7 @@ export const endFromOutside = (tenant: string, end: EndFromOutside): Statement<E
 
 export interface PastMessage {
   id: string;
+  run_id: string;
   role: 'user' | 'assistant';
   text: string;
 }
@@ -137,7 +138,7 @@ export interface PastMessage {
 /** The last messages of the session before this run, oldest first. */
 export async function listHistory(db: Db, run: NewRun, limit: number): Promise<PastMessage[]> {
   const rows = await db.rows(sql<PastMessage>`
-    select id, role, text from run_messages
+    select id, run_id, role, text from run_messages
     where tenant_id = ${db.tenant} and identity_id = ${run.identity_id} and session_id = ${run.session_id} and run_id <> ${run.id}
     order by created_at desc, id desc limit ${limit}`);
   return rows.reverse();

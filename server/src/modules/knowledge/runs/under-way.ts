@@ -112,10 +112,10 @@ export const runsHere = perApp((app) => {
           1,
         );
       }
-      taken += 1;
+      app.metrics.runsInFlight.set(++taken);
       places.set(tenant, its + 1);
       return () => {
-        taken -= 1;
+        app.metrics.runsInFlight.set(--taken);
         const left = places.get(tenant)! - 1;
         if (left > 0) places.set(tenant, left);
         else places.delete(tenant);
