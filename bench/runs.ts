@@ -2,7 +2,7 @@
  * Measures what a run costs between a model and its reader: how long after the model wrote a token the reader has it,
  * one run at a time and two hundred at once, beside a bare Fastify that hands on the bytes of the same model.
  *
- *   npm run bench:runs [-- --engine postgres|embedded] [--streams 200] [--quick] [--profile] [--strict]
+ *   npm run bench:runs [-- --engine postgres|embedded] [--streams 200] [--tokens 120] [--quick] [--profile] [--strict]
  */
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -17,6 +17,7 @@ const { values } = parseArgs({
   options: {
     engine: { type: 'string', default: 'postgres' },
     streams: { type: 'string', default: '200' },
+    tokens: { type: 'string', default: '120' },
     quick: { type: 'boolean', default: false },
     profile: { type: 'boolean', default: false },
     strict: { type: 'boolean', default: false },
@@ -179,7 +180,7 @@ async function measure(bed: Bed): Promise<Figure[]> {
 
   const idle = residentMb(server.pid);
   const [ours, theirs] = await inTurn(subject, floor, values.quick ? 40 : 150);
-  const tokens = values.quick ? 40 : 120;
+  const tokens = Number(values.tokens);
   const crowd = await together(subject, server, tokens);
   const bareCrowd = await together(floor, bare, tokens);
   if (values.profile) {

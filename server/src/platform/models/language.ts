@@ -64,9 +64,11 @@ export function languageAnswers(options: LanguageModelOptions): AnswerModel {
         const { stream } = await orStopped(called, stop);
         hasBegun = true;
         const reader = stream.getReader();
+        stop.addEventListener('abort', () => void reader.cancel(stop.reason).catch(() => {}), { once: true });
         let end: AnswerEnd | undefined;
         for (;;) {
-          const { done, value: part } = await orStopped(reader.read(), stop);
+          const { done, value: part } = await reader.read();
+          stop.throwIfAborted();
           if (done) break;
           // Only the model's own silence counts, not the time its reader takes over a piece.
           silence.pause();
@@ -84,7 +86,7 @@ export function languageAnswers(options: LanguageModelOptions): AnswerModel {
         if (silence.signal.aborted) throw new AnswerModelError(codes.timeout);
         throw modelErrorOf(error, codes, hasBegun);
       } finally {
-        silence.pause();
+        silence.end();
         left.abort();
       }
     },
@@ -117,16 +119,26 @@ function orStopped<T>(work: Promise<T>, stop: AbortSignal): Promise<T> {
   });
 }
 
+/** Aborts when the model has said nothing for so long. One timer looks now and then: one a token would cost more than the token. */
 function silenceLimit(limitMs: number) {
   const controller = new AbortController();
-  const start = () => setTimeout(() => controller.abort(new Error('the model is silent')), limitMs);
-  let timer = start();
+  let since: number | undefined = performance.now();
+  let timer: NodeJS.Timeout;
+  const look = () => {
+    const left = since === undefined ? limitMs : since + limitMs - performance.now();
+    if (left > 0) timer = setTimeout(look, Math.ceil(left));
+    else controller.abort(new Error('the model is silent'));
+  };
+  look();
   return {
     signal: controller.signal,
-    pause: () => clearTimeout(timer),
-    resume: () => {
-      timer = start();
+    pause: () => {
+      since = undefined;
     },
+    resume: () => {
+      since = performance.now();
+    },
+    end: () => clearTimeout(timer),
   };
 }
 

@@ -5,7 +5,7 @@ import { isDatabaseUnavailable, unavailable } from '#platform/errors.ts';
 import { openEventStream } from '#platform/http/sse.ts';
 import { perApp } from '#platform/per-app.ts';
 import { type ReadableRun, readEvents, type StoredEvents, watchRun } from './event-store.ts';
-import { eventFrame, heartbeatFrame, type RunNames } from './events.ts';
+import { eventFramer, heartbeatFrame, type RunNames } from './events.ts';
 import { MORE_EVENTS } from './flush.ts';
 import type { RunLog } from './log.ts';
 import { endLostRun } from './record.ts';
@@ -127,13 +127,14 @@ async function whenReachable(after: number, read: () => Promise<Page>): Promise<
 }
 
 function pageOf(names: RunNames, batches: StoredEvents[], after: number): Page {
+  const frameOf = eventFramer(names);
   const page: Page = { text: '', last: after, done: false };
   for (const { last_seq, events } of batches) {
     if (page.text.length >= pageBytes) break;
     for (const [index, [type, data]] of events.entries()) {
       const seq = last_seq - events.length + 1 + index;
       if (seq <= page.last) continue;
-      page.text += eventFrame(names, seq, { type, data });
+      page.text += frameOf(seq, type, JSON.stringify(data));
       page.last = seq;
       page.done = type === 'done';
     }
@@ -190,11 +191,12 @@ export async function followRows(
 
 /**
  * Writes events to one reader as fast as it takes them. It holds no more of them than one page: a slow reader is
- * behind, and reads what it missed from memory or from the rows.
+ * behind, and reads what it missed from memory or from the rows. What a log has new is written where it is appended,
+ * without a turn of promises in between.
  * @param endsHere whether the end of the run is still to come from this process, also while that shuts down
  * @returns true when the reader has got the last event
  */
-async function pump(
+function pump(
   ctx: Ctx,
   response: ServerResponse,
   first: Source,
@@ -206,54 +208,87 @@ async function pump(
   readersHere(app).enter(response);
   const stream = openEventStream(response);
   const heartbeatMs = app.config.RUN_SSE_HEARTBEAT_S * 1_000;
+  const { promise, resolve } = Promise.withResolvers<boolean>();
   let at = after;
-  let wake = () => {};
-  const stops = [first.listen(() => wake())];
-  stream.onClose(() => wake());
-  let isWriting = false;
-  let isChanged = true;
-  const beat = setTimeout(() => {
+  /** Reading rows, or waiting until the reader has room. */
+  let isBusy = false;
+  let hasRoom = true;
+  let isOver = false;
+  let isChanged = false;
+
+  const end = (sawEnd: boolean) => {
+    if (isOver) return;
+    isOver = true;
+    clearTimeout(beat);
+    for (const stop of stops) stop();
+    stream.end(app.closing.aborted ? shutDownLingerMs : undefined);
+    resolve(sawEnd);
+  };
+  const fail = (error: unknown) => {
+    // A reader that is broken off comes back, and sees what became of it.
+    ctx.log.error({ err: error, run_id: first.names.id }, 'the events of a run could not be read');
+    response.destroy();
+    end(false);
+  };
+  const goOnAfter = <T>(work: Promise<T>, then: (value: T) => boolean) => {
+    isBusy = true;
+    work
+      .then((value) => {
+        isBusy = false;
+        if (then(value)) step();
+      })
+      .catch(fail);
+  };
+  const written = ({ done }: Page): boolean => {
+    if (done) end(!stream.closed);
+    return !done;
+  };
+  /** @returns false when there is nothing to do now */
+  const take = (page: Page): boolean => {
+    if (page.text === '') {
+      if (page.done) end(!stream.closed);
+      else if (app.closing.aborted && !endsHere()) end(false);
+      return isChanged;
+    }
+    at = page.last;
+    const room = stream.write(page.text);
     beat.refresh();
-    if (!isWriting) void stream.write(heartbeatFrame(first.names, at));
-  }, heartbeatMs);
-  try {
-    while (!stream.closed) {
-      const changed = new Promise<void>((resolve) => {
-        wake = () => {
-          isChanged = true;
-          resolve();
-        };
-      });
+    if (!room) return written(page);
+    hasRoom = false;
+    goOnAfter(room, () => {
+      hasRoom = true;
+      return written(page);
+    });
+    return false;
+  };
+  const step = () => {
+    while (!isBusy && !isOver) {
+      if (stream.closed) return end(false);
       isChanged = false;
       let page = first.read(at);
       if (page === undefined) {
         // Behind what is at hand here, or ended by others. It comes back when it has caught up.
-        if (stops.length === 1) stops.push(rows.listen(() => wake()));
+        if (stops.length === 1) stops.push(rows.listen(more));
         page = rows.read(at)!;
       } else if (stops.length > 1) stops.pop()!();
-      if (page instanceof Promise) page = await page;
-      if (page.text !== '') {
-        at = page.last;
-        isWriting = true;
-        const room = stream.write(page.text);
-        if (room) await room;
-        isWriting = false;
-        beat.refresh();
-      }
-      if (page.done) return !stream.closed;
-      if (page.text !== '') continue;
-      if (app.closing.aborted && !endsHere()) return false;
-      if (!isChanged) await changed;
+      if (page instanceof Promise) return goOnAfter(page, take);
+      if (!take(page)) return;
     }
-    return false;
-  } catch (error) {
-    // A reader that is broken off comes back, and sees what became of it.
-    ctx.log.error({ err: error, run_id: first.names.id }, 'the events of a run could not be read');
-    response.destroy();
-    return false;
-  } finally {
-    clearTimeout(beat);
-    for (const stop of stops) stop();
-    stream.end(app.closing.aborted ? shutDownLingerMs : undefined);
-  }
+  };
+  const more = () => {
+    isChanged = true;
+    try {
+      step();
+    } catch (error) {
+      fail(error);
+    }
+  };
+  const beat = setTimeout(() => {
+    beat.refresh();
+    if (hasRoom) void stream.write(heartbeatFrame(first.names, at));
+  }, heartbeatMs);
+  const stops = [first.listen(more)];
+  stream.onClose(() => end(false));
+  step();
+  return promise;
 }

@@ -1,5 +1,5 @@
 import type { Batch } from './event-store.ts';
-import { eventFrame, type RunEvent, type RunNames } from './events.ts';
+import { eventFramer, type RunEvent, type RunNames } from './events.ts';
 
 /**
  * How far what was sent may be ahead of what is stored. Whoever ends a run from outside numbers its last events beyond
@@ -31,6 +31,7 @@ export class RunLog {
   readonly names: RunNames;
   /** Set where events are stored: called when there is something new to store. */
   onUnstored: () => void = () => {};
+  private readonly frameOf: ReturnType<typeof eventFramer>;
   private readonly events: Logged[] = [];
   private bytes = 0;
   private unstoredBytes = 0;
@@ -45,6 +46,7 @@ export class RunLog {
 
   constructor(names: RunNames) {
     this.names = names;
+    this.frameOf = eventFramer(names);
   }
 
   /** Numbers an event and hands it to the readers. Resolves when there is room for another. Late ones are dropped. */
@@ -59,8 +61,9 @@ export class RunLog {
 
   private push({ type, data }: RunEvent): void {
     this.last += 1;
-    const text = JSON.stringify([type, data]);
-    this.events.push({ seq: this.last, text, frame: eventFrame(this.names, this.last, { type, data }) });
+    const json = JSON.stringify(data);
+    const text = `["${type}",${json}]`;
+    this.events.push({ seq: this.last, text, frame: this.frameOf(this.last, type, json) });
     this.bytes += text.length;
     this.unstoredBytes += text.length;
   }
