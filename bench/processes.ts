@@ -82,9 +82,12 @@ export async function startEmbeddings(): Promise<{ child: ChildProcess; url: str
   return { child, url: `http://127.0.0.1:${port}/v1` };
 }
 
-export async function startFloor(env: Record<string, string>): Promise<Process> {
+export const startFloor = (env: Record<string, string>): Promise<Process> => startHelper('floor.ts', env);
+
+/** A server of the benchmark's own, from a file beside this one; it says when it is ready. */
+export async function startHelper(file: string, env: Record<string, string>): Promise<Process> {
   const port = await freePort();
-  const child = start(join(here, 'floor.ts'), [], { ...env, PORT: String(port) });
+  const child = start(join(here, file), [], { ...env, PORT: String(port) });
   await answerOf(child, START_LIMIT_MS);
   return { child, pid: child.pid!, url: `http://127.0.0.1:${port}` };
 }

@@ -43,6 +43,7 @@ import { vectorJobs, vectorSchedules } from '#modules/knowledge/vectors/jobs.ts'
 import { vectorRoutes } from '#modules/knowledge/vectors/routes.ts';
 import { rateLimitRoutes } from '#modules/ledger/rate-limits/routes.ts';
 import { limitsFor } from '#modules/ledger/rate-limits/service.ts';
+import { openBlobs } from '#platform/blobs.ts';
 import type { Config } from '#platform/config.ts';
 import type { App, Features } from '#platform/context.ts';
 import { deriveKeys } from '#platform/crypto.ts';
@@ -175,6 +176,7 @@ export async function openApp(
       models: openModels(config),
       mail: openMailer(config, log),
       outside: createGuardedFetch(config.FETCH_ALLOW_HOSTS, config.EXT_CALL_TIMEOUT_MS),
+      blobs: openBlobs(config.dataDir),
       vectorTypes: await vectorTypes(database.operator),
       nudgeRelay: () => {},
       enqueue: async () => {},

@@ -86,6 +86,13 @@ async function within<T>(what: string, work: Promise<T>): Promise<T> {
   return Promise.race([work, late]).finally(() => clearTimeout(timer));
 }
 
+/** Not found, or for a stream of events: told in it that there are none. */
+function assertUnknown(what: string, reply: Reply): void {
+  if (reply.status === 200 && String(reply.headers['content-type']).startsWith('text/event-stream'))
+    assert.match(reply.text, /^event: message\ndata: \{"type":"resume\.unsupported",/, what);
+  else assertRefused(what, reply, [400, 404]);
+}
+
 const statusesOf = (wanted: number | number[]): number[] => (Array.isArray(wanted) ? wanted : [wanted]);
 
 /** Refused as documented, with one of these statuses. */
@@ -667,7 +674,7 @@ describe('an address', () => {
         const reply = await send(id);
         // Operators see what all have: a tenant was called `constructor` above.
         if (callerOf(route.path) === operator && reply.body?.data?.id === id) continue;
-        assertRefused(id.slice(0, 60), reply, [400, 404]);
+        assertUnknown(id.slice(0, 60), reply);
       }
     });
   }

@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 export interface ChatRequest {
   model: string;
   messages: { role: string; content: string }[];
+  stream_options?: { include_usage?: boolean };
   headers: IncomingMessage['headers'];
 }
 
@@ -38,6 +39,10 @@ export async function startChatServer() {
     await script(say, response, body);
     if (response.writableEnded || response.destroyed || !response.headersSent) return;
     event({}, 'stop');
+    if (body.stream_options?.include_usage)
+      response.write(
+        `data: ${JSON.stringify({ id: 'c1', object: 'chat.completion.chunk', created: 1, model: body.model, choices: [], usage: { prompt_tokens: 7, completion_tokens: 5, total_tokens: 12 } })}\n\n`,
+      );
     response.end('data: [DONE]\n\n');
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

@@ -25,6 +25,55 @@ export async function* framesOf(response: Response): AsyncGenerator<ReceivedFram
   if (rest !== '') throw new Error(`the stream ended inside a frame: ${rest}`);
 }
 
+/** Reads a stream as it comes, frame by frame, until somebody has seen enough. */
+export interface OpenStream {
+  response: Response;
+  frames: ReceivedFrame[];
+  /** Reads on until a frame of this type has come, the `count`th where it is given. */
+  until(type: string, count?: number): Promise<ReceivedFrame>;
+  /** Reads to the end. */
+  rest(): Promise<ReceivedFrame[]>;
+  /** Goes away. */
+  leave(): void;
+}
+
+/** Opens a stream of events and does not read it yet. */
+export async function openStream(
+  client: Client,
+  method: string,
+  path: string,
+  body?: unknown,
+  headers: Record<string, string> = {},
+): Promise<OpenStream> {
+  const left = new AbortController();
+  const response = await client.send(method, path, body, headers, left.signal);
+  if (response.status !== 200)
+    throw new Error(`${path} answered ${response.status}: ${await response.text()}`);
+  const source = framesOf(response);
+  const frames: ReceivedFrame[] = [];
+  const next = async () => {
+    const step = await source.next();
+    if (!step.done) frames.push(step.value);
+    return step;
+  };
+  return {
+    response,
+    frames,
+    until: async (type, count = 1) => {
+      for (;;) {
+        const found = frames.filter(({ event, data }) => data.type === type || event === type)[count - 1];
+        if (found) return found;
+        if ((await next()).done) throw new Error(`no ${type} in ${JSON.stringify(typesOf(frames))}`);
+      }
+    },
+    rest: async () => {
+      while (!(await next()).done);
+      return frames;
+    },
+    leave: () => left.abort(),
+  };
+}
+
 /** All frames of a stream. */
 export async function readAll(response: Response): Promise<ReceivedFrame[]> {
   const frames: ReceivedFrame[] = [];

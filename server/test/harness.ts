@@ -31,6 +31,7 @@ const testEnvironment = {
   SECRET_KEY: 'a secret of the tests, forty characters.',
   ENCRYPTION_KEY: 'another secret of the tests, longer still',
   SHUTDOWN_GRACE_MS: '500',
+  TTS_PROVIDER: 'fake',
 };
 
 /** The environment of a server of the engine under test. */

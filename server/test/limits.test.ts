@@ -275,6 +275,14 @@ describe('how often', () => {
     assert.ok(number(second, 'x-ratelimit-retry-after-ms') <= 1_000);
   });
 
+  it('going on with a run costs one of it', async () => {
+    const ann = await newTenant('admin', server);
+    const body = { session_id: uuidv7(), corpus_id: 'none', message: 'Hello?' };
+    const reply = await ann.call('POST', '/v1/run', body, { 'last-event-id': `${uuidv7()}:1` });
+    assert.equal(reply.status, 200);
+    assert.equal(number(reply, 'x-ratelimit-remaining'), 4);
+  });
+
   it('the credentials of a tenant share its bucket, and tenants share none', async () => {
     const ann = await newTenant('admin', server);
     const keys = await Promise.all(Array.from({ length: 5 }, () => newKey(ann, { server })));

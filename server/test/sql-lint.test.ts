@@ -46,6 +46,10 @@ const operatorStatements = [
   'src/modules/knowledge/vectors/segment-store.ts#countAllSegments',
   'src/modules/knowledge/vectors/segment-store.ts#listAllSegments',
   'src/modules/knowledge/vectors/segment-store.ts#listLongTails',
+  'src/modules/knowledge/runs/audio-store.ts#listTenantsWithOldAudio',
+  'src/modules/knowledge/runs/event-store.ts#listTenantsWithOldEvents',
+  'src/modules/knowledge/runs/store.ts#listRunning',
+  'src/modules/knowledge/runs/store.ts#renewLeases',
   'src/platform/facts/relay.ts#createRelay',
   'src/platform/http/idempotency.ts#pruneIdempotencyKeys',
 ];

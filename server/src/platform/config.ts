@@ -14,6 +14,8 @@ export interface Config extends Raw {
   production: boolean;
   dataDir: string;
   publicUrl: string;
+  /** What addresses of spoken answers begin with, before `/audio/`. */
+  audioUrl: string;
   secretKey: string;
   encryptionKey: string;
   encryptionKeyPrevious: string | undefined;
@@ -50,18 +52,21 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
   const embeddingProvider = embeddingProviderOf(values);
   if (production && values.AUTH_DEV_BYPASS)
     throw new ConfigError('AUTH_DEV_BYPASS must be false in production');
-  if (production && values.LLM_PROVIDER === 'fake')
-    throw new ConfigError('LLM_PROVIDER=fake is for tests, not for production');
+  for (const name of ['LLM_PROVIDER', 'TTS_PROVIDER'] as const)
+    if (production && values[name] === 'fake')
+      throw new ConfigError(`${name}=fake is for tests, not for production`);
   if (values.GOOGLE_CLIENT_ID && !values.GOOGLE_CLIENT_SECRET)
     throw new ConfigError('GOOGLE_CLIENT_SECRET must be set together with GOOGLE_CLIENT_ID');
   if (values.GOOGLE_TENANT_ID && !isSlug(values.GOOGLE_TENANT_ID))
     throw new ConfigError('GOOGLE_TENANT_ID must be a tenant id');
+  const publicUrl = (values.PUBLIC_URL ?? `http://localhost:${values.PORT}`).replace(/\/$/, '');
   const secrets = production ? undefined : developmentSecrets(dataDir, values);
   return {
     ...values,
     production,
     dataDir,
-    publicUrl: (values.PUBLIC_URL ?? `http://localhost:${values.PORT}`).replace(/\/$/, ''),
+    publicUrl,
+    audioUrl: (values.AUDIO_BASE_URL ?? `${publicUrl}/v1`).replace(/\/$/, ''),
     secretKey: checkedSecret('SECRET_KEY', values.SECRET_KEY, secrets?.SECRET_KEY),
     encryptionKey: checkedSecret('ENCRYPTION_KEY', values.ENCRYPTION_KEY, secrets?.ENCRYPTION_KEY),
     encryptionKeyPrevious:

@@ -1,3 +1,4 @@
+import type { Blobs } from './blobs.ts';
 import type { Config, Plan } from './config.ts';
 import type { Keys } from './crypto.ts';
 import type { VectorTypes } from './db/binary.ts';
@@ -25,6 +26,7 @@ export interface App {
   mail: Mailer | undefined;
   /** The way to addresses that tenants tell. */
   outside: GuardedFetch;
+  blobs: Blobs;
   vectorTypes: VectorTypes;
   /** Tells the relay of this process, if there is one, that facts were committed. */
   nudgeRelay: () => void;

@@ -25,12 +25,17 @@ export interface GuardedFetch {
  * A fetch for addresses somebody told us: only http and https, no redirects, no private address — neither as a
  * literal nor behind a name, checked on the very address the connection is made to.
  * @param allowedHosts hosts (with port when not the default) the operator allows although they are private
+ * @param connections calls to one host at once; others wait
  */
-export function createGuardedFetch(allowedHosts: string[], timeoutMs: number): GuardedFetch {
+export function createGuardedFetch(
+  allowedHosts: string[],
+  timeoutMs: number,
+  connections = 32,
+): GuardedFetch {
   const allowed = new Set(allowedHosts.map((host) => host.toLowerCase()));
   const agentOf = (free: boolean) =>
     new Agent({
-      connections: 32,
+      connections,
       headersTimeout: timeoutMs,
       bodyTimeout: timeoutMs,
       maxResponseSize: 64 * 1024 * 1024,

@@ -21,6 +21,9 @@ export interface Metrics {
   runs: Counter<'outcome'>;
   /** By what was hashed with: `argon2` or `bcrypt`. */
   passwordHash: Histogram<'algorithm'>;
+  runsInFlight: Gauge;
+  runReaders: Gauge;
+  runFirstToken: Histogram;
   poolWaiting: Gauge;
 }
 
@@ -117,6 +120,14 @@ export function createMetrics(): Metrics {
       name: 'password_hash_duration_seconds',
       help: 'Time to hash or verify a password',
       labelNames: ['algorithm'],
+      buckets: seconds,
+      registers,
+    }),
+    runsInFlight: new Gauge({ name: 'runs_in_flight', help: 'Runs being worked on', registers }),
+    runReaders: new Gauge({ name: 'run_readers', help: 'Streams of events that are open', registers }),
+    runFirstToken: new Histogram({
+      name: 'run_first_token_seconds',
+      help: 'Time from the request to the first piece of an answer',
       buckets: seconds,
       registers,
     }),

@@ -104,3 +104,20 @@ export function outsideCalls(options: OutsideOptions): OutsideCalls {
     },
   };
 }
+
+/**
+ * Begins a call that answers a stream: `attempt`, the signal of the policy round it, counts until it is answered, and
+ * `stop` to the end of the stream. The policy aborts its signal when it returns, which would end the stream at once.
+ */
+export function beginStream<T>(
+  attempt: AbortSignal,
+  stop: AbortSignal,
+  begin: (signal: AbortSignal) => PromiseLike<T>,
+): Promise<T> {
+  const early = new AbortController();
+  const give = () => early.abort(attempt.reason);
+  attempt.addEventListener('abort', give, { once: true });
+  return Promise.resolve(begin(AbortSignal.any([early.signal, stop]))).finally(() =>
+    attempt.removeEventListener('abort', give),
+  );
+}

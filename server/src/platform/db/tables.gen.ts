@@ -483,6 +483,17 @@ export interface Tables {
     created_at: string;
     updated_at: string;
   };
+  run_audio: {
+    tenant_id: string;
+    id: string;
+    run_id: string;
+    identity_id: string;
+    mime: string;
+    bytes: number | null;
+    ready_at: string | null;
+    created_at: string;
+    expires_at: string;
+  };
   run_checkpoint_writes: {
     tenant_id: string;
     thread_id: string;
@@ -503,6 +514,12 @@ export interface Tables {
     metadata: Buffer;
     created_at: string;
   };
+  run_events: {
+    tenant_id: string;
+    run_id: string;
+    last_seq: number;
+    events: unknown;
+  };
   run_messages: {
     tenant_id: string;
     id: string;
@@ -518,7 +535,7 @@ export interface Tables {
     tenant_id: string;
     id: string;
     identity_id: string;
-    corpus_id: string;
+    corpus_id: string | null;
     created_at: string;
     updated_at: string;
   };
@@ -527,7 +544,7 @@ export interface Tables {
     id: string;
     identity_id: string;
     session_id: string;
-    corpus_id: string;
+    corpus_id: string | null;
     status: string;
     model: string | null;
     error_code: string | null;
@@ -535,6 +552,17 @@ export interface Tables {
     lease_until: string;
     created_at: string;
     completed_at: string | null;
+    on_disconnect: string;
+    process_id: string | null;
+    last_seq: number;
+    watched_until: string | null;
+    answered_at: string | null;
+    provider: string | null;
+    finish_reason: string | null;
+    usage: unknown | null;
+    timings: unknown | null;
+    disconnects: number;
+    events_expire_at: string | null;
   };
   schema_migrations: {
     version: number;

@@ -17,6 +17,7 @@ const typeOf: Record<string, string> = {
   _int4: 'number[]',
   int8: 'number',
   bytea: 'Buffer',
+  json: 'unknown',
   jsonb: 'unknown',
   vector: 'Buffer',
   sparsevec: 'Buffer',

@@ -24,6 +24,7 @@ export function describe(route: Route): Record<string, unknown> {
     ...(route.hidden ? { hide: true } : {}),
     ...(route.public ? { security: [] } : {}),
     ...(route.consumes ? { consumes: [route.consumes] } : {}),
+    ...(route.headers ? { 'x-headers': route.headers } : {}),
     ...(route.permission ? { 'x-permission': route.permission } : {}),
     ...(route.method !== 'GET' && route.idempotent !== false && route.permission
       ? { 'x-idempotent': true }
@@ -62,6 +63,7 @@ interface Operation {
   responses?: Record<string, unknown>;
   requestBody?: unknown;
   'x-idempotent'?: boolean;
+  'x-headers'?: Record<string, string>;
 }
 
 const documents = new WeakMap<FastifyInstance, object>();
@@ -85,6 +87,11 @@ export function openApiDocument(server: FastifyInstance): object {
   for (const operations of Object.values(document.paths)) {
     for (const operation of Object.values(operations)) {
       operation.responses = { ...operation.responses, '4XX': error, '5XX': error };
+      for (const [name, description] of Object.entries(operation['x-headers'] ?? {})) {
+        const parameter = { name, in: 'header', required: false, description, schema: { type: 'string' } };
+        operation.parameters = [...(operation.parameters ?? []), parameter];
+      }
+      delete operation['x-headers'];
       if (operation['x-idempotent']) {
         operation.parameters = [
           ...(operation.parameters ?? []),

@@ -38,7 +38,9 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
       measure: measureOf(app, route),
       ...(route.errors ? { errors: route.errors } : {}),
       ...(route.textsLater ? { textsLater: route.textsLater } : {}),
-      ...(route.routeClass === 'run' || route.tag === 'operations' ? { admission: 'own' as const } : {}),
+      ...(route.produces === 'text/event-stream' || route.tag === 'operations'
+        ? { admission: 'own' as const }
+        : {}),
     },
     // An upload is read by its handler; the schema of its body is for the contract.
     ...(uploads.includes(route.consumes ?? '') ? { validatorCompiler: validateAllButBody } : {}),
@@ -115,7 +117,8 @@ async function admit(app: App, route: Route, request: FastifyRequest, reply: Fas
   // Refused requests count as well: a flood of them would fill the ledger.
   if (app.config.RATE_LIMIT_ENABLED) {
     const limits = await app.features.limitsFor(ctx, routeClass, route.operation);
-    await limit(ctx, reply, routeClass, route.operation, route.cost ?? 1, limits);
+    const cost = route.costOf?.(request) ?? route.cost ?? 1;
+    await limit(ctx, reply, routeClass, route.operation, cost, limits);
   }
   if (refusal) throw refusal();
 }

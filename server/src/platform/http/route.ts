@@ -43,6 +43,8 @@ interface Common<P, Q, B> {
   tag: string;
   params?: P;
   query?: Q;
+  /** Headers it looks at besides those all routes know: name, and what it is for. */
+  headers?: Record<string, string>;
   body?: B;
   /** A body may be left out altogether. */
   bodyOptional?: true;
@@ -60,6 +62,8 @@ interface Common<P, Q, B> {
   operation?: string;
   /** Tokens and quota units of one call. */
   cost?: number;
+  /** Tokens of one call where they depend on its headers. */
+  costOf?: (request: FastifyRequest) => number;
   /** False for writes that only read, and for streams; `manual` where the handler itself calls `idempotently`. */
   idempotent?: false | 'manual';
   /** Errors in the form of OAuth 2.0 (RFC 6749, section 5.2), whose clients read no other. */

@@ -15,6 +15,8 @@ export const frame = ({ event, id, data }: Frame): string =>
 export interface EventStream {
   /** Resolves when there is room for more. Does nothing once the client is gone. */
   send(event: Frame): Promise<void>;
+  /** The same for frames that are text already. Answers a promise only when there is no room. */
+  write(frames: string): Promise<void> | void;
   /** Ends the answer. What the reader has not taken after `lingerMs` is dropped with its connection. */
   end(lingerMs?: number): void;
   readonly closed: boolean;
@@ -49,13 +51,14 @@ export function openEventStream(
     ...headers,
   });
   response.flushHeaders();
+  const write = (frames: string): Promise<void> | void => {
+    if (closed || response.writableEnded || response.write(frames)) return;
+    // The reader is slower than we are: hold back instead of buffering without bound.
+    return roomIn(response, stallMs);
+  };
   return {
-    send: (event) => {
-      if (closed || response.writableEnded) return Promise.resolve();
-      if (response.write(frame(event))) return Promise.resolve();
-      // The reader is slower than we are: hold back instead of buffering without bound.
-      return roomIn(response, stallMs);
-    },
+    send: async (event) => write(frame(event)),
+    write,
     end: (lingerMs = stallMs) => {
       if (closed || response.writableEnded) return;
       response.end();

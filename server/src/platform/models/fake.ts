@@ -21,6 +21,7 @@ export function fakeAnswers(): AnswerModel {
           await sleep(3_600_000, undefined, { signal, ref: false });
         yield `${word} `;
       }
+      return { finish_reason: 'stop', usage: null };
     },
   };
 }

@@ -32,7 +32,7 @@ const TENANTS = ALL.filter((permission) => permission.startsWith('tenants:'));
 const IN_TENANT = ALL.filter((permission) => !TENANTS.includes(permission));
 const MEMORY = ['create', 'read', 'list', 'search', 'update', 'delete'].map((action) => `memory:${action}`);
 const KNOWLEDGE = ['corpora:read', 'corpora:list', 'documents:read', 'documents:list', 'runs:create'];
-const OWN_RUNS = ['runs:read', 'runs:list', 'runs:cancel'];
+const OWN_RUNS = ['runs:read', 'runs:list', 'runs:cancel', 'runs:delete'];
 const OWN_SESSIONS = ['sessions:read', 'sessions:list', 'sessions:delete'];
 const KEYS_READ = ['api_keys:read', 'api_keys:list'];
 const KEYS = ['api_keys:create', ...KEYS_READ, 'api_keys:update', 'api_keys:delete'];

@@ -8,7 +8,7 @@ export const RESOURCE_ACTIONS = {
   memory: ['create', 'read', 'list', 'search', 'update', 'delete'],
   corpora: ['create', 'read', 'list', 'update', 'delete'],
   documents: ['create', 'read', 'list', 'update', 'delete', 'reindex', 'share'],
-  runs: ['create', 'read', 'list', 'cancel'],
+  runs: ['create', 'read', 'list', 'cancel', 'delete'],
   policy: ['create', 'read', 'list', 'update', 'delete', 'test'],
   api_keys: ['create', 'read', 'list', 'update', 'delete'],
   sessions: ['create', 'read', 'list', 'delete'],
@@ -77,7 +77,7 @@ const OWN_SESSIONS = allOf(onResources('sessions'), doing('read', 'list', 'delet
 const OWN_CREDENTIALS = allOf(onResources('credentials'), doing('read', 'update'), OWNED);
 const RUNS = allOf(
   onResources('runs'),
-  anyOf(doing('create'), allOf(doing('read', 'list', 'cancel'), OWNED)),
+  anyOf(doing('create'), allOf(doing('read', 'list', 'cancel', 'delete'), OWNED)),
 );
 const KNOWLEDGE_READ = allOf(onResources('corpora', 'documents'), doing('read', 'list'));
 const DOCUMENTS_WRITE = allOf(

@@ -1,28 +1,44 @@
 import type { AnswerModel } from '#platform/models/answers.ts';
 import { AnswerModelError } from '#platform/models/answers.ts';
-import type { retrieveChunks } from '../documents/service.ts';
 import { streamExtractively } from './extractive.ts';
 import { promptOf } from './prompt.ts';
-import type { Citation } from './schema.ts';
+import type { Citation, Usage } from './schema.ts';
 import type { PastMessage } from './store.ts';
 
-/** A passage found for a run. */
-export type Chunk = Awaited<ReturnType<typeof retrieveChunks>>[number];
+/** Something a run may answer from and cite: a passage of a document, or a memory. */
+export interface Passage {
+  id: string;
+  text: string;
+  /** 0..1 */
+  score: number;
+  title: string;
+  heading_path: string[];
+  source: string;
+  place: Citation['metadata'];
+}
 
 /** A finished answer. `citations` are of the passages given to it and nothing else; their `index` is the n of [n] in `text`. */
 export interface RunAnswer {
   text: string;
   model: string;
   citations: Citation[];
+  /** As the model says it. */
+  finish_reason: string | null;
+  usage: Usage | null;
 }
 
 export interface AnswerInput {
   message: string;
   /** The message, made whole by earlier ones where it points back. */
   search_text: string;
-  chunks: Chunk[];
+  passages: Passage[];
   history: PastMessage[];
+  /** False when only memories were asked. */
+  has_corpus: boolean;
 }
+
+/** Hands on a piece of the answer; a promise when the writer has to wait. */
+export type Emit = (delta: string) => Promise<void> | void;
 
 const ANSWER_MAX_CHARS = 200_000;
 
@@ -36,76 +52,69 @@ export const EXTRACTIVE = 'extractive';
 export const writeAnswer = (
   model: AnswerModel | undefined,
   input: AnswerInput,
-  emit: (delta: string) => Promise<void>,
+  emit: Emit,
   signal: AbortSignal,
 ): Promise<RunAnswer> => (model ? writeWithModel(model, input, emit, signal) : quote(input, emit, signal));
 
 async function quote(
-  { search_text, chunks }: AnswerInput,
-  emit: (delta: string) => Promise<void>,
+  { search_text, passages, has_corpus }: AnswerInput,
+  emit: Emit,
   signal: AbortSignal,
 ): Promise<RunAnswer> {
-  const passages = chunks.map(({ id, text, score, heading_path, filename }) => ({
-    id,
-    text,
-    score,
-    heading_path,
-    title: filename,
-  }));
-  const stream = streamExtractively({ question: search_text, passages }, { signal });
+  const stream = streamExtractively(
+    { question: search_text, passages, of: has_corpus ? 'corpus' : 'memories' },
+    { signal },
+  );
   let step = await stream.next();
   for (; !step.done; step = await stream.next()) await emit(step.value);
   const { text, sentences } = step.value;
   const cited = [...new Set(sentences.map(({ passage_id }) => passage_id))];
-  const citations = cited.map((id, index) => citationOf(chunks.find((chunk) => chunk.id === id)!, index + 1));
-  return { text, model: EXTRACTIVE, citations };
+  const citations = cited.map((id, index) => citationOf(passages.find((one) => one.id === id)!, index + 1));
+  return { text, model: EXTRACTIVE, citations, finish_reason: 'stop', usage: null };
 }
 
 async function writeWithModel(
   model: AnswerModel,
   input: AnswerInput,
-  emit: (delta: string) => Promise<void>,
+  emit: Emit,
   signal: AbortSignal,
 ): Promise<RunAnswer> {
-  const { message, chunks, history } = input;
+  const { message, passages, history } = input;
   let text = '';
-  for await (const piece of model.stream(promptOf(message, chunks, history), signal)) {
-    // PostgreSQL stores no NUL.
-    const delta = piece.replaceAll('\0', '');
-    if (delta === '') continue;
-    text += delta;
-    if (text.length > ANSWER_MAX_CHARS) throw new AnswerModelError('LLM_ERROR');
-    await emit(delta);
-    signal.throwIfAborted();
+  const stream = model.stream(promptOf(message, passages, history), signal);
+  let step = await stream.next();
+  try {
+    for (; !step.done; step = await stream.next()) {
+      // PostgreSQL stores no NUL.
+      const delta = step.value.replaceAll('\0', '');
+      if (delta === '') continue;
+      text += delta;
+      if (text.length > ANSWER_MAX_CHARS) throw new AnswerModelError('LLM_ERROR');
+      const room = emit(delta);
+      if (room) await room;
+      signal.throwIfAborted();
+    }
+  } finally {
+    // Left in the middle, the model stops too.
+    if (!step.done) await stream.return({ finish_reason: null, usage: null });
   }
   signal.throwIfAborted();
   if (text.trim() === '') throw new AnswerModelError('LLM_ERROR');
   text = text.toWellFormed();
-  return { text, model: model.name, citations: citationsOf(text, chunks) };
+  return { text, model: model.name, citations: citationsOf(text, passages), ...step.value };
 }
 
 /** The passages the text marks; all that it was made from when it marks none. Marks of no passage cite nothing. */
-function citationsOf(text: string, chunks: Chunk[]): Citation[] {
+function citationsOf(text: string, passages: Passage[]): Citation[] {
   const marked = new Set([...text.matchAll(/\[(\d{1,4})\]/g)].map(([, number]) => Number(number)));
-  const all = chunks.map((chunk, index) => citationOf(chunk, index + 1));
+  const all = passages.map((passage, index) => citationOf(passage, index + 1));
   const cited = all.filter(({ index }) => marked.has(index));
   return cited.length > 0 ? cited : all;
 }
 
-const citationOf = (chunk: Chunk, index: number): Citation => ({
+const citationOf = ({ source, score, place }: Passage, index: number): Citation => ({
   index,
-  source: chunk.source,
-  score: Math.min(1, Math.max(0, chunk.score)),
-  metadata: {
-    filename: chunk.filename,
-    content_type: chunk.content_type,
-    offset_start: chunk.offset_start,
-    offset_end: chunk.offset_end,
-    chunk_id: chunk.id,
-    ...(chunk.page_start === null ? {} : { page_start: chunk.page_start, page_end: chunk.page_end }),
-    ...(chunk.heading_path.length > 0 ? { heading_path: chunk.heading_path } : {}),
-    ...(Object.keys(chunk.document_metadata ?? {}).length > 0
-      ? { document_metadata: chunk.document_metadata }
-      : {}),
-  },
+  source,
+  score: Math.min(1, Math.max(0, score)),
+  metadata: place,
 });

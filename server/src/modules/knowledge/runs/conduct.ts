@@ -1,108 +1,97 @@
-import type { ServerResponse } from 'node:http';
 import type { Ctx } from '#platform/context.ts';
 import type { Statement } from '#platform/db/sql.ts';
+import { isDatabaseUnavailable } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
-import { openEventStream } from '#platform/http/sse.ts';
 import { uuidv7 } from '#platform/ids.ts';
-import { retrieveChunks } from '../documents/service.ts';
-import { type Chunk, type RunAnswer, writeAnswer } from './answer.ts';
+import { type Passage, type RunAnswer, writeAnswer } from './answer.ts';
 import { TenantCheckpoints } from './checkpoints.ts';
-import { type RunEvents, runEvents } from './events.ts';
-import { type Failure, failureOf, retrievalFailure, runFailure } from './failures.ts';
+import { insertEvents } from './event-store.ts';
+import type { RunEvent } from './events.ts';
+import { type Failure, failureOf, runFailure } from './failures.ts';
+import { flusherOf } from './flush.ts';
 import { walkGraph } from './graph.ts';
+import { type MemoryPlan, prepareToRemember } from './memory.ts';
+import { findPassages } from './passages.ts';
 import { searchTextOf } from './prompt.ts';
-import type { RunCreate } from './schema.ts';
-import { endRun, insertMessage, listHistory, type NewRun, type PastMessage, renewLease } from './store.ts';
+import { aboutRun, expiryOf } from './record.ts';
+import type { RunCreate, Timings } from './schema.ts';
+import { type Spoken, speakAnswer } from './speak.ts';
+import {
+  endRun,
+  insertMessage,
+  listHistory,
+  markAnswered,
+  type PastMessage,
+  type RunFigures,
+} from './store.ts';
+import { EndedElsewhere, type RunUnderWay } from './under-way.ts';
 
-/** A run belongs to its process for so long after each sign of life; then anybody may declare it lost. */
-export const leaseMs = 30_000;
-const renewMs = 10_000;
-const shutDownLingerMs = 1_000;
 const historyMessages = 10;
-const passagesMost = 20;
+const retryMs = 250;
 
-/** Does the run's work and tells its client, whatever happens. Resolves when the stream is closed; never rejects. */
-export async function conductRun(
-  ctx: Ctx,
-  run: NewRun,
-  input: RunCreate,
-  response: ServerResponse,
-  cancel: AbortController,
-): Promise<void> {
-  const { config } = ctx.app;
-  const { id: run_id, request_id, session_id } = run;
-  const stream = openEventStream(response);
-  const events = runEvents(stream, {
-    run_id,
-    request_id,
-    session_id,
-    heartbeatMs: config.RUN_SSE_HEARTBEAT_S * 1000,
-  });
-  let isDone = false;
-  let grace: NodeJS.Timeout | undefined;
-  stream.onClose(() => {
-    if (!isDone)
-      grace = setTimeout(
-        () => cancel.abort(runFailure('CLIENT_DISCONNECTED')),
-        config.RUN_DISCONNECT_GRACE_MS,
-      );
-  });
-  const lease = keepLease(ctx, run, cancel);
-  try {
-    await events.send('request.accepted', { accepted_at: run.created_at, run_id });
-    const { text, citations, model } = await answerRun(ctx, run, input, events, cancel.signal, lease);
-    await events.send('message.final', { text, citations, model, run_id });
-    if (input.audio)
-      await events.send('audio.error', {
-        code: 'TTS_CONFIG_MISSING',
-        message: 'No speech provider is configured; the answer is in message.final.',
-      });
-    events.close(['done', {}]);
-    ctx.app.metrics.runs.inc({ outcome: 'succeeded' });
-  } catch (error) {
-    const failure = failureOf(error, cancel.signal);
-    ctx.log[failure.unforeseen ? 'error' : 'info'](
-      { err: error, run_id, code: failure.code },
-      'a run ended without an answer',
-    );
-    await recordFailure(ctx, run, failure);
-    events.close(['error', { code: failure.code, message: failure.message }], ['done', {}]);
-    ctx.app.metrics.runs.inc({ outcome: failure.status });
-  } finally {
-    isDone = true;
-    lease.end();
-    clearTimeout(grace);
-    ctx.app.nudgeRelay();
-  }
-  await new Promise<void>((resolve) => {
-    stream.onClose(resolve);
-    // A reader that does not take the rest may not keep a process from ending.
-    const drop = () => setTimeout(() => response.destroy(), shutDownLingerMs).unref();
-    if (cancel.signal.aborted) drop();
-    else cancel.signal.addEventListener('abort', drop, { once: true });
-  });
+/** What a run comes to know of itself. */
+interface Course {
+  began: number;
+  answer?: RunAnswer;
+  timings: Timings;
+  /** The answer being stored. */
+  recording?: Promise<void>;
 }
 
-/** Takes the run through its graph. When this returns, answer, status and checkpoint are committed, in one transaction. */
+/**
+ * Does a run's work. Its readers are told by its log, whatever happens; whether there are any makes no difference.
+ * Resolves when the run is over; never rejects.
+ */
+export async function conductRun(
+  ctx: Ctx,
+  one: RunUnderWay,
+  input: RunCreate,
+  memory: MemoryPlan,
+): Promise<void> {
+  const course: Course = { began: Date.parse(one.run.created_at), timings: {} };
+  const late = setTimeout(
+    () => one.cancel.abort(runFailure('RUN_TIMEOUT')),
+    ctx.app.config.RUN_TIMEOUT_S * 1_000,
+  );
+  try {
+    try {
+      await answerRun(ctx, one, input, memory, course);
+    } catch (error) {
+      // The graph gives up at once when it is stopped; what it was storing then may be stored all the same.
+      if (!course.recording) throw error;
+      await course.recording;
+    }
+    if (input.audio) await speak(ctx, one, course);
+    ctx.app.metrics.runs.inc({ outcome: 'succeeded' });
+  } catch (error) {
+    await endBadly(ctx, one, course, error);
+  } finally {
+    clearTimeout(late);
+    ctx.app.nudgeRelay();
+  }
+}
+
+const since = (course: Course): number => Date.now() - course.began;
+
+/** Takes the run through its graph. When this returns, answer, checkpoint and last events are committed, in one transaction. */
 async function answerRun(
   ctx: Ctx,
-  run: NewRun,
+  one: RunUnderWay,
   input: RunCreate,
-  events: RunEvents,
-  cancel: AbortSignal,
-  lease: Lease,
-): Promise<RunAnswer> {
+  memory: MemoryPlan,
+  course: Course,
+): Promise<void> {
+  const { run, log, cancel } = one;
   let history: PastMessage[] = [];
   let searchText = input.message;
-  let chunks: Chunk[] = [];
-  let answer: RunAnswer | undefined;
+  let passages: Passage[] = [];
   let answerId: string | undefined;
   const checkpoints = new TenantCheckpoints(ctx.db, async (statements) => {
     // Without an answer there is nothing to go on from: the thread stays where its last finished run left it.
-    if (!answer || !answerId) return;
-    // From here on the run is no longer 'running': a renewal that finds none must not take it for lost.
-    lease.end();
-    await recordAnswer(ctx, run, answer, answerId, statements);
+    if (!course.answer || !answerId || cancel.signal.aborted) return;
+    course.recording = recordAnswer(ctx, one, course, { input, memory, answerId, checkpoint: statements });
+    // Its failure is told below: the graph may not listen any more.
+    await course.recording.catch(() => {});
   });
   const steps = {
     load: async () => {
@@ -111,16 +100,30 @@ async function answerRun(
       return history.map(({ id }) => id);
     },
     retrieve: async () => {
-      chunks = await retrieve(ctx, run.corpus_id, searchText, input.top_k);
-      if (ctx.app.config.DEBUG_EVENTS)
-        await events.send('debug.retrieval', { provider: 'local_pgvector', num_chunks: chunks.length });
-      return chunks.map(({ id }) => id);
+      const began = performance.now();
+      const found = await findPassages(ctx, run, { query: searchText, top_k: input.top_k, history, memory });
+      passages = found.passages;
+      course.timings.retrieval_ms = Math.round(performance.now() - began);
+      if (ctx.app.config.DEBUG_EVENTS) await log.append({ type: 'debug.retrieval', data: found.debug });
+      return passages.map(({ id }) => id);
     },
     generate: async (signal: AbortSignal) => {
-      const emit = (delta: string) => events.send('token.delta', { delta });
-      answer = await writeAnswer(
+      const emit = (delta: string) => {
+        if (course.timings.first_token_ms === undefined) {
+          course.timings.first_token_ms = since(course);
+          ctx.app.metrics.runFirstToken.observe(since(course) / 1_000);
+        }
+        return log.append({ type: 'token.delta', data: { delta } });
+      };
+      course.answer = await writeAnswer(
         ctx.app.models.answers,
-        { message: input.message, search_text: searchText, chunks, history },
+        {
+          message: input.message,
+          search_text: searchText,
+          passages,
+          history,
+          has_corpus: run.corpus_id !== null,
+        },
         emit,
         signal,
       );
@@ -131,113 +134,205 @@ async function answerRun(
       return answerId;
     },
   };
-  await walkGraph(steps, `${run.identity_id}:${run.session_id}`, run.id, checkpoints, cancel);
-  return answer!;
+  await walkGraph(steps, `${run.identity_id}:${run.session_id}`, run.id, checkpoints, cancel.signal);
+  cancel.signal.throwIfAborted();
+  if (!course.recording) throw new Error('the graph of a run ended without an answer');
+  await course.recording;
 }
 
-async function retrieve(
+const figuresOf = (ctx: Ctx, one: RunUnderWay, course: Course, last_seq: number): RunFigures => ({
+  model: course.answer?.model ?? ctx.app.models.answers?.name ?? null,
+  finish_reason: course.answer?.finish_reason ?? null,
+  usage: course.answer?.usage ?? null,
+  timings: course.timings,
+  disconnects: one.disconnects,
+  last_seq,
+});
+
+interface AnswerToRecord {
+  input: RunCreate;
+  memory: MemoryPlan;
+  answerId: string;
+  checkpoint: Statement[];
+}
+
+/** Commits the answer with its events, before any reader sees that it is final. */
+async function recordAnswer(
   ctx: Ctx,
-  corpusId: string,
-  query: string,
-  topK: number | undefined,
-): Promise<Chunk[]> {
+  one: RunUnderWay,
+  course: Course,
+  { input, memory, answerId, checkpoint }: AnswerToRecord,
+): Promise<void> {
+  const { run, log } = one;
+  const answer = course.answer!;
+  const final: RunEvent = {
+    type: 'message.final',
+    data: { text: answer.text, citations: answer.citations, model: answer.model, run_id: run.id },
+  };
+  const isLast = !input.audio;
+  const events = isLast ? [final, done] : [final];
+  const remember = memory.remember ? await prepareToRemember(ctx, run, input.message, answer) : undefined;
+  await flusherOf(ctx.app).hold(one);
+  const { batches, last_seq } = log.closing(events);
+  await whileTheLeaseHolds(one, async () => {
+    const now = new Date();
+    course.timings.answer_ms = since(course);
+    const figures = figuresOf(ctx, one, course, last_seq);
+    await ctx.db.transaction(async (tx) => {
+      const [ended] = await tx.batch([
+        isLast ? endRun(run, succeeded(ctx, figures, now)) : markAnswered(run, figures, now.toISOString()),
+        insertEvents(ctx.tenant, run.id, batches),
+        insertMessage(run, {
+          id: answerId,
+          role: 'assistant',
+          text: answer.text,
+          citations: answer.citations,
+          created_at: now.toISOString(),
+        }),
+        ...checkpoint,
+        ...(isLast ? [succeededFact(ctx, one, answer, now)] : []),
+      ]);
+      if (ended.rows.length !== 1) throw new EndedElsewhere();
+      await remember?.(tx, now);
+    });
+  });
+  if (isLast) one.isOver = true;
+  log.publish(events);
+}
+
+const done: RunEvent = { type: 'done', data: {} };
+
+const succeeded = (ctx: Ctx, figures: RunFigures, now: Date) => ({
+  ...figures,
+  status: 'succeeded' as const,
+  error_code: null,
+  completed_at: now.toISOString(),
+  events_expire_at: expiryOf(ctx.app, now),
+});
+
+const succeededFact = (ctx: Ctx, { run }: RunUnderWay, answer: RunAnswer, now: Date, more: object = {}) =>
+  fact(ctx, {
+    type: 'run.succeeded',
+    resource_type: 'run',
+    resource_id: run.id,
+    data: {
+      ...aboutRun(run, now),
+      model: answer.model,
+      citation_count: answer.citations.length,
+      length: answer.text.length,
+      ...more,
+    },
+  });
+
+/** Speaks the answer, which is there whatever becomes of this, and ends the run. */
+async function speak(ctx: Ctx, one: RunUnderWay, course: Course): Promise<void> {
+  const { run, log, cancel } = one;
+  const began = performance.now();
+  const spoken: Spoken = await speakAnswer(ctx, run, course.answer!.text, cancel.signal);
+  if (cancel.signal.reason instanceof EndedElsewhere) throw cancel.signal.reason;
+  course.timings.speech_ms = Math.round(performance.now() - began);
+  const events = [spoken.event, done];
+  await flusherOf(ctx.app).hold(one);
+  const { batches, last_seq } = log.closing(events);
+  await whileTheLeaseHolds(one, async () => {
+    const now = new Date();
+    const figures = figuresOf(ctx, one, course, last_seq);
+    await ctx.db.transaction(async (tx) => {
+      const [ended] = await tx.batch([
+        endRun(run, succeeded(ctx, figures, now)),
+        insertEvents(ctx.tenant, run.id, batches),
+        succeededFact(ctx, one, course.answer!, now, spoken.about),
+        ...spoken.statements,
+      ]);
+      if (ended.rows.length !== 1) throw new EndedElsewhere();
+    });
+  });
+  one.isOver = true;
+  log.publish(events);
+}
+
+async function endBadly(ctx: Ctx, one: RunUnderWay, course: Course, error: unknown): Promise<void> {
+  const { run, log, cancel } = one;
+  await flusherOf(ctx.app).hold(one);
+  if (error instanceof EndedElsewhere || cancel.signal.reason instanceof EndedElsewhere) {
+    one.isOver = true;
+    log.leaveToRows();
+    return;
+  }
+  const failure = failureOf(error, cancel.signal);
+  ctx.log[failure.unforeseen ? 'error' : 'info'](
+    { err: error, run_id: run.id, code: failure.code },
+    'a run ended without an answer',
+  );
+  const events: RunEvent[] = [
+    { type: 'error', data: { code: failure.code, message: failure.message } },
+    done,
+  ];
+  const { batches, last_seq } = log.closing(events);
   try {
-    return (await retrieveChunks(ctx, { corpus_id: corpusId, query, limit: topK })).slice(0, passagesMost);
-  } catch (error) {
-    throw retrievalFailure(error);
+    const isEnded = await whileTheLeaseHolds(one, () =>
+      recordFailure(ctx, one, figuresOf(ctx, one, course, last_seq), failure, batches),
+    );
+    one.isOver = true;
+    if (isEnded) {
+      log.publish(events);
+      ctx.app.metrics.runs.inc({ outcome: failure.status });
+    } else log.leaveToRows();
+  } catch (lost) {
+    one.isOver = true;
+    ctx.log.warn(
+      { err: lost, run_id: run.id },
+      'the end of a run could not be recorded; it counts as lost when its lease runs out',
+    );
+    log.publish(events);
   }
 }
 
-async function recordAnswer(
+/** @returns false when the run was over: how it ended stands in the rows */
+async function recordFailure(
   ctx: Ctx,
-  run: NewRun,
-  answer: RunAnswer,
-  answerId: string,
-  checkpoint: Statement[],
-): Promise<void> {
+  { run }: RunUnderWay,
+  figures: RunFigures,
+  { status, code }: Failure,
+  batches: Parameters<typeof insertEvents>[2],
+): Promise<boolean> {
   const now = new Date();
-  await ctx.db.transaction(async (tx) => {
-    const [ended] = await tx.batch([
-      endRun(run, 'succeeded', answer.model, null, now.toISOString()),
-      insertMessage(run, {
-        id: answerId,
-        role: 'assistant',
-        text: answer.text,
-        citations: answer.citations,
-        created_at: now.toISOString(),
+  return ctx.db.transaction(async (tx) => {
+    const ended = await tx.rows(
+      endRun(run, {
+        ...figures,
+        status,
+        error_code: code,
+        completed_at: now.toISOString(),
+        events_expire_at: expiryOf(ctx.app, now),
       }),
-      ...checkpoint,
+    );
+    if (ended.length === 0) return false;
+    await tx.batch([
+      insertEvents(ctx.tenant, run.id, batches),
       fact(ctx, {
-        type: 'run.succeeded',
+        type: `run.${status}`,
         resource_type: 'run',
         resource_id: run.id,
-        data: {
-          ...aboutRun(run, now),
-          model: answer.model,
-          citation_count: answer.citations.length,
-          length: answer.text.length,
-        },
+        outcome: 'failure',
+        data: { ...aboutRun(run, now), error_code: code },
       }),
     ]);
-    if (ended.rows.length !== 1) throw runFailure('PROCESS_LOST');
+    return true;
   });
 }
 
-async function recordFailure(ctx: Ctx, run: NewRun, { status, code }: Failure): Promise<void> {
-  const now = new Date();
-  try {
-    await ctx.db.transaction(async (tx) => {
-      const ended = await tx.rows(
-        endRun(run, status, ctx.app.models.answers?.name ?? null, code, now.toISOString()),
-      );
-      // Declared lost already, with a fact of its own.
-      if (ended.length === 0) return;
-      await tx.run(
-        fact(ctx, {
-          type: `run.${status}`,
-          resource_type: 'run',
-          resource_id: run.id,
-          outcome: 'failure',
-          data: { ...aboutRun(run, now), error_code: code },
-        }),
-      );
-    });
-  } catch (error) {
-    ctx.log.warn(
-      { err: error, run_id: run.id },
-      'the end of a run could not be recorded; it counts as lost when its lease runs out',
-    );
-  }
-}
-
-const aboutRun = (run: NewRun, now: Date) => ({
-  session_id: run.session_id,
-  corpus_id: run.corpus_id,
-  duration_ms: now.getTime() - Date.parse(run.created_at),
-});
-
-/** Says at intervals that the run's process lives. A run that was declared lost meanwhile is stopped. */
-function keepLease(ctx: Ctx, run: NewRun, cancel: AbortController): Lease {
-  let ended = false;
-  const timer = setInterval(async () => {
+/**
+ * Tries again while the database is away, as long as nobody else may end the run. Repeating is safe: what was committed
+ * although nobody heard of it has made the run no longer running, and the next try finds that.
+ */
+async function whileTheLeaseHolds<T>(one: RunUnderWay, work: () => Promise<T>): Promise<T> {
+  for (;;) {
     try {
-      const renewed = await ctx.db.rows(renewLease(run, new Date(Date.now() + leaseMs)));
-      if (renewed.length === 0 && !ended) cancel.abort(runFailure('PROCESS_LOST'));
+      return await work();
     } catch (error) {
-      ctx.log.warn(
-        { err: error, run_id: run.id },
-        'the lease of a run could not be renewed and will be tried again',
-      );
+      if (!isDatabaseUnavailable(error) || Date.now() + retryMs > one.leaseUntil) throw error;
     }
-  }, renewMs);
-  return {
-    end: () => {
-      ended = true;
-      clearInterval(timer);
-    },
-  };
-}
-
-interface Lease {
-  end: () => void;
+    await new Promise((resolve) => setTimeout(resolve, retryMs));
+  }
 }

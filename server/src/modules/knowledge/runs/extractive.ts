@@ -6,7 +6,13 @@ import { type Unit, unitsOf } from './units.ts';
 export type Passage = { id: string; text: string; score: number; heading_path?: string[]; title?: string };
 
 /** `max_sentences` is 4 unless told, 1 to 20; a list takes the room of one sentence for every three items. */
-export type ExtractiveInput = { question: string; passages: Passage[]; max_sentences?: number };
+export type ExtractiveInput = {
+  question: string;
+  passages: Passage[];
+  max_sentences?: number;
+  /** What the passages are of, in our own words round them; `corpus` unless told. */
+  of?: 'corpus' | 'memories';
+};
 
 /** `text` is what the reader sees; `sentences` are the quotations in it, in the order of the text. */
 export type ExtractiveAnswer = { text: string; sentences: ExtractedSentence[] };
@@ -15,9 +21,20 @@ export type ExtractiveAnswer = { text: string; sentences: ExtractedSentence[] };
 export type ExtractedSentence = { text: string; passage_id: string; score: number };
 
 export const NO_ANSWER = 'No passage of the corpus answers this question.';
-const FRAME_DIRECT = 'The sources say:';
-const FRAME_CLOSEST = 'The corpus does not answer this directly. The closest passages say:';
-const FRAME_SUMMARY = 'In short, from the sources:';
+const FRAMES = {
+  corpus: {
+    none: NO_ANSWER,
+    direct: 'The sources say:',
+    closest: 'The corpus does not answer this directly. The closest passages say:',
+    summary: 'In short, from the sources:',
+  },
+  memories: {
+    none: 'No memory of yours answers this question.',
+    direct: 'From your memories:',
+    closest: 'Your memories do not answer this directly. The closest say:',
+    summary: 'In short, from your memories:',
+  },
+} as const;
 
 const MAX_PASSAGES = 50;
 const MAX_SENTENCES = 20;
@@ -67,13 +84,15 @@ export function answerExtractively(input: ExtractiveInput): ExtractiveAnswer {
   );
   const best = candidates.reduce((most, { support }) => Math.max(most, support), 0);
   const isSupported = best >= SUPPORT_MIN || isWhole;
-  if (!isSupported) return { text: NO_ANSWER, sentences: [] };
+  const frames = FRAMES[input.of ?? 'corpus'];
+  const none: ExtractiveAnswer = { text: frames.none, sentences: [] };
+  if (!isSupported) return none;
   if (isSummary) {
     const subject = isWhole ? candidates : candidates.filter(({ support }) => support >= SUPPORT_MIN);
-    return render(sources, leads(sources, subject, limit), FRAME_SUMMARY, true);
+    return render(sources, leads(sources, subject, limit), frames.summary, true) ?? none;
   }
   const chosen = choose(candidates, terms, limit);
-  return render(sources, chosen, best < SUPPORT_DIRECT ? FRAME_CLOSEST : FRAME_DIRECT, false);
+  return render(sources, chosen, best < SUPPORT_DIRECT ? frames.closest : frames.direct, false) ?? none;
 }
 
 /**
@@ -216,9 +235,14 @@ function leads(sources: Source[], candidates: Candidate[], limit: number): Candi
   return unlike;
 }
 
-/** Passages in the order of their best unit, units in the order of the passage. */
-function render(sources: Source[], chosen: Candidate[], frame: string, asList: boolean): ExtractiveAnswer {
-  if (chosen.length === 0) return { text: NO_ANSWER, sentences: [] };
+/** Passages in the order of their best unit, units in the order of the passage; nothing when nothing was chosen. */
+function render(
+  sources: Source[],
+  chosen: Candidate[],
+  frame: string,
+  asList: boolean,
+): ExtractiveAnswer | undefined {
+  if (chosen.length === 0) return undefined;
   const numbers = new Map<string, number>();
   const byPassage = new Map<number, Candidate[]>();
   for (const candidate of chosen) {

@@ -11,9 +11,13 @@ export const runFailures = {
   DB_ERROR: 'The database can not be reached right now. Repeat the run.',
   CLIENT_DISCONNECTED: 'The client went away, and the run was canceled.',
   SERVICE_SHUTTING_DOWN: 'The server is shutting down. Repeat the run.',
+  RUN_CANCELED: 'The run was canceled.',
+  RUN_TIMEOUT: 'The run took longer than a run may. Ask for less, or repeat it.',
   PROCESS_LOST: 'The process that worked on the run is gone. Repeat the run.',
   UNKNOWN_ERROR: 'Something went wrong on our side. Quote the request id when you report it.',
 } as const;
+
+export type RunFailureCode = keyof typeof runFailures;
 
 /** Ends a run; the message is for the client. */
 export class RunFailure extends Error {
@@ -26,7 +30,7 @@ export class RunFailure extends Error {
   }
 }
 
-export const runFailure = (code: keyof typeof runFailures, cause?: unknown) =>
+export const runFailure = (code: RunFailureCode, cause?: unknown) =>
   new RunFailure(code, runFailures[code], { cause });
 
 export interface Failure {

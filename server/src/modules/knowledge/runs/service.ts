@@ -1,147 +1,127 @@
 import type { App, Ctx, Target } from '#platform/context.ts';
-import { systemCtx } from '#platform/context.ts';
-import { conflict, notFound, unavailable } from '#platform/errors.ts';
+import { conflict, invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
-import type { Answer } from '#platform/http/route.ts';
-import { Stream } from '#platform/http/route.ts';
-import { openEventStream } from '#platform/http/sse.ts';
+import { Answer, Stream } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
-import { isPermitted } from '#platform/permission.ts';
+import { authorize, isPermitted } from '#platform/permission.ts';
 import { visiblePage } from '../../access/policy/service.ts';
-import { conductRun, leaseMs } from './conduct.ts';
-import { runEvents } from './events.ts';
-import { runFailure } from './failures.ts';
+import { EXTRACTIVE } from './answer.ts';
+import { conductRun } from './conduct.ts';
+import { deleteRuns, deleteSession, findSession, lockRuns } from './delete-store.ts';
+import { findReadableRun } from './event-store.ts';
+import { placeOf, refusalFrames } from './events.ts';
+import { followHere, followRows, readersHere } from './follow.ts';
+import { aheadMost, RunLog } from './log.ts';
+import { contextOfRun, planMemory } from './memory.ts';
+import { acceptedEvent, cancelFromOutside, recordBegin } from './record.ts';
 import type { Run, RunCreate, RunWithMessages } from './schema.ts';
-import {
-  endLostRun,
-  endLostRuns,
-  findRun,
-  insertMessage,
-  insertRun,
-  listRuns,
-  listTenantsWithLostRuns,
-  type NewRun,
-  type RunFilter,
-  upsertSession,
-} from './store.ts';
-
-/** A run of this process: over when its work is done and its stream closed. */
-interface RunUnderWay {
-  ended: Promise<void>;
-  cancel: AbortController;
-}
-
-const underWay = new WeakMap<App, Set<RunUnderWay>>();
-
-function runsOf(app: App): Set<RunUnderWay> {
-  const known = underWay.get(app);
-  if (known) return known;
-  const runs = new Set<RunUnderWay>();
-  underWay.set(app, runs);
-  // One listener for all: an AbortSignal warns of a leak when each run brings its own.
-  app.closing.addEventListener('abort', () => {
-    for (const { cancel } of runs) cancel.abort(runFailure('SERVICE_SHUTTING_DOWN'));
-  });
-  return runs;
-}
+import { findRun, listRuns, type NewRun, type RunFilter } from './store.ts';
+import { runsHere } from './under-way.ts';
 
 /** Resolves when no run is under way in this process any more. */
-export async function runsEnded(app: App): Promise<void> {
-  await Promise.all([...runsOf(app)].map(({ ended }) => ended));
-}
+export const runsEnded = (app: App): Promise<void> => runsHere(app).ended();
 
 /**
- * Begins a run: session, message and run are committed when this returns; the stream does the work. The run goes on
- * for RUN_DISCONNECT_GRACE_MS after its client left, and is then canceled.
- * @throws ApiError 503 SERVICE_BUSY when the process has RUN_MAX_CONCURRENCY runs, 409 RUN_IN_PROGRESS when the session has one
+ * Begins a run: session, message and run are committed when this returns. The run is worked on whether the answer is
+ * read or not; the stream is its first reader.
+ * @throws ApiError 503 SERVICE_BUSY, 409 RUN_IN_PROGRESS when the session has a run, 403, 422
  */
 export async function startRun(ctx: Ctx, input: RunCreate): Promise<Stream> {
   const { app } = ctx;
-  const runs = runsOf(app);
-  if (runs.size >= app.config.RUN_MAX_CONCURRENCY) {
-    throw unavailable(
-      'SERVICE_BUSY',
-      'The server has as many runs as it can work on. Repeat the request.',
-      1,
-    );
-  }
-  const { promise: ended, resolve } = Promise.withResolvers<void>();
-  const underWay = { ended, cancel: new AbortController() };
-  runs.add(underWay);
-  const leave = () => {
-    runs.delete(underWay);
-    resolve();
-  };
+  const here = runsHere(app);
+  const memory = await planMemory(ctx, input.memory);
+  if (input.corpus_id === undefined && !memory.recall)
+    throw invalid([{ path: '/corpus_id', message: 'is required unless memories are recalled' }]);
+  const leave = here.takePlace(ctx.tenant);
   try {
-    const run = await beginRun(ctx, input);
-    if (app.closing.aborted) underWay.cancel.abort(runFailure('SERVICE_SHUTTING_DOWN'));
-    return new Stream((_request, response) =>
-      conductRun(ctx, run, input, response, underWay.cancel).finally(leave),
-    );
+    const run = newRun(ctx, input, here.processId);
+    await recordBegin(ctx, run, input.message);
+    const log = new RunLog(run);
+    log.publish([acceptedEvent(run)]);
+    const one = here.add(run, log);
+    void conductRun(contextOfRun(ctx, one.cancel.signal), one, input, memory).finally(() => {
+      here.remove(one);
+      leave();
+    });
+    return new Stream((_request, response) => followHere(ctx, one, 0, response));
   } catch (error) {
     leave();
     throw error;
   }
 }
 
-async function beginRun(ctx: Ctx, input: RunCreate): Promise<NewRun> {
-  const now = new Date();
-  const run: NewRun = {
-    tenant_id: ctx.tenant,
-    id: uuidv7(),
-    identity_id: ctx.actor.identity_id!,
-    session_id: input.session_id,
-    corpus_id: input.corpus_id,
-    request_id: ctx.requestId,
-    created_at: now.toISOString(),
-  };
-  const message = {
-    id: uuidv7(),
-    role: 'user' as const,
-    text: input.message,
-    citations: [],
-    created_at: run.created_at,
-  };
-  await ctx.db.transaction(async (tx) => {
-    const [, begun] = await tx.batch([
-      endLostRun(run),
-      insertRun(run, new Date(now.getTime() + leaseMs)),
-      upsertSession(run),
-      insertMessage(run, message),
-      fact(ctx, {
-        type: 'run.invoked',
-        resource_type: 'run',
-        resource_id: run.id,
-        data: { session_id: run.session_id, corpus_id: run.corpus_id, length: input.message.length },
-      }),
-    ]);
-    if (begun.rows.length !== 1) {
-      throw conflict(
-        'RUN_IN_PROGRESS',
-        'A run is going on in this session. Wait until it is done, or use another session.',
-      );
-    }
-  });
-  return run;
+const newRun = ({ app, tenant, actor, requestId }: Ctx, input: RunCreate, process_id: string): NewRun => ({
+  tenant_id: tenant,
+  id: uuidv7(),
+  identity_id: actor.identity_id!,
+  session_id: input.session_id,
+  corpus_id: input.corpus_id ?? null,
+  request_id: requestId,
+  on_disconnect: input.on_disconnect ?? 'cancel',
+  process_id,
+  provider: app.models.answers ? app.config.LLM_PROVIDER : EXTRACTIVE,
+  created_at: new Date().toISOString(),
+});
+
+/** Goes on with a run of the caller's own session after the event a `Last-Event-ID` names. */
+export async function resumeRun(ctx: Ctx, lastEventId: string, sessionId: string): Promise<Stream | Answer> {
+  const place = placeOf(lastEventId);
+  const run = place && (await findReadableRun(ctx.db, place.run_id));
+  const isOwn = run?.session_id === sessionId && run.identity_id === ctx.actor.identity_id;
+  return isOwn ? readRun(ctx, place!.run_id, place!.seq, sessionId) : refusal(ctx, sessionId);
 }
 
-/** Answers a reconnect: runs are not replayed. */
-export const refuseResume = (ctx: Ctx, sessionId: string): Stream =>
+/** The events of a run the caller may see, after the one that `Last-Event-ID` or `after` names. */
+export function readRunEvents(
+  ctx: Ctx,
+  id: string,
+  lastEventId: string | undefined,
+  after: number,
+): Promise<Stream | Answer> {
+  if (lastEventId === undefined) return readRun(ctx, id, after, null);
+  const place = placeOf(lastEventId);
+  return place?.run_id === id.toLowerCase()
+    ? readRun(ctx, id, place.seq, null)
+    : Promise.resolve(refusal(ctx, null));
+}
+
+async function readRun(
+  ctx: Ctx,
+  id: string,
+  after: number,
+  sessionId: string | null,
+): Promise<Stream | Answer> {
+  readersHere(ctx.app).checkRoom();
+  const run = isUuid(id) ? await findReadableRun(ctx.db, id) : undefined;
+  if (!run || !(await isPermitted(ctx, 'runs:read', targetOf(run)))) return refusal(ctx, sessionId);
+  const isRunning = run.status === 'running';
+  const isKept = run.events_expire_at !== null && Date.parse(run.events_expire_at) > Date.now();
+  // A number no event can have was not given by us.
+  const most = run.last_seq + (isRunning ? aheadMost : 0);
+  if (!(isRunning || isKept) || after > most) return refusal(ctx, sessionId);
+  // All of it has been read. 204 tells a reader not to come back (WHATWG HTML, Server-sent events).
+  if (!isRunning && after === run.last_seq) return new Answer(204);
+  return new Stream(async (request, response) => {
+    if (request.method === 'HEAD') {
+      response.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8' }).end();
+      return;
+    }
+    const one = runsHere(ctx.app).get(run.id);
+    if (one) await followHere(ctx, one, after, response);
+    else await followRows(ctx, run, after, response);
+  });
+}
+
+/** The same answer for what is unknown, somebody else's, malformed or past its time. */
+const refusal = (ctx: Ctx, sessionId: string | null): Stream =>
   new Stream(async (_request, response) => {
-    const events = runEvents(openEventStream(response), {
-      run_id: undefined,
-      request_id: ctx.requestId,
-      session_id: sessionId,
-      heartbeatMs: 60_000,
+    response.writeHead(200, {
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-cache, no-transform',
+      'x-accel-buffering': 'no',
     });
-    events.close(
-      [
-        'resume.unsupported',
-        { message: 'A stream can not be taken up again. Start a new run without Last-Event-ID.' },
-      ],
-      ['done', {}],
-    );
+    response.end(refusalFrames(ctx.requestId, sessionId));
   });
 
 const targetOf = (run: Pick<Run, 'id' | 'identity_id'>): Target => ({ id: run.id, owner: run.identity_id });
@@ -168,24 +148,56 @@ export const listVisibleRuns = (
   });
 };
 
-/** Marks runs whose process is gone as failed. */
-export async function endAllLostRuns(app: App): Promise<void> {
-  const now = new Date();
-  for (const { tenant_id } of await listTenantsWithLostRuns(app.database.operator, now)) {
-    const ctx = systemCtx(app, tenant_id, uuidv7());
-    await ctx.db.transaction(async (tx) => {
-      const lost = await endLostRuns(tx, now);
-      await tx.batch(
-        lost.map(({ id }) =>
-          fact(ctx, {
-            type: 'run.failed',
-            resource_type: 'run',
-            resource_id: id,
-            outcome: 'failure',
-            data: { error_code: 'PROCESS_LOST' },
-          }),
-        ),
-      );
-    });
-  }
+/** Cancels a run, in whatever process it is; when this returns it is canceled. @throws ApiError 404, 403, 409 RUN_OVER */
+export async function cancelRun(ctx: Ctx, id: string): Promise<RunWithMessages> {
+  const run = await getRun(ctx, id);
+  await authorize(ctx, 'runs:cancel', targetOf(run));
+  if (!(await cancelFromOutside(ctx, run.id)))
+    throw conflict('RUN_OVER', 'The run is over. There is nothing to cancel.');
+  return getRun(ctx, id);
+}
+
+const inProgress = () =>
+  conflict('RUN_IN_PROGRESS', 'The run is going on. Wait until it is done, or cancel it first.');
+
+/** Removes a run with its messages, events and audio. @throws ApiError 404, 403, 409 RUN_IN_PROGRESS */
+export async function removeRun(ctx: Ctx, id: string): Promise<void> {
+  const run = await getRun(ctx, id);
+  await authorize(ctx, 'runs:delete', targetOf(run));
+  await ctx.db.transaction(async (tx) => {
+    const [locked] = await lockRuns(tx, { id: run.id });
+    if (!locked) throw notFound('Run');
+    if (locked.status === 'running') throw inProgress();
+    await tx.batch([
+      ...deleteRuns(ctx.tenant, [run.id], new Date()),
+      fact(ctx, {
+        type: 'run.deleted',
+        resource_type: 'run',
+        resource_id: run.id,
+        before: { session_id: run.session_id, corpus_id: run.corpus_id, status: run.status },
+      }),
+    ]);
+  });
+}
+
+/** Removes a session of the caller's own: all its runs, and what the next one would know. @throws ApiError 404, 403, 409 RUN_IN_PROGRESS */
+export async function removeSession(ctx: Ctx, sessionId: string): Promise<void> {
+  const owner = ctx.actor.identity_id!;
+  await ctx.db.transaction(async (tx) => {
+    if (!(await findSession(tx, owner, sessionId))) throw notFound('Session');
+    await authorize(ctx, 'runs:delete', { owner });
+    const runs = await lockRuns(tx, { identity_id: owner, session_id: sessionId });
+    if (runs.some(({ status }) => status === 'running')) throw inProgress();
+    const ids = runs.map(({ id }) => id);
+    await tx.batch([
+      ...deleteRuns(ctx.tenant, ids, new Date()),
+      ...deleteSession(ctx.tenant, owner, sessionId),
+      fact(ctx, {
+        type: 'run.session_deleted',
+        resource_type: 'run_session',
+        resource_id: sessionId,
+        data: { run_count: ids.length },
+      }),
+    ]);
+  });
 }

@@ -1,0 +1,165 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { connect, type Socket } from 'node:net';
+import { after, before, describe, it } from 'node:test';
+import { startChatServer } from '#test/chat-server.ts';
+import {
+  addressOf,
+  type Client,
+  eventOf,
+  makeCorpus,
+  openStream,
+  readAll,
+  signUp,
+  typesOf,
+} from '#test/event-stream.ts';
+import { eventually, startServer, testServer, useTestServer } from '#test/harness.ts';
+import type { Running } from '../../../app.ts';
+
+useTestServer();
+
+describe('readers of runs', () => {
+  let chat: Awaited<ReturnType<typeof startChatServer>>;
+  let running: Running;
+  let client: Client;
+  before(async () => {
+    await testServer();
+    chat = await startChatServer();
+    running = await startServer({
+      LLM_PROVIDER: 'openai-compatible',
+      LLM_BASE_URL: chat.url,
+      LLM_API_KEY: 'chat-key',
+      EXT_RETRY_MAX_ATTEMPTS: '0',
+    });
+    client = await signUp(addressOf(running));
+    await makeCorpus(client, 'handbook', { gates: 'The release gates are tests, safety and rollback.' });
+  });
+  after(async () => {
+    await running.stop();
+    await chat.close();
+  });
+
+  const newRun = (more: object = {}) => ({
+    session_id: `s-${randomUUID()}`,
+    corpus_id: 'handbook',
+    message: 'What are the release gates?',
+    ...more,
+  });
+
+  /** Sends a request and reads nothing of its answer. */
+  function stalled(input: object): Socket {
+    const body = JSON.stringify(input);
+    const socket = connect(Number(new URL(client.base).port), '127.0.0.1');
+    socket.on('error', () => {});
+    socket.pause();
+    socket.write(
+      `POST /v1/run HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${client.token}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+    );
+    return socket;
+  }
+
+  describe('a reader that reads nothing', () => {
+    it('holds up neither the run nor other readers, and costs no more memory than one page', async () => {
+      // 30,000 frames of more than 200 bytes: several times what the system takes for a socket nobody reads.
+      chat.answerWith(async (say) => {
+        for (let n = 0; n < 30_000; n++) {
+          say('word. ');
+          if (n % 500 === 499) await new Promise((resolve) => setImmediate(resolve));
+        }
+      });
+      const sockets = new Set<Socket>();
+      running.server!.server.on('connection', (socket: Socket) => sockets.add(socket));
+      const input = newRun();
+      const late = stalled(input);
+      let most = 0;
+      const watch = setInterval(() => {
+        for (const { writableLength } of sockets) most = Math.max(most, writableLength);
+      }, 1);
+      const run = await eventually('the run to be there', async () => {
+        const { data } = await client.json('GET', `/v1/runs?session_id=${input.session_id}`);
+        return data[0]?.id;
+      });
+      const other = await readAll(await client.send('GET', `/v1/runs/${run}/events`));
+      assert.equal((await client.json('GET', `/v1/runs/${run}`)).data.status, 'succeeded');
+      clearInterval(watch);
+      assert.ok(most > 0 && most < 100_000, `${most} bytes waited for one reader`);
+      const deltas = other.filter(({ data }) => data.type === 'token.delta');
+      assert.equal(deltas.map(({ data }) => data.data.delta).join(''), eventOf(other, 'message.final').text);
+      // Woken up, it is given all it missed.
+      let received = '';
+      late.on('data', (bytes) => {
+        received += bytes;
+      });
+      late.resume();
+      await eventually('the rest', async () => received.includes('"type":"done"'));
+      assert.deepEqual(
+        [...received.matchAll(/^id: (.*)$/gm)].map(([, id]) => id),
+        other.map(({ id }) => id),
+      );
+      late.destroy();
+    });
+  });
+
+  describe('two hundred runs at once on one process', () => {
+    it('each stream their own answer, to its end', async () => {
+      chat.answerWith(async (say, _response, { messages }) => {
+        const [, name] = /run number (\d+)/.exec(messages.at(-1)!.content)!;
+        for (let n = 0; n < 10; n++) {
+          say(`${name} `);
+          await new Promise((resolve) => setTimeout(resolve, 50));
+        }
+      });
+      const streams = await Promise.all(
+        Array.from({ length: 200 }, (_, n) =>
+          openStream(client, 'POST', '/v1/run', newRun({ message: `I am run number ${n}` })),
+        ),
+      );
+      const ended = await Promise.all(streams.map((stream) => stream.rest()));
+      for (const [n, frames] of ended.entries()) {
+        assert.equal(eventOf(frames, 'message.final').text, `${n} `.repeat(10));
+        assert.equal(typesOf(frames).at(-1), 'done');
+      }
+    });
+  });
+
+  describe('the places of a process', () => {
+    it('are not all for one tenant', async () => {
+      const small = await startServer({ LLM_PROVIDER: 'fake', RUN_MAX_CONCURRENCY: '5' });
+      const [greedy, other] = [await signUp(addressOf(small)), await signUp(addressOf(small))];
+      for (const who of [greedy, other]) await makeCorpus(who, 'handbook', { gates: 'Release gates.' });
+      const streams = [];
+      for (let n = 0; n < 4; n++) {
+        const stream = await openStream(greedy, 'POST', '/v1/run', newRun({ message: 'fake:hang' }));
+        await stream.until('token.delta');
+        streams.push(stream);
+      }
+      const refused = await greedy.send('POST', '/v1/run', newRun());
+      assert.equal(refused.status, 503);
+      assert.equal(refused.headers.get('retry-after'), '1');
+      assert.equal(((await refused.json()) as any).error.code, 'SERVICE_BUSY');
+      assert.equal(typesOf(await other.run(newRun())).at(-1), 'done');
+      const last = await openStream(other, 'POST', '/v1/run', newRun({ message: 'fake:hang' }));
+      await last.until('token.delta');
+      assert.equal((await other.send('POST', '/v1/run', newRun())).status, 503, 'now all are taken');
+      for (const stream of [...streams, last]) stream.leave();
+      await small.stop();
+    });
+
+    it('a second run in a session is told which one goes on there', async () => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      chat.answerWith(async (say) => {
+        say('Yes.');
+        await promise;
+      });
+      const input = newRun();
+      const stream = await openStream(client, 'POST', '/v1/run', input);
+      const run = (await stream.until('request.accepted')).data.data.run_id;
+      const refused = await client.send('POST', '/v1/run', input);
+      assert.equal(refused.status, 409);
+      const { error } = (await refused.json()) as any;
+      assert.deepEqual([error.code, error.details], ['RUN_IN_PROGRESS', { run_id: run }]);
+      resolve();
+      await stream.rest();
+    });
+  });
+});
