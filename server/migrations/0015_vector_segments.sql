@@ -99,11 +99,12 @@ begin
 end $$;
 
 -- The copies nearest to a query, nearest first. Its settings leave the planner no way but the graph, which goes on
--- looking where what it found first is not enough.
+-- looking where what it found first is not enough. Ways that are closed count as endlessly dear, for which PostgreSQL
+-- would compile each call.
 select '[1]'::vector <=> '[1]'::vector as loads_the_settings_of_pgvector;
 create function near_in_segment(tenant text, segment uuid, kind regtype, query vector, take int)
 returns table (id uuid) language plpgsql stable
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 set hnsw.ef_search = 160 set hnsw.iterative_scan = relaxed_order as $$
 begin
   return query execute format(
@@ -116,7 +117,7 @@ end $$;
 -- index. So they take the tenant from where the policy takes it, and nobody can ask them for another.
 create function words_in_segment(segment uuid, query sparsevec, wanted int[], take int)
 returns table (id uuid, distance float8) language plpgsql stable security definer
-set search_path from current set enable_seqscan = off as $$
+set search_path from current set enable_seqscan = off set jit = off as $$
 begin
   return query execute format(
     'select t.id, t.words <#> $2 from %I t where t.tenant_id = $1 and dimensions_of(t.words) && $3 order by 2 limit $4',
@@ -125,7 +126,7 @@ end $$;
 
 create function trigrams_in_segment(segment uuid, query sparsevec, wanted int[], take int)
 returns table (id uuid, distance float8) language plpgsql stable security definer
-set search_path from current set enable_seqscan = off as $$
+set search_path from current set enable_seqscan = off set jit = off as $$
 begin
   return query execute format(
     'select t.id, t.trigrams <#> $2 from %I t where t.tenant_id = $1 and dimensions_of(t.trigrams) && $3 order by 2 limit $4',

@@ -19,7 +19,7 @@ import {
   whatIsLeft,
 } from './renew-store.ts';
 import { forgetInSegments } from './space-store.ts';
-import { scopeOf, tailGrew } from './tend.ts';
+import { scopeOf, tailGrew, tendJob } from './tend.ts';
 
 const batch = 200;
 export const renewJob = 'embeddings.renew';
@@ -64,6 +64,8 @@ async function renewSpace(ctx: Ctx, scope: VectorScope, model: string, preferred
     await sleep(performance.now() - begun, undefined, { signal: ctx.signal });
   }
   await settle(ctx, scope, model, preferred);
+  // Segments of what is gone are given up.
+  await ctx.app.enqueue(tendJob, [{ tenant_id: ctx.tenant, fact_id: uuidv7(), resource_id: null, data: {} }]);
   return true;
 }
 

@@ -61,21 +61,29 @@ export function nearestVectors<Row>(
       : sql`
     select id, distance from (${tail}) tail
     union all
-    select sealed.id, v.embedding <=> ${vector}::vector from (
-      select near.id, s.first, s.last
+    select sealed.id, current.distance from (
+      select near.id, s.model, s.first, s.last
       from ${asTable(segments)} as s (id, model, first, last)
       cross join lateral near_in_segment(${tenant}, s.id, ${kind}::regtype, ${vector}::vector, ${take}::int) near
     ) sealed
-    join ${c.vectors} on v.tenant_id = ${tenant} and ${c.key} = sealed.id and v.model = ${model}
-      and v.segment between sealed.first and sealed.last
+    ${belonging(tenant, c, sql`v.embedding <=> ${vector}::vector as distance`)}
     order by distance limit ${take}`;
   return sql<Near<Row>>`
     with nearest as materialized (${found})
     select ${view.columns}, 1 - nearest.distance as cosine, (select count(*) from nearest)::int as considered
-    from nearest join ${c.rows} on ${c.rowTenant} = ${tenant} and ${c.rowId} = nearest.id ${view.joins}
-    where true ${view.visible}
+    -- By a list of keys: of how many there are the planner knows nothing, and would read all texts to join them.
+    from ${c.rows} join nearest on nearest.id = ${c.rowId} ${view.joins}
+    where ${c.rowTenant} = ${tenant} and ${c.rowId} = any(array(select id from nearest)) ${view.visible}
     order by nearest.distance limit ${limit}`;
 }
+
+/** Only what still belongs to its segment. Row by row: a plan made for any number of segments would read all vectors. */
+const belonging = (tenant: string, c: VectorScope['collection'], columns: Statement): Statement => sql`
+    cross join lateral (
+      select ${columns} from ${c.vectors}
+      where v.tenant_id = ${tenant} and ${c.key} = sealed.id and v.model = sealed.model
+        and v.segment between sealed.first and sealed.last offset 0
+    ) current`;
 
 function asTable(segments: LiveSegment[]): Statement {
   const column = <K extends keyof LiveSegment>(name: K) => segments.map((segment) => segment[name]);
@@ -131,8 +139,7 @@ const bestOf = (
           select best.id, best.distance, s.model, s.first, s.last
           from ${asTable(segments)} as s (id, model, first, last) cross join lateral ${call} best
         ) sealed
-        join ${c.vectors} on v.tenant_id = ${tenant} and ${c.key} = sealed.id and v.model = sealed.model
-          and v.segment between sealed.first and sealed.last
+        ${belonging(tenant, c, sql`1 as there`)}
         union all
         select tail.id, tail.distance from ${c.vectors}
         -- Row by row through the key: the planner takes the tail for most of the table, and would read all texts.

@@ -32,7 +32,8 @@ export async function embeddingState(ctx: Ctx, collections: VectorCollection[]):
       collection: scope.collection.name,
       scope: name,
       waiting: waiting.get(name) ?? 0,
-      models,
+      // A space whose last vector was deleted is known until somebody has reason to look at it.
+      models: models.filter(({ vectors }) => vectors > 0),
     });
   }
   return answer;
