@@ -45,6 +45,8 @@ export function environmentOf(overrides: Record<string, string> = {}): Record<st
       : {};
   const environment = {
     ...testEnvironment,
+    // Refused in production.
+    ...(overrides.ENVIRONMENT === 'production' ? { TTS_PROVIDER: 'none' } : {}),
     DATA_DIR: mkdtempSync(join(tmpdir(), 'manushya-test-')),
     ...services,
     ...overrides,

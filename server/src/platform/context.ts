@@ -31,7 +31,7 @@ export interface App {
   /** Tells the relay of this process, if there is one, that facts were committed. */
   nudgeRelay: () => void;
   /** Makes jobs by hand, for schedules that mend what a crash left. Facts make jobs by themselves. */
-  enqueue: (job: string, payloads: JobPayload[]) => Promise<void>;
+  enqueue: (job: string, payloads: JobPayload[], afterMs?: number) => Promise<void>;
   features: Features;
   /** Aborted when the process begins to shut down. */
   closing: AbortSignal;

@@ -17,7 +17,11 @@ export interface RelayedFact {
 export type FactSink = (facts: RelayedFact[]) => Promise<void>;
 
 const batchSize = 2_000;
+/** Facts of the next moments go along. */
 const gatherMs = 25;
+/** After a pass that took long the next waits longer: many facts together cost far less than the same in many passes. */
+const restMost = 1_000;
+const restOf = (passMs: number): number => Math.min(restMost, Math.max(gatherMs, 3 * passMs));
 
 /**
  * Gives committed facts the next numbers of their tenant and hands them on.
@@ -29,13 +33,16 @@ const gatherMs = 25;
 export function createRelay(app: App, sink: FactSink) {
   let running: Promise<void> | undefined;
   let again = false;
+  /** Not before then, on the clock of `performance.now`. */
+  let next = 0;
   let timer: NodeJS.Timeout | undefined;
   let soon: NodeJS.Timeout | undefined;
   let stopped = false;
 
   const pass = async () => {
+    let more: boolean;
     do {
-      again = false;
+      more = false;
       const tenants = await app.database.operator.rows<{ tenant_id: string }>(sql`
         select tenant_id from (select distinct tenant_id from facts where seq is null limit 500) waiting
         union select tenant_id from fact_positions where relayed < numbered`);
@@ -43,13 +50,13 @@ export function createRelay(app: App, sink: FactSink) {
         if (stopped) return;
         // What one tenant's facts run into must not hold up the others.
         await relayTenant(app, tenant_id, sink).then(
-          (more) => {
-            again ||= more;
+          (hasMore) => {
+            more ||= hasMore;
           },
           (error) => app.log.warn({ err: error, tenant_id }, "a tenant's facts could not be relayed yet"),
         );
       }
-    } while (again && !stopped);
+    } while (more && !stopped);
   };
 
   const run = () => {
@@ -57,26 +64,33 @@ export function createRelay(app: App, sink: FactSink) {
       again = true;
       return;
     }
+    again = false;
+    const began = performance.now();
     running = pass()
       .catch((error) => app.log.warn({ err: error }, 'facts could not be relayed yet'))
       .finally(() => {
         running = undefined;
-        if (again && !stopped) setImmediate(run);
+        const ended = performance.now();
+        next = ended + restOf(ended - began);
+        if (again) nudge();
       });
   };
 
+  const nudge = () => {
+    if (stopped || soon) return;
+    const waitMs = Math.max(gatherMs, next - performance.now());
+    soon = setTimeout(() => {
+      soon = undefined;
+      run();
+    }, waitMs);
+  };
+
   return {
-    /** Facts were committed: look soon. Facts of the next milliseconds go along, so a busy time costs no more passes. */
-    nudge: () => {
-      if (stopped || soon) return;
-      soon = setTimeout(() => {
-        soon = undefined;
-        run();
-      }, gatherMs);
-    },
+    /** Facts were committed: look soon. */
+    nudge,
     start: () => {
       // The poll is the truth; the nudge only saves waiting for it.
-      timer = setInterval(run, app.config.RELAY_POLL_MS);
+      timer = setInterval(nudge, app.config.RELAY_POLL_MS);
       run();
     },
     stop: async () => {

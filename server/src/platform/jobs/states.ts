@@ -16,3 +16,14 @@ export async function jobStates(
     where name = ${name} and id = any(${ids}::uuid[])`);
   return new Map(rows.map(({ id, living }) => [id, living ? 'living' : 'ended']));
 }
+
+/** Which of these queues have a job that may be begun now. */
+export async function queuesWithWork(app: App, names: string[]): Promise<string[]> {
+  const rows = await app.database.operator.rows<{ name: string }>(sql`
+    select q.name from unnest(${names}::text[]) as q (name)
+    where exists (
+      select 1 from pgboss.job_common j
+      where j.name = q.name and j.state < 'active' and not j.blocked and j.start_after <= pgboss.job_now()
+    )`);
+  return rows.map(({ name }) => name);
+}

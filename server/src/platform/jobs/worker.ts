@@ -1,6 +1,7 @@
 import { PgBoss } from 'pg-boss';
 import { type App, type Ctx, systemCtx } from '../context.ts';
 import type { FactSink, RelayedFact } from '../facts/relay.ts';
+import { queuesWithWork } from './states.ts';
 
 /** Work that follows from a fact. It must be repeatable: it may be killed at any point and started again. */
 export interface JobDefinition {
@@ -29,10 +30,21 @@ export interface JobPayload {
 export interface JobQueue {
   sink: FactSink;
   work(): Promise<void>;
-  /** Makes one job by hand, for schedules that mend what an earlier crash left. */
-  enqueue(name: string, payloads: JobPayload[]): Promise<void>;
+  /**
+   * Makes jobs by hand, for schedules that mend what an earlier crash left, and for work that goes on later.
+   * @param afterMs not to be begun before; whole seconds, rounded up
+   */
+  enqueue(name: string, payloads: JobPayload[], afterMs?: number): Promise<void>;
   stop(graceMs: number): Promise<void>;
 }
+
+/**
+ * How often a process looks for jobs that nobody told it of: made elsewhere, or due again. One statement for all queues,
+ * where each worker of the queue asking for itself would keep an idle embedded database busy.
+ */
+const lookMs = 1_000;
+/** The workers' own looking, which nothing depends on. */
+const pollingIntervalSeconds = 60;
 
 /** Opens the queue (pg-boss, schema `pgboss`) over the operator's connections. */
 export async function openJobs(
@@ -58,17 +70,21 @@ export async function openJobs(
       .supervise()
       .catch((error) => app.log.warn({ err: error }, 'jobs of dead workers are looked for later'));
   const workers = new Map<string, string[]>();
+  let look: NodeJS.Timeout | undefined;
   const wake = (name: string) => {
     for (const id of workers.get(name) ?? []) boss.notifyWorker(id);
   };
 
-  const insert = async (definition: JobDefinition, payloads: JobPayload[]) => {
+  const insert = async (definition: JobDefinition, payloads: JobPayload[], afterMs = 0) => {
+    const later = afterMs > 0 ? { startAfter: Math.ceil(afterMs / 1_000) } : {};
     const wanted = definition.per === 'tenant' ? onePerTenant(payloads) : payloads;
     if (wanted.length === 0) return;
     await boss.insert(
       definition.name,
       wanted.map((data) =>
-        definition.per === 'tenant' ? { data, singletonKey: data.tenant_id } : { id: data.fact_id, data },
+        definition.per === 'tenant'
+          ? { data, singletonKey: data.tenant_id, ...later }
+          : { id: data.fact_id, data, ...later },
       ),
     );
     wake(definition.name);
@@ -83,10 +99,10 @@ export async function openJobs(
         );
       }
     },
-    enqueue: async (name, payloads) => {
+    enqueue: async (name, payloads, afterMs) => {
       const definition = definitions.find((known) => known.name === name);
       if (!definition) throw new Error(`no job is named ${name}`);
-      await insert(definition, payloads);
+      await insert(definition, payloads, afterMs);
     },
     work: async () => {
       for (const definition of definitions) {
@@ -95,7 +111,7 @@ export async function openJobs(
           ids.push(
             await boss.work<JobPayload>(
               definition.name,
-              { pollingIntervalSeconds: 1, batchSize: 1, includeMetadata: true, heartbeatRefreshSeconds: 4 },
+              { pollingIntervalSeconds, batchSize: 1, includeMetadata: true, heartbeatRefreshSeconds: 4 },
               async ([job]) => {
                 // Looks for the next at once: otherwise a worker does one job a second, however short they are.
                 boss.notifyWorker(ids[i]!);
@@ -106,8 +122,19 @@ export async function openJobs(
         }
         workers.set(definition.name, ids);
       }
+      const lookAround = async () => {
+        try {
+          for (const name of await queuesWithWork(app, [...workers.keys()])) wake(name);
+        } catch (error) {
+          app.log.warn({ err: error }, 'jobs could not be looked for');
+        }
+        if (look) look = setTimeout(lookAround, lookMs);
+      };
+      look = setTimeout(lookAround, lookMs);
     },
     stop: async (graceMs) => {
+      clearTimeout(look);
+      look = undefined;
       await boss.stop({ graceful: graceMs > 0, timeout: Math.max(graceMs, 1), close: false });
     },
   };

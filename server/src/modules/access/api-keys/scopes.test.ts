@@ -11,7 +11,8 @@ const permissions = Object.entries(RESOURCE_ACTIONS).flatMap(([resource, actions
 );
 const granted = (...scopes: string[]) => permissions.filter((permission) => scopesAllow(scopes, permission));
 const reading = permissions.filter((permission) => /:(read|list|search)$/.test(permission));
-const rights = /^(admin|identity|policy|api_keys|sessions|delegations|tenants):/;
+const rights =
+  /^(admin|identity|policy|api_keys|sessions|credentials|delegations|tenants|invitations|identity_providers):/;
 
 describe('scopes', () => {
   it('allow what they say', () => {

@@ -29,27 +29,32 @@ import { hideMemories, removeMemories } from './write-store.ts';
 const batch = 2_000;
 /** What was just written is soon followed by more; a larger batch costs far less a memory. */
 const gatherMs = 150;
+/** A tenant that goes on writing is not embedded for again before this has passed. */
+const restMs = 1_000;
 
-/** Tenants this process embeds for now, and whether more was asked for meanwhile. */
-const working = perApp(() => new Map<string, { again: boolean }>());
+/** When this process was last done with a tenant, on the clock of `performance.now`; while it is at work: never. */
+const embedded = perApp(() => new Map<string, number>());
 
-/** One job of a tenant works in a process at a time; another that comes meanwhile only makes it look again. */
+/** One job of a tenant works in a process at a time, and not again at once: a job that comes too early comes back. */
 async function embedTenant(ctx: Ctx): Promise<void> {
-  const tenants = working(ctx.app);
-  const current = tenants.get(ctx.tenant);
-  if (current) {
-    current.again = true;
+  const ends = embedded(ctx.app);
+  const since = performance.now() - (ends.get(ctx.tenant) ?? Number.NEGATIVE_INFINITY);
+  if (since < restMs) {
+    const payload = { tenant_id: ctx.tenant, fact_id: uuidv7(), resource_id: null, data: {} };
+    await ctx.app.enqueue('memory.embed', [payload], restMs - Math.max(0, since));
     return;
   }
-  const state = { again: true };
-  tenants.set(ctx.tenant, state);
+  ends.set(ctx.tenant, Number.POSITIVE_INFINITY);
   try {
-    while (state.again) {
-      state.again = false;
-      await embedWaiting(ctx);
-    }
+    await embedWaiting(ctx);
   } finally {
-    tenants.delete(ctx.tenant);
+    const now = performance.now();
+    ends.delete(ctx.tenant);
+    ends.set(ctx.tenant, now);
+    for (const [tenant, end] of ends) {
+      if (now - end < restMs) break;
+      ends.delete(tenant);
+    }
   }
 }
 
