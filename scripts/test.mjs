@@ -7,10 +7,11 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ensureInstalled, ROOT } from './install.mjs';
+import { compiled } from './launch.mjs';
 import { createDatabase, down, dropDatabase, ServicesError, up } from './services.mjs';
 
 const TEST_FILE = /\.test\.(ts|mjs)$/;
-// They start, kill and time processes of their own, so nothing may run in their process or beside them.
+// They start and kill processes of their own, so nothing else may run in their process.
 const PROCESS_TEST_FILE = /\.(crash|process)\.test\.(ts|mjs)$/;
 const TEST_TIMEOUT_MS = 180_000;
 const RUN_TIMEOUT_MS = 15 * 60_000;
@@ -132,9 +133,9 @@ async function runSuite(node, engine, files, options) {
   const alone = files.filter((file) => PROCESS_TEST_FILE.test(file));
   const parts = partsOf(files.filter((file) => !alone.includes(file)));
   try {
-    for (const [waiting, lanes, flags] of [
-      [parts, opened.lanes, ['--test-isolation=none', '--test-force-exit']],
-      [alone.map((file) => [file]), 1, ['--test-isolation=process', '--test-concurrency=1']],
+    for (const [waiting, flags] of [
+      [parts, ['--test-isolation=none', '--test-force-exit']],
+      [alone.map((file) => [file]), ['--test-isolation=process']],
     ]) {
       const work = async (_, lane) => {
         for (let part = waiting.shift(); part && !interrupted; part = waiting.shift()) {
@@ -147,7 +148,7 @@ async function runSuite(node, engine, files, options) {
           }
         }
       };
-      await Promise.all(Array.from({ length: lanes }, work));
+      await Promise.all(Array.from({ length: opened.lanes }, work));
     }
   } finally {
     await opened.close();
@@ -177,7 +178,7 @@ async function runNode(node, engine, files, options, env) {
   const child = spawn(node, ['--test', `--test-timeout=${TEST_TIMEOUT_MS}`, ...flags, ...options, ...files], {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...env },
+    env: { ...process.env, NODE_COMPILE_CACHE: compiled, ...env },
     timeout: RUN_TIMEOUT_MS,
     killSignal: 'SIGKILL',
   });
