@@ -1,9 +1,7 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import pg from 'pg';
 import { startChatServer } from '#test/chat-server.ts';
@@ -19,7 +17,7 @@ import {
   signUp,
   typesOf,
 } from '#test/event-stream.ts';
-import { emptyDatabase, engine, environmentOf, eventually } from '#test/harness.ts';
+import { emptyDatabase, engine, environmentOf, eventually, newDataDir } from '#test/harness.ts';
 import { startSpeechServer } from '#test/speech-server.ts';
 
 // Real processes are killed while runs are in each of their states. On PostgreSQL another one is there to be asked, on
@@ -56,7 +54,7 @@ async function startEmbeddings() {
 }
 
 describe('kill -9 of the process that works on runs', { timeout: 170_000 }, () => {
-  const directory = mkdtempSync(join(tmpdir(), 'manushya-runs-'));
+  const directory = newDataDir();
   let chat: Awaited<ReturnType<typeof startChatServer>>;
   let tts: Awaited<ReturnType<typeof startSpeechServer>>;
   let embeddings: Awaited<ReturnType<typeof startEmbeddings>>;

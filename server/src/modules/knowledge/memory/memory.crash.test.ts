@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { request } from 'node:http';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readConfig } from '#platform/config.ts';
@@ -11,7 +9,7 @@ import { createLog } from '#platform/log.ts';
 import { environment, victimsOf } from '#test/crash/installation.ts';
 import type { Victim } from '#test/crash/processes.ts';
 import { type Random, seeded } from '#test/crash/random.ts';
-import { emptyDatabase, engine, eventually } from '#test/harness.ts';
+import { emptyDatabase, engine, eventually, newDataDir } from '#test/harness.ts';
 import { start } from '../../../app.ts';
 
 // Server and worker are killed with SIGKILL while files are uploaded and imported, memories erased and keys rotated. Each
@@ -19,7 +17,7 @@ import { start } from '../../../app.ts';
 
 const seed = Math.floor(Math.random() * 1_000_000);
 const random: Random = seeded(seed);
-const directory = mkdtempSync(join(tmpdir(), 'manushya-memory-crash-'));
+const directory = newDataDir();
 let env: Record<string, string>;
 let victims: Victim[];
 let address: string;

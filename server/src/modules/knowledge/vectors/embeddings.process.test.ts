@@ -1,7 +1,4 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { type EmbeddingServer, startEmbeddingServer, type Trouble } from '#test/embedding-server.ts';
 import {
@@ -10,6 +7,7 @@ import {
   emptyDatabase,
   engine,
   eventually,
+  newDataDir,
   newTenant,
   startServer,
 } from '#test/harness.ts';
@@ -20,7 +18,7 @@ import type { Running } from '../../../app.ts';
 
 const model = 'meaning-32';
 const hashed = 'hashed-384-v1';
-const directory = mkdtempSync(join(tmpdir(), 'manushya-embeddings-'));
+const directory = newDataDir();
 let embeddings: EmbeddingServer;
 let server: Running;
 
