@@ -271,7 +271,8 @@ before(async () => {
 });
 
 describe('a body', () => {
-  for (const route of routes.filter(({ body, consumes }) => body && !consumes)) {
+  // What is wrong with a message of JSON-RPC is told in its own way: mcp.test.ts.
+  for (const route of routes.filter((one) => one.body && !one.consumes && one.errors !== 'json-rpc')) {
     const schema = route.body as Schema;
     const limit = route.bodyLimit ?? 4_194_304;
     const refusal = isAuthzen(route) ? [400, 422] : 422;

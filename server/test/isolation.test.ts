@@ -586,7 +586,8 @@ describe('another tenant’s ids', () => {
       const path = route.path.replace(/:[a-z_]+/g, 'x');
       const reply = await bob.call(route.method, path, { tenant_id: ann.tenant });
       assert.equal(reply.status, 400, keyOf(route));
-      assert.equal(reply.body.error.code, 'TENANT_ID_NOT_ALLOWED', keyOf(route));
+      const { error } = reply.body;
+      assert.equal(error.data?.code ?? error.code, 'TENANT_ID_NOT_ALLOWED', keyOf(route));
     }
   });
 });

@@ -20,7 +20,7 @@ export { getMemoryAsOf, historyOf, listVisibleAsOf } from './history.ts';
 export { rememberConversation } from './inferences.ts';
 export { deleteMemories, deleteMemory, takeOut } from './remove.ts';
 export { weightsOf } from './rows.ts';
-export type { Memory } from './schema.ts';
+export { Memory, MemoryCreate, MemorySearch, MemoryUpdate } from './schema.ts';
 export { searchMemories } from './search.ts';
 export { targetOf } from './target.ts';
 export { restoreMemory } from './trash.ts';
