@@ -34,6 +34,7 @@ import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jo
 import { documentRoutes } from '#modules/knowledge/documents/routes.ts';
 import { chunkVectors } from '#modules/knowledge/documents/service.ts';
 import { mcpRoutes } from '#modules/knowledge/mcp/routes.ts';
+import { mem0Routes } from '#modules/knowledge/mem0/routes.ts';
 import { memoryJobs, memorySchedules } from '#modules/knowledge/memory/jobs.ts';
 import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
 import { memoryVectors } from '#modules/knowledge/memory/service.ts';
@@ -91,6 +92,7 @@ export const routes: Route[] = [
   ...documentRoutes,
   ...runRoutes,
   ...mcpRoutes,
+  ...mem0Routes,
   ...vectorRoutes(vectorCollections),
   ...operationRoutes,
 ];

@@ -101,6 +101,10 @@ function assertRefused(what: string, reply: Reply, wanted: number | number[]): v
   assert.ok(statusesOf(wanted).includes(reply.status), about);
   assert.match(String(reply.headers['content-type']), /^application\/json/, about);
   const { error, meta, ...others } = reply.body;
+  if (others.jsonrpc !== undefined) {
+    assertJsonRpcError(about, reply);
+    return;
+  }
   if (typeof error === 'string') {
     assertOauthError(about, reply);
     return;
@@ -137,6 +141,14 @@ function assertOauthError(about: string, { body, text }: Reply): void {
   assert.deepEqual(Object.keys(body).sort(), ['error', 'error_description', 'meta'], about);
   assert.ok(oauthErrors.includes(body.error), about);
   assert.match(body.error_description, /^[\x20-\x7e]+\.$/, about);
+  assert.doesNotMatch(text, inside, about);
+}
+
+/** JSON-RPC 2.0, section 5.1. */
+function assertJsonRpcError(about: string, { status, body, text }: Reply): void {
+  assert.deepEqual([Object.keys(body).sort(), body.id], [['error', 'id', 'jsonrpc'], null], about);
+  assert.ok(Number.isInteger(body.error.code), about);
+  assert.ok(documented[status]?.includes(body.error.data.code), about);
   assert.doesNotMatch(text, inside, about);
 }
 
