@@ -708,19 +708,18 @@ describe('an address', () => {
       for (const method of ['GET', 'POST', 'DELETE'])
         assertRefused(`${method} ${path}`, await ask(method, path), [404, 405]);
     const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'];
-    const patterns = new Set(
-      routes.flatMap((route) =>
-        route.legacy ? [route.path, route.path.replace(/^\/v1/, '')] : [route.path],
-      ),
-    );
-    const fits = (pattern: string, route: Route) => {
-      const paths = route.legacy ? [route.path, route.path.replace(/^\/v1/, '')] : [route.path];
-      return paths.some((path) =>
+    const pathsOf = (route: Route) => [
+      route.path,
+      ...(route.also ? [route.also] : []),
+      ...(route.legacy ? [route.path.replace(/^\/v1/, '')] : []),
+    ];
+    const patterns = new Set(routes.flatMap(pathsOf));
+    const fits = (pattern: string, route: Route) =>
+      pathsOf(route).some((path) =>
         new RegExp(`^${path.replace(/\/$/, '').replace(/:[a-z_]+/g, '[^/]+')}$`).test(
           pattern.replace(/\/$/, ''),
         ),
       );
-    };
     for (const pattern of patterns) {
       const known = new Set<string>(
         routes.filter((route) => fits(pattern, route)).map(({ method }) => method),

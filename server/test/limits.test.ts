@@ -51,7 +51,20 @@ const publicRoutes = [
 ];
 
 /** Where a credential is enough, since other routes do all that is asked. */
-const forwardingRoutes = ['POST /mcp'];
+const forwardingRoutes = [
+  'DELETE /v1/memories/',
+  'DELETE /v1/memories/:memory_id/',
+  'GET /memories',
+  'GET /v1/event/:event_id/',
+  'GET /v1/memories/:memory_id/',
+  'GET /v1/memories/:memory_id/history/',
+  'GET /v1/ping/',
+  'POST /mcp',
+  'POST /v3/memories/',
+  'POST /v3/memories/add/',
+  'POST /v3/memories/search/',
+  'PUT /v1/memories/:memory_id/',
+];
 
 describe('who may call', () => {
   const bare = (reply: Reply) => ({
@@ -69,7 +82,8 @@ describe('who may call', () => {
     for (const route of routes) assert.ok(route.public || route.permission || route.forwards, route.path);
     for (const route of routes.filter((one) => !one.public)) {
       const path = route.path.replace(/:[a-z_]+/g, uuidv7());
-      const paths = route.legacy ? [path, path.replace(/^\/v1/, '')] : [path];
+      const paths = [path, ...(route.also ? [route.also.replace(/:[a-z_]+/g, uuidv7())] : [])];
+      if (route.legacy) paths.push(path.replace(/^\/v1/, ''));
       for (const one of paths)
         assert.equal((await call(route.method, one)).status, 401, `${route.method} ${one}`);
     }

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify';
 import type { Ctx } from '../context.ts';
-import { ApiError } from '../errors.ts';
+import { ApiError, unavailable } from '../errors.ts';
 import { credentialOf } from './register.ts';
 
 /** A request of a route of ours, made for a caller by another route. */
@@ -38,17 +38,18 @@ export async function forward(
     if (typeof value === 'string') known[name] = value;
   }
   if (raw.headers.authorization !== undefined) known.authorization = `Bearer ${credentialOf(raw, true)}`;
-  const reply = await raw.server.inject({
-    method,
-    url: path,
-    query: searchOf(query),
-    headers: known,
-    remoteAddress: raw.ip,
-    signal: ctx.signal,
-    ...(body === undefined
-      ? {}
-      : { payload: body as object, headers: { ...known, 'content-type': 'application/json' } }),
-  });
+  if (body !== undefined) known['content-type'] = 'application/json';
+  const reply = await whileCallerWaits(ctx, (signal) =>
+    raw.server.inject({
+      method,
+      url: path,
+      query: searchOf(query),
+      headers: known,
+      remoteAddress: raw.ip,
+      signal,
+      ...(body === undefined ? {} : { payload: body as object }),
+    }),
+  );
   const json = String(reply.headers['content-type']).startsWith('application/json');
   return {
     status: reply.statusCode,
@@ -56,6 +57,23 @@ export async function forward(
     text: reply.payload,
     headers: reply.headers,
   };
+}
+
+/** A caller that goes away ends what was begun for it; a server that shuts down ends what it began. */
+async function whileCallerWaits<T>(ctx: Ctx, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const left = new AbortController();
+  const { signal } = ctx;
+  const leave = () => {
+    if (!ctx.app.closing.aborted) left.abort();
+  };
+  signal.addEventListener('abort', leave, { once: true });
+  try {
+    return await work(left.signal);
+  } catch (error) {
+    throw left.signal.aborted ? unavailable('REQUEST_ABANDONED', 'The caller did not wait.') : error;
+  } finally {
+    signal.removeEventListener('abort', leave);
+  }
 }
 
 const searchOf = (query: Record<string, unknown>): Record<string, string> =>

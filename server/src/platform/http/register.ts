@@ -61,6 +61,8 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
     handler: (request: FastifyRequest, reply: FastifyReply) => handle(app, route, request, reply),
   };
   server.route({ ...options, url: route.path, schema: schemaOf(route, false) });
+  if (route.also)
+    server.route({ ...options, url: route.also, schema: { ...schemaOf(route, false), hide: true } });
   if (route.legacy && app.config.LEGACY_ROUTES_ENABLED) {
     const url = route.path.replace(/^\/v1/, '');
     server.route({
@@ -288,6 +290,7 @@ export function allowedMethods(app: App, routes: Route[], url: string): string[]
   const known = routes.filter(
     (route) =>
       fits(route.path) ||
+      (route.also !== undefined && fits(route.also)) ||
       (route.legacy && app.config.LEGACY_ROUTES_ENABLED && fits(route.path.replace(/^\/v1/, ''))),
   );
   return [...new Set(known.map(({ method }) => method))];

@@ -73,6 +73,8 @@ interface Common<P, Q, B> {
   challenge?: (config: Config) => string;
   /** `Authorization: Token` is taken as `Bearer` is, for clients that know no other. */
   tokenScheme?: true;
+  /** Another path with the same parameters that leads here; rules about paths see the first. */
+  also?: string;
   /** Also served without `/v1`, as a deprecated alias. */
   legacy?: true;
   /**

@@ -233,10 +233,13 @@ describe('MCP', () => {
     assert.equal((await refused(hers, 'recall', {})).code, 'VALIDATION_ERROR');
     assert.equal((await refused(hers, 'remember', { text: 'half \ud800' })).code, 'VALIDATION_ERROR');
     assert.equal((await refused(hers, 'forget', { memory_id: '../identity/me' })).code, 'NOT_FOUND');
+    for (const memory_id of ['\ud800', 'a\u0000b'])
+      assert.equal((await refused(hers, 'forget', { memory_id })).code, 'VALIDATION_ERROR');
     await assert.rejects(hers.callTool({ name: 'format_disk' }), { code: -32_602 });
     for (const [body, code, status] of [
       ['{"jsonrpc":', -32_700, 400],
       ['[]', -32_600, 400],
+      [[message('ping')], -32_600, 400],
       [{ hello: 'there' }, -32_700, 400],
       [{ jsonrpc: '1.0', id: 1, method: 'ping' }, -32_700, 400],
     ] as const) {

@@ -1,9 +1,10 @@
 import { Type as T } from 'typebox';
 
-const Message = T.Object({}, { description: 'A message of JSON-RPC 2.0' });
-
-/** A message, or several as of revision 2025-03-26; the transport says what is wrong with one. */
-export const JsonRpc = T.Union([Message, T.Array(Message, { minItems: 1, maxItems: 20 })]);
+/**
+ * One message: what is wrong with it, the transport says. Lists of them, which only the revision of March 2025 knows, are
+ * refused: one that cancels its own neighbour would wait for ever.
+ */
+export const JsonRpc = T.Object({}, { description: 'A message of JSON-RPC 2.0' });
 
 /** RFC 9728, section 2. */
 export const ProtectedResource = T.Object({

@@ -13,6 +13,7 @@ import type { Config } from '#platform/config.ts';
 import type { Ctx } from '#platform/context.ts';
 import { type ApiError, forbidden, toApiError } from '#platform/errors.ts';
 import { forward, refusalIn } from '#platform/http/forward.ts';
+import { checkTexts } from '#platform/http/json.ts';
 import { Answer } from '#platform/http/route.ts';
 import { toolList, toolOf } from './tools.ts';
 
@@ -55,8 +56,6 @@ export async function answerMcp(ctx: Ctx, raw: FastifyRequest): Promise<Answer> 
   checkOrigin(ctx.app.config, raw.headers.origin);
   const server = serverFor(ctx, raw);
   const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true });
-  const close = () => void server.close();
-  ctx.signal.addEventListener('abort', close, { once: true });
   try {
     await server.connect(transport as Parameters<typeof server.connect>[0]);
     const request = new Request(resourceOf(ctx.app.config), { method: 'POST', headers: headersOf(raw) });
@@ -64,7 +63,6 @@ export async function answerMcp(ctx: Ctx, raw: FastifyRequest): Promise<Answer> 
     const text = await response.text();
     return new Answer(response.status, text === '' ? undefined : text, Object.fromEntries(response.headers));
   } finally {
-    ctx.signal.removeEventListener('abort', close);
     await server.close();
   }
 }
@@ -78,9 +76,14 @@ const headersOf = ({ headers }: FastifyRequest): Record<string, string> =>
     }),
   );
 
+const isLoopback = (url: string): boolean =>
+  URL.canParse(url) && ['localhost', '127.0.0.1', '[::1]'].includes(new URL(url).hostname);
+
 /** A page of a stranger must not reach a server that only its reader's machine reaches, by a name that leads there. */
 function checkOrigin({ CORS_ORIGINS, publicUrl }: Config, origin: string | undefined): void {
   if (origin === undefined || origin === new URL(publicUrl).origin) return;
+  // To a server that is for its own machine only, that machine's pages are no strangers, whatever they call it.
+  if (isLoopback(publicUrl) && isLoopback(origin)) return;
   if (CORS_ORIGINS.includes(origin) || CORS_ORIGINS.includes('*')) return;
   throw forbidden('AUTH_FORBIDDEN', 'Pages of this origin may not call. CORS_ORIGINS names those that may.');
 }
@@ -109,6 +112,7 @@ async function callTool(
     throw new McpError(ErrorCode.InvalidParams, `There is no tool of that name; tools/list has all.`);
   const { tool, check } = found;
   try {
+    checkTexts(given);
     const known = check(given) as Record<string, unknown>;
     const reply = await forward(ctx, raw, tool.request(known));
     const refusal = refusalIn(reply);

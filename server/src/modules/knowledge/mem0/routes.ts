@@ -1,5 +1,5 @@
 import { Type as T } from 'typebox';
-import { type Route, route } from '#platform/http/route.ts';
+import { route } from '#platform/http/route.ts';
 import { Add, Entities, List, ListPage, Search, Update } from './schema.ts';
 import {
   add,
@@ -27,42 +27,37 @@ const door = {
 } as const;
 const params = T.Object({ memory_id: T.String() });
 
-/** One operation under the path of mem0's hosted service and that of its open-source server. */
-const onBoth = (hosted: string, own: string, declare: (path: string) => Route): Route[] =>
-  [hosted, own].map(declare);
-
-/** What clients of mem0 call, done by the routes of memories. */
-export const mem0Routes: Route[] = [
+/** What clients of mem0 call, done by the routes of memories: the paths of its hosted service, and its open-source server's. */
+export const mem0Routes = [
   route({
     ...door,
     method: 'GET',
     path: '/v1/ping/',
     name: 'mem0_ping',
     summary: 'Whether the key is good',
-    handler: async () => ({ status: 'ok' }),
+    // Some clients do not start without an organisation and a project.
+    handler: async ({ tenant }) => ({ status: 'ok', org_id: tenant, project_id: 'default' }),
   }),
-  ...onBoth('/v3/memories/add/', '/memories', (path) =>
-    route({
-      ...door,
-      method: 'POST',
-      path,
-      name: 'mem0_add',
-      summary: 'Remember the messages of a conversation',
-      body: Add,
-      handler: (ctx, { body, raw }) => add(sender(ctx, raw), body),
-    }),
-  ),
-  ...onBoth('/v3/memories/search/', '/search', (path) =>
-    route({
-      ...door,
-      method: 'POST',
-      path,
-      name: 'mem0_search',
-      summary: 'Find memories',
-      body: Search,
-      handler: (ctx, { body, raw }) => search(sender(ctx, raw), body),
-    }),
-  ),
+  route({
+    ...door,
+    method: 'POST',
+    path: '/v3/memories/add/',
+    also: '/memories',
+    name: 'mem0_add',
+    summary: 'Remember the messages of a conversation',
+    body: Add,
+    handler: (ctx, { body, raw }) => add(sender(ctx, raw), body),
+  }),
+  route({
+    ...door,
+    method: 'POST',
+    path: '/v3/memories/search/',
+    also: '/search',
+    name: 'mem0_search',
+    summary: 'Find memories',
+    body: Search,
+    handler: (ctx, { body, raw }) => search(sender(ctx, raw), body),
+  }),
   route({
     ...door,
     method: 'POST',
@@ -82,62 +77,57 @@ export const mem0Routes: Route[] = [
     query: Entities,
     handler: (ctx, { query, raw }) => listAll(sender(ctx, raw), query),
   }),
-  ...onBoth('/v1/memories/', '/memories', (path) =>
-    route({
-      ...door,
-      method: 'DELETE',
-      path,
-      name: 'mem0_remove_all',
-      summary: 'Delete all memories of somebody',
-      query: Entities,
-      handler: (ctx, { query, raw }) => removeAll(sender(ctx, raw), query),
-    }),
-  ),
-  ...onBoth('/v1/memories/:memory_id/', '/memories/:memory_id', (path) =>
-    route({
-      ...door,
-      method: 'GET',
-      path,
-      name: 'mem0_get',
-      summary: 'One memory',
-      params,
-      handler: (ctx, { params, raw }) => get(sender(ctx, raw), params.memory_id),
-    }),
-  ),
-  ...onBoth('/v1/memories/:memory_id/', '/memories/:memory_id', (path) =>
-    route({
-      ...door,
-      method: 'PUT',
-      path,
-      name: 'mem0_update',
-      summary: 'Change a memory',
-      params,
-      body: Update,
-      handler: (ctx, { params, body, raw }) => update(sender(ctx, raw), params.memory_id, body),
-    }),
-  ),
-  ...onBoth('/v1/memories/:memory_id/', '/memories/:memory_id', (path) =>
-    route({
-      ...door,
-      method: 'DELETE',
-      path,
-      name: 'mem0_remove',
-      summary: 'Delete a memory',
-      params,
-      handler: (ctx, { params, raw }) => remove(sender(ctx, raw), params.memory_id),
-    }),
-  ),
-  ...onBoth('/v1/memories/:memory_id/history/', '/memories/:memory_id/history', (path) =>
-    route({
-      ...door,
-      method: 'GET',
-      path,
-      name: 'mem0_history',
-      summary: 'What a memory was, oldest first',
-      params,
-      handler: (ctx, { params, raw }) => history(sender(ctx, raw), params.memory_id),
-    }),
-  ),
+  route({
+    ...door,
+    method: 'DELETE',
+    path: '/v1/memories/',
+    also: '/memories',
+    name: 'mem0_remove_all',
+    summary: 'Delete all memories of somebody',
+    query: Entities,
+    handler: (ctx, { query, raw }) => removeAll(sender(ctx, raw), query),
+  }),
+  route({
+    ...door,
+    method: 'GET',
+    path: '/v1/memories/:memory_id/',
+    also: '/memories/:memory_id',
+    name: 'mem0_get',
+    summary: 'One memory',
+    params,
+    handler: (ctx, { params, raw }) => get(sender(ctx, raw), params.memory_id),
+  }),
+  route({
+    ...door,
+    method: 'PUT',
+    path: '/v1/memories/:memory_id/',
+    also: '/memories/:memory_id',
+    name: 'mem0_update',
+    summary: 'Change a memory',
+    params,
+    body: Update,
+    handler: (ctx, { params, body, raw }) => update(sender(ctx, raw), params.memory_id, body),
+  }),
+  route({
+    ...door,
+    method: 'DELETE',
+    path: '/v1/memories/:memory_id/',
+    also: '/memories/:memory_id',
+    name: 'mem0_remove',
+    summary: 'Delete a memory',
+    params,
+    handler: (ctx, { params, raw }) => remove(sender(ctx, raw), params.memory_id),
+  }),
+  route({
+    ...door,
+    method: 'GET',
+    path: '/v1/memories/:memory_id/history/',
+    also: '/memories/:memory_id/history',
+    name: 'mem0_history',
+    summary: 'What a memory was, oldest first',
+    params,
+    handler: (ctx, { params, raw }) => history(sender(ctx, raw), params.memory_id),
+  }),
   route({
     ...door,
     method: 'GET',

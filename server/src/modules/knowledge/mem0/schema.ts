@@ -19,16 +19,16 @@ export type Entities = Static<typeof Entities>;
 const Role = T.Union([T.Literal('user'), T.Literal('assistant'), T.Literal('system'), T.Literal('tool')]);
 const Message = T.Object({ role: Role, content: MemoryCreate.properties.text, name: orNull(name()) }, closed);
 
-/** Fields that say how mem0 itself works, and change nothing here. */
+/** Fields that say how mem0 itself works; here they change nothing, with the values that promise nothing else. */
 const ofNoEffect = {
-  version: T.Optional(T.Unknown()),
-  output_format: T.Optional(T.Unknown()),
-  async_mode: T.Optional(T.Unknown()),
-  enable_graph: T.Optional(T.Unknown()),
-  rerank: T.Optional(T.Unknown()),
-  keyword_search: T.Optional(T.Unknown()),
-  latest_only: T.Optional(T.Unknown()),
-  source: T.Optional(T.Unknown()),
+  version: orNull(T.Union([T.Literal('v1'), T.Literal('v2')])),
+  output_format: orNull(T.Literal('v1.1')),
+  async_mode: orNull(T.Boolean()),
+  enable_graph: orNull(T.Literal(false)),
+  rerank: orNull(T.Boolean()),
+  keyword_search: orNull(T.Boolean()),
+  latest_only: orNull(T.Boolean()),
+  source: orNull(name()),
 };
 
 export const Add = T.Object(
@@ -85,6 +85,6 @@ export const Update = T.Object(
     expiration_date: Add.properties.expiration_date,
     timestamp: Add.properties.timestamp,
   },
-  { ...closed, minProperties: 1 },
+  closed,
 );
 export type Update = Static<typeof Update>;
