@@ -14,6 +14,7 @@ interface Event {
 /** A run, as one answer: its stream is read to the end. */
 export const answerTool: Tool = {
   name: 'ask',
+  permission: 'runs:create',
   title: 'Ask',
   description:
     'Have a question answered from a corpus, from memories or both, with citations. Give the session_id of the answer to go on with the conversation.',

@@ -222,7 +222,13 @@ describe('MCP', () => {
       assert.equal(error.code, 'AUTH_FORBIDDEN', name);
       assert.ok(error.message.includes(scope), `${name}: ${error.message}`);
     }
+    assert.deepEqual((await narrow.listTools()).tools, []);
     const recalling = await connect((await newKey(ann, { scopes: ['memory:search'] })).token);
+    assert.deepEqual(
+      (await recalling.listTools()).tools.map(({ name }) => name),
+      ['recall'],
+      'told of what it may use',
+    );
     await use(recalling, 'recall', { query: 'words' });
     assert.equal((await refused(recalling, 'remember', { text: 'Words' })).code, 'AUTH_FORBIDDEN');
   });

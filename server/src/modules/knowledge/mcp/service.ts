@@ -15,7 +15,8 @@ import { type ApiError, forbidden, toApiError } from '#platform/errors.ts';
 import { forward, refusalIn } from '#platform/http/forward.ts';
 import { checkTexts } from '#platform/http/json.ts';
 import { Answer } from '#platform/http/route.ts';
-import { toolList, toolOf } from './tools.ts';
+import { refusalOf } from '#platform/permission.ts';
+import { described, toolOf, tools } from './tools.ts';
 
 const instructions =
   'Memory and knowledge of the caller. Recall before you answer what may have been said before; remember what will be ' +
@@ -35,16 +36,7 @@ export const resourceMetadata = (config: Config) => ({
   resource: resourceOf(config),
   resource_name: 'Manushya',
   bearer_methods_supported: ['header'],
-  scopes_supported: [
-    'memory:create',
-    'memory:search',
-    'memory:update',
-    'memory:delete',
-    'corpora:list',
-    'documents:read',
-    'documents:create',
-    'runs:create',
-  ],
+  scopes_supported: tools.map(({ permission }) => permission),
 });
 
 /**
@@ -93,11 +85,19 @@ function serverFor(ctx: Ctx, raw: FastifyRequest): Server {
     { name: 'manushya', title: 'Manushya', version: ctx.app.config.version },
     { capabilities: { tools: {} }, instructions, jsonSchemaValidator: schemas },
   );
-  server.setRequestHandler(ListToolsRequestSchema, () => ({ tools: toolList }));
+  server.setRequestHandler(ListToolsRequestSchema, async () => ({ tools: await toolsFor(ctx) }));
   server.setRequestHandler(CallToolRequestSchema, ({ params }) =>
     callTool(ctx, raw, params.name, params.arguments ?? {}),
   );
   return server;
+}
+
+/** Those the caller may use, of some rows at least; the route decides which. */
+async function toolsFor(ctx: Ctx) {
+  const refusals = await Promise.all(
+    tools.map(({ permission }) => refusalOf(ctx, permission, undefined, true)),
+  );
+  return tools.filter((_, i) => refusals[i] === undefined).map(described);
 }
 
 /** What is wrong with a call is told to the model, which may mend it; only a tool that is not there is the client's fault. */

@@ -1,4 +1,5 @@
 import { Type as T, type TObject, type TSchema } from 'typebox';
+import type { Permission } from '#platform/context.ts';
 import type { ForwardedReply, ForwardedRequest } from '#platform/http/forward.ts';
 import { validator } from '#platform/http/validate.ts';
 import { Corpus } from '../corpora/service.ts';
@@ -13,6 +14,8 @@ export interface Tool {
   name: string;
   title: string;
   description: string;
+  /** What the route asks for. Who may not have it, is not told of the tool. */
+  permission: Permission;
   annotations: { readOnlyHint: boolean; destructiveHint?: boolean; idempotentHint?: boolean };
   input: TObject;
   output: TObject;
@@ -90,9 +93,10 @@ const pathOf = (...parts: unknown[]) =>
 const writing = { readOnlyHint: false, destructiveHint: false, idempotentHint: false };
 const reading = { readOnlyHint: true };
 
-const tools: Tool[] = [
+export const tools: Tool[] = [
   {
     name: 'remember',
+    permission: 'memory:create',
     title: 'Remember',
     description:
       'Store something worth knowing later: a fact, a preference, a decision. One thing a call, in words that stand alone.',
@@ -117,6 +121,7 @@ const tools: Tool[] = [
   },
   {
     name: 'recall',
+    permission: 'memory:search',
     title: 'Recall',
     description: 'Find memories by meaning and words, best first. Nothing found is an empty list.',
     annotations: reading,
@@ -127,6 +132,7 @@ const tools: Tool[] = [
   },
   {
     name: 'update_memory',
+    permission: 'memory:update',
     title: 'Update a memory',
     description:
       'Change a memory that has become wrong or incomplete. What it was is kept as a former version. Metadata is replaced as a whole.',
@@ -142,6 +148,7 @@ const tools: Tool[] = [
   },
   {
     name: 'forget',
+    permission: 'memory:delete',
     title: 'Forget',
     description:
       'Delete a memory. It can be restored for a while, unless it is removed for good with all that was made from it.',
@@ -160,6 +167,7 @@ const tools: Tool[] = [
   },
   {
     name: 'list_corpora',
+    permission: 'corpora:list',
     title: 'List corpora',
     description: 'The bodies of documents that can be searched and asked, newest first.',
     annotations: reading,
@@ -176,6 +184,7 @@ const tools: Tool[] = [
   },
   {
     name: 'search_knowledge',
+    permission: 'documents:read',
     title: 'Search knowledge',
     description: 'Find the passages of a corpus that answer a query, best first, with their source and page.',
     annotations: reading,
@@ -193,6 +202,7 @@ const tools: Tool[] = [
   },
   {
     name: 'ingest_document',
+    permission: 'documents:create',
     title: 'Ingest a document',
     description:
       'Store a text as a document of a corpus. It can be searched a moment later, when it has been cut and indexed.',
@@ -217,12 +227,12 @@ const byName = new Map(
 
 export const toolOf = (name: string) => byName.get(name);
 
-/** The tools as clients are told of them (MCP, `tools/list`). */
-export const toolList = tools.map(({ name, title, description, annotations, input, output }) => ({
+/** A tool as clients are told of it (MCP, `tools/list`). */
+export const described = ({ name, title, description, annotations, input, output }: Tool) => ({
   name,
   title,
   description,
   annotations: { ...annotations, openWorldHint: false },
-  inputSchema: JSON.parse(JSON.stringify(input)),
-  outputSchema: JSON.parse(JSON.stringify(output)),
-}));
+  inputSchema: input as TObject & { type: 'object' },
+  outputSchema: output as TObject & { type: 'object' },
+});
