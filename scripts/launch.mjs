@@ -8,6 +8,9 @@ import { ensureInstalled, ROOT } from './install.mjs';
 const REPEATED_SIGNAL_MS = 400;
 const PARENT_CHECK_MS = 1000;
 
+/** The program compiled, kept beside the packages: a later start spends a third of its time less on loading. */
+export const compiled = join(ROOT, 'node_modules', '.cache', 'compiled');
+
 /**
  * Runs server/src/main.ts with `args` on Node 24 and ends as it ends: same exit code (128 + number after a
  * signal), same standard streams. A `.env` file at the root supplies variables that the environment does not set.
@@ -24,8 +27,7 @@ export function launch(args) {
     detached: process.platform !== 'win32',
     stdio: ['inherit', 'inherit', 'inherit', 'pipe'],
     env: {
-      // Compiled once, kept beside the packages: a later start spends a third of its time less on loading.
-      NODE_COMPILE_CACHE: join(ROOT, 'node_modules', '.cache', 'compiled'),
+      NODE_COMPILE_CACHE: compiled,
       ...process.env,
       MANUSHYA_LAUNCHER: '1',
     },

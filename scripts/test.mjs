@@ -1,21 +1,25 @@
 // `npm test`: the whole suite on the embedded database, then on PostgreSQL with pgvector and Redis.
 //   npm test -- [--engine embedded|postgres] [file.test.ts ...] [any option of node --test]
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ensureInstalled, ROOT } from './install.mjs';
+import { compiled } from './launch.mjs';
 import { createDatabase, down, dropDatabase, ServicesError, up } from './services.mjs';
 
 const TEST_FILE = /\.test\.(ts|mjs)$/;
-// They start, kill and time processes of their own, so nothing may run in their process or beside them.
+// They start and kill processes of their own, so nothing else may run in their process.
 const PROCESS_TEST_FILE = /\.(crash|process)\.test\.(ts|mjs)$/;
 const TEST_TIMEOUT_MS = 180_000;
 const RUN_TIMEOUT_MS = 15 * 60_000;
+/** Test processes at once, and into how many parts the files that can share one are cut. */
+const LANES = Math.min(4, availableParallelism());
+const PARTS = 2 * LANES;
 
-let running;
+const running = new Set();
 let interrupted = false;
 const inCi = process.env.CI === 'true' || process.env.CI === '1';
 
@@ -27,8 +31,7 @@ async function main() {
     const first = engine === engines[0];
     const suite = first ? files : files.filter((file) => file.startsWith('server'));
     if (suite.length === 0 || interrupted) continue;
-    const result = await withEngine(engine, (env) => runSuite(node, engine, suite, options, env));
-    results.push({ engine, ...result });
+    results.push({ engine, ...(await runSuite(node, engine, suite, options)) });
   }
   report(results);
 }
@@ -68,13 +71,33 @@ function testFiles(folder) {
   });
 }
 
-/** Calls `work` with the variables of the engine; answers { missing } when the engine can not be had. */
-async function withEngine(engine, work) {
-  if (engine === 'embedded')
-    return work({ TEST_ENGINE: 'embedded', DATABASE_URL: undefined, REDIS_URL: undefined });
+/**
+ * Makes an engine ready. `variables` are those of one test process, which has its database for itself; lanes are how many
+ * processes it serves at once.
+ * @returns { missing } when the engine can not be had
+ */
+async function openEngine(node, engine) {
+  if (engine === 'embedded') {
+    const TEST_DATA_TEMPLATE = mkdtempSync(join(tmpdir(), 'manushya-template-'));
+    const close = () => rmSync(TEST_DATA_TEMPLATE, { recursive: true, force: true });
+    const template = join(ROOT, 'server', 'test', 'template.ts');
+    const made = spawnSync(node, [template, TEST_DATA_TEMPLATE], { stdio: 'inherit' });
+    if (made.status !== 0) {
+      close();
+      throw new Error('the schema of the embedded database could not be made');
+    }
+    const env = {
+      TEST_ENGINE: 'embedded',
+      DATABASE_URL: undefined,
+      REDIS_URL: undefined,
+      TEST_DATA_TEMPLATE,
+    };
+    return { lanes: LANES, variables: () => ({ env, release: () => {} }), close };
+  }
   const { TEST_DATABASE_URL, TEST_REDIS_URL } = process.env;
   if (TEST_DATABASE_URL && TEST_REDIS_URL) {
-    return work({ TEST_ENGINE: 'postgres', DATABASE_URL: TEST_DATABASE_URL, REDIS_URL: TEST_REDIS_URL });
+    const env = { TEST_ENGINE: 'postgres', DATABASE_URL: TEST_DATABASE_URL, REDIS_URL: TEST_REDIS_URL };
+    return { lanes: 1, variables: () => ({ env, release: () => {} }), close: () => {} };
   }
   let services;
   try {
@@ -83,47 +106,69 @@ async function withEngine(engine, work) {
     if (error instanceof ServicesError) return { missing: error.message };
     throw error;
   }
-  // A database of its own for each run: migrations start from nothing, and runs side by side do not meet.
-  const name = `test_${process.pid}_${Date.now().toString(36)}`;
-  try {
-    return await work({
+  let made = 0;
+  // A database of its own for each process: migrations start from nothing, and runs side by side do not meet.
+  const variables = (lane) => {
+    const name = `test_${process.pid}_${Date.now().toString(36)}_${made++}`;
+    const redis = 1 + (((process.pid % 7) * LANES + lane) % 15);
+    const env = {
       TEST_ENGINE: 'postgres',
-      DATABASE_URL: TEST_DATABASE_URL ?? createDatabase(name),
-      SUPERUSER_DATABASE_URL: TEST_DATABASE_URL
-        ? undefined
-        : withDatabase(services.SUPERUSER_DATABASE_URL, name),
-      REDIS_URL: TEST_REDIS_URL ?? services.REDIS_URL.replace(/0$/, String(1 + (process.pid % 15))),
-    });
-  } finally {
-    dropDatabase(name);
-    if (services.started) await down();
-  }
+      DATABASE_URL: createDatabase(name),
+      SUPERUSER_DATABASE_URL: Object.assign(new URL(services.SUPERUSER_DATABASE_URL), {
+        pathname: `/${name}`,
+      }).href,
+      REDIS_URL: services.REDIS_URL.replace(/0$/, String(redis)),
+    };
+    return { env, release: () => dropDatabase(name) };
+  };
+  return { lanes: LANES, variables, close: () => (services.started ? down() : undefined) };
 }
 
-function withDatabase(url, name) {
-  return Object.assign(new URL(url), { pathname: `/${name}` }).href;
-}
-
-/** Everything that shares one process first, then what needs processes of its own. */
-async function runSuite(node, engine, files, options, env) {
+/** First the files that share a process, in parts, several at once; then what needs a process of its own. */
+async function runSuite(node, engine, files, options) {
+  const opened = await openEngine(node, engine);
+  if (opened.missing !== undefined) return opened;
+  const started = performance.now();
+  const total = { passed: 0, failed: 0, skipped: 0 };
   const alone = files.filter((file) => PROCESS_TEST_FILE.test(file));
-  const shared = files.filter((file) => !alone.includes(file));
-  const total = { passed: 0, failed: 0, skipped: 0, seconds: 0 };
-  for (const [group, flags] of [
-    [shared, ['--test-isolation=none', '--test-force-exit']],
-    [alone, ['--test-isolation=process', '--test-concurrency=1']],
-  ]) {
-    if (group.length === 0 || interrupted) continue;
-    console.log(
-      `\n== ${engine}: ${group.length} test files${group === alone ? ', each in its own process' : ''}`,
-    );
-    const run = await runNode(node, group, [...flags, ...options], env);
-    for (const key of Object.keys(total)) total[key] += run[key];
+  const parts = partsOf(files.filter((file) => !alone.includes(file)));
+  try {
+    for (const [waiting, flags] of [
+      [parts, ['--test-isolation=none', '--test-force-exit']],
+      [alone.map((file) => [file]), ['--test-isolation=process']],
+    ]) {
+      const work = async (_, lane) => {
+        for (let part = waiting.shift(); part && !interrupted; part = waiting.shift()) {
+          const { env, release } = opened.variables(lane);
+          try {
+            const counts = await runNode(node, engine, part, [...flags, ...options], env);
+            for (const key of Object.keys(total)) total[key] += counts[key];
+          } finally {
+            release();
+          }
+        }
+      };
+      await Promise.all(Array.from({ length: opened.lanes }, work));
+    }
+  } finally {
+    await opened.close();
   }
-  return total;
+  return { ...total, seconds: (performance.now() - started) / 1000 };
 }
 
-async function runNode(node, files, options, env) {
+/** Parts of about the same size, the largest files spread over them. */
+function partsOf(files) {
+  const parts = Array.from({ length: files.length > PARTS * 2 ? PARTS : 1 }, () => ({ bytes: 0, files: [] }));
+  const sized = files.map((file) => ({ file, bytes: statSync(join(ROOT, file)).size }));
+  for (const { file, bytes } of sized.sort((a, b) => b.bytes - a.bytes)) {
+    const smallest = parts.reduce((a, b) => (b.bytes < a.bytes ? b : a));
+    smallest.bytes += bytes;
+    smallest.files.push(file);
+  }
+  return parts.map((part) => part.files.sort()).filter((part) => part.length > 0);
+}
+
+async function runNode(node, engine, files, options, env) {
   const folder = mkdtempSync(join(tmpdir(), 'manushya-test-'));
   const countsFile = join(folder, 'counts.json');
   const counter = pathToFileURL(join(ROOT, 'scripts', 'test-counts.mjs')).href;
@@ -132,24 +177,29 @@ async function runNode(node, files, options, env) {
   const started = performance.now();
   const child = spawn(node, ['--test', `--test-timeout=${TEST_TIMEOUT_MS}`, ...flags, ...options, ...files], {
     cwd: ROOT,
-    stdio: 'inherit',
-    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, NODE_COMPILE_CACHE: compiled, ...env },
     timeout: RUN_TIMEOUT_MS,
     killSignal: 'SIGKILL',
   });
-  running = child;
-  const [code, signal] = await once(child, 'exit');
-  running = undefined;
+  // Shown when it has ended, since several run at once.
+  const said = [];
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes) => said.push(bytes));
+  running.add(child);
+  const [code, signal] = await once(child, 'close');
+  running.delete(child);
   const seconds = (performance.now() - started) / 1000;
   const text = existsSync(countsFile) ? readFileSync(countsFile, 'utf8') : '';
   rmSync(folder, { recursive: true, force: true });
   const counts = text === '' ? { passed: 0, failed: 0, skipped: 0 } : JSON.parse(text);
+  console.log(`\n== ${engine}: ${files.join(' ')} (${seconds.toFixed(1)} s)`);
+  process.stdout.write(Buffer.concat(said));
   // A run that ended badly without a failed test (a crash, a hang, an error while loading) counts as one failure.
   if (code !== 0 && counts.failed === 0) {
     console.error(`The test process ended with ${signal ?? `exit code ${code}`}, not by a failed test.`);
     counts.failed = 1;
   }
-  return { ...counts, seconds };
+  return counts;
 }
 
 function report(results) {
@@ -183,7 +233,7 @@ function fail(message) {
 for (const signal of ['SIGINT', 'SIGTERM']) {
   process.on(signal, () => {
     interrupted = true;
-    running?.kill(signal);
+    for (const child of running) child.kill(signal);
   });
 }
 await main();

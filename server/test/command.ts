@@ -2,7 +2,16 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
-const main = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+/** The program itself. */
+export const main = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+
+/** What a process gets of the environment of the tests: nothing that could be a setting. */
+export const surroundings: Record<string, string> = Object.fromEntries(
+  ['PATH', 'HOME', 'NODE_COMPILE_CACHE'].flatMap((name) => {
+    const value = process.env[name];
+    return value === undefined ? [] : [[name, value]];
+  }),
+);
 
 /** What a command of the command line said, and how it ended. */
 export interface Said {
@@ -14,7 +23,7 @@ export interface Said {
 /** Runs a command with these settings and no others. */
 export async function command(env: Record<string, string>, ...args: string[]): Promise<Said> {
   const child = spawn(process.execPath, [main, ...args], {
-    env: { PATH: process.env.PATH ?? '', HOME: process.env.HOME ?? '', ...env },
+    env: { ...surroundings, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const said: Said = { code: null, out: '', err: '' };

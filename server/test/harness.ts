@@ -1,4 +1,4 @@
-import { mkdtempSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -47,12 +47,24 @@ export function environmentOf(overrides: Record<string, string> = {}): Record<st
     ...testEnvironment,
     // Refused in production.
     ...(overrides.ENVIRONMENT === 'production' ? { TTS_PROVIDER: 'none' } : {}),
-    DATA_DIR: mkdtempSync(join(tmpdir(), 'manushya-test-')),
+    DATA_DIR: overrides.DATA_DIR ?? newDataDir(),
     ...services,
     ...overrides,
   };
   dataDirs.add(environment.DATA_DIR);
   return environment;
+}
+
+/**
+ * An empty data directory. On the embedded database the schema is there already, since to make it takes seconds of work
+ * that every server of its own would do again.
+ */
+export function newDataDir(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'manushya-test-'));
+  const template = process.env.TEST_DATA_TEMPLATE;
+  if (engine === 'embedded' && template && existsSync(template))
+    cpSync(template, directory, { recursive: true });
+  return directory;
 }
 
 /** Directories of all servers of this process. Where they share a database, each may do the work of another. */

@@ -1,22 +1,9 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { describe, it } from 'node:test';
+import { command } from '#test/command.ts';
 import { environmentOf, startServer } from '#test/harness.ts';
 import { awsError, awsKey, json, startBedrock } from '#test/search-engine-servers.ts';
 import { newLibrary, stored } from '#test/uploads.ts';
-
-/** Runs the command line as an operator does; the embedded database must be nobody else's. */
-async function manushya(env: Record<string, string>, ...words: string[]) {
-  const child = spawn(process.execPath, ['src/main.ts', ...words], {
-    cwd: new URL('..', import.meta.url),
-    env: { PATH: process.env.PATH, HOME: '/nowhere', ...env },
-  });
-  const said = { stdout: '', stderr: '' };
-  child.stdout.on('data', (bytes) => (said.stdout += bytes));
-  child.stderr.on('data', (bytes) => (said.stderr += bytes));
-  const code = await new Promise((resolve) => child.once('exit', resolve));
-  return { code, ...said };
-}
 
 describe('provider-smoke', () => {
   it('prints what the route of a corpus finds, and ends with a code a script can use', {
@@ -37,8 +24,8 @@ describe('provider-smoke', () => {
       assert.equal((await mine.call('POST', '/v1/corpora', away)).status, 201);
       await server.stop();
       const smoke = (corpus: string, more: string[] = [], credentials: Record<string, string> = awsKey) =>
-        manushya(
-          { ...env, ...credentials, AWS_EC2_METADATA_DISABLED: 'true' },
+        command(
+          { ...env, ...credentials, AWS_EC2_METADATA_DISABLED: 'true', HOME: '/nowhere' },
           ...[
             'provider-smoke',
             '--tenant',
@@ -51,9 +38,9 @@ describe('provider-smoke', () => {
           ...more,
         );
       const here = await smoke('c1');
-      assert.equal(here.code, 0, here.stderr);
+      assert.equal(here.code, 0, here.err);
       assert.match(
-        here.stdout,
+        here.out,
         /^1\t0\.\d{4}\tdocument:\/\/lamp\tThe lamp of .*\nlocal_pgvector: 1 rows in \d+ ms\n$/,
       );
       const result = {
@@ -64,21 +51,21 @@ describe('provider-smoke', () => {
       bedrock.answerWith(json(200, { retrievalResults: [result] }));
       const there = await smoke('away', ['--top-k', '1']);
       assert.match(
-        there.stdout,
+        there.out,
         /^1\t0\.\d{4}\ts3:\/\/b\/l\tA lamp turns\.\naws_bedrock_kb: 1 rows in/,
-        there.stderr,
+        there.err,
       );
       assert.equal(there.code, 0);
       bedrock.answerWith(awsError(403, 'AccessDeniedException'));
       const denied = await smoke('away');
-      assert.deepEqual([denied.code, denied.stdout], [1, '']);
-      assert.match(denied.stderr, /AWS_RETRIEVAL_ERROR: .*AccessDeniedException of the tests/);
+      assert.deepEqual([denied.code, denied.out], [1, '']);
+      assert.match(denied.err, /AWS_RETRIEVAL_ERROR: .*AccessDeniedException of the tests/);
       const bare = await smoke('away', [], {
         AWS_SHARED_CREDENTIALS_FILE: '/nowhere',
         AWS_CONFIG_FILE: '/nowhere',
       });
       assert.equal(bare.code, 1);
-      assert.match(bare.stderr, /AWS_AUTH_ERROR/);
+      assert.match(bare.err, /AWS_AUTH_ERROR/);
       for (const words of [['--top-k', '0'], ['--top-k', 'x'], ['--nonsense']])
         assert.equal((await smoke('c1', words)).code, 2, words.join(' '));
     } finally {

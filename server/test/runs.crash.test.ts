@@ -113,10 +113,11 @@ describe('kill -9 of the process that works on runs', { timeout: 170_000 }, () =
     rmSync(directory, { recursive: true, force: true });
   });
 
+  // A question of its own for each session: the vector of one that was asked before is remembered.
   const inputOf = (session_id: string, more: object = {}) => ({
     session_id,
     corpus_id: 'handbook',
-    message: 'What are the release gates?',
+    message: `What are the release gates of ${session_id}?`,
     ...more,
   });
 

@@ -8,12 +8,16 @@ import {
   isBrokenCircuitError,
   TimeoutStrategy,
   timeout,
-  wrap,
 } from 'cockatiel';
 
 /** Thrown to say that repeating the call can not help. */
 export class Permanent extends Error {
   override name = 'Permanent';
+}
+
+/** The caller no longer wants the answer: whatever broke because of that says nothing about the service. */
+class GivenUp extends Error {
+  override name = 'GivenUp';
 }
 
 /** What a failure of an outside service means for the calls that follow. */
@@ -28,7 +32,7 @@ export interface Verdict {
 
 export type Judge = (error: Error) => Verdict;
 
-const judgedByKind: Judge = (error) => {
+export const judgedByKind: Judge = (error) => {
   const passing = !(error instanceof Permanent);
   return { repeat: passing, outage: passing };
 };
@@ -47,7 +51,7 @@ export function createBreaker(
   halfOpenAfter = closedAgainAfterMs,
 ): CircuitBreakerPolicy {
   const breaker = circuitBreaker(
-    handleWhen((error) => judge(error as Error).outage),
+    handleWhen((error) => !(error instanceof GivenUp) && judge(error as Error).outage),
     { halfOpenAfter, breaker: new ConsecutiveBreaker(failuresInARow) },
   );
   breaker.onBreak(() => triesAgainAt.set(breaker, performance.now() + halfOpenAfter));
@@ -82,13 +86,21 @@ export interface OutsideOptions {
 export function outsideCalls(options: OutsideOptions): OutsideCalls {
   const { timeoutMs, retries, judge = judgedByKind, patienceMs = longestWaitMs } = options;
   const { breaker = createBreaker(judge) } = options;
-  const attempt = wrap(breaker, timeout(timeoutMs, TimeoutStrategy.Aggressive));
+  const limit = timeout(timeoutMs, TimeoutStrategy.Aggressive);
+  const attempt = <T>(call: (attempt: { signal: AbortSignal }) => Promise<T>, signal?: AbortSignal) =>
+    breaker.execute(async () => {
+      try {
+        return await limit.execute((context) => call({ signal: context.signal }), signal);
+      } catch (error) {
+        throw signal?.aborted ? new GivenUp('the caller left', { cause: error }) : error;
+      }
+    });
   return {
     execute: async (call, signal) => {
       let before: unknown;
       for (let tried = 0; ; tried++) {
         try {
-          return await attempt.execute((context) => call({ signal: context.signal }), signal);
+          return await attempt(call, signal);
         } catch (error) {
           signal?.throwIfAborted();
           // What opened the breaker says more than that it is open.

@@ -1,9 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
-import { fileURLToPath } from 'node:url';
+import { main, surroundings } from '../command.ts';
 
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const readyWithinMs = 60_000;
 
 /** A real process of the server's own command line, to be killed and started again. */
@@ -54,7 +53,7 @@ export function createVictim(
       startedAt = performance.now();
       // Nothing of the driver's own environment speaks to the process: its settings are these.
       child = spawn(process.execPath, [main, ...args], {
-        env: { PATH: process.env.PATH ?? '', HOME: process.env.HOME ?? '', ...env },
+        env: { ...surroundings, ...env },
         stdio: ['ignore', 'pipe', 'pipe'],
       });
       child.stdout!.on('data', take);

@@ -6,7 +6,7 @@ import {
 } from '@ai-sdk/provider';
 import { BrokenCircuitError, TaskCancelledError } from 'cockatiel';
 import { FetchRefused } from '../fetch.ts';
-import { beginStream, outsideCalls, Permanent } from '../resilience.ts';
+import { beginStream, type Judge, judgedByKind, outsideCalls, Permanent } from '../resilience.ts';
 import {
   type AnswerEnd,
   type AnswerModel,
@@ -34,7 +34,7 @@ export interface LanguageModelOptions {
  */
 export function languageAnswers(options: LanguageModelOptions): AnswerModel {
   const { name, timeoutMs, retries, codes } = options;
-  const policy = outsideCalls({ timeoutMs, retries });
+  const policy = outsideCalls({ timeoutMs, retries, judge });
   let made: Promise<LanguageModelV4> | undefined;
   const model = () => (made ??= Promise.resolve().then(options.model));
 
@@ -45,6 +45,7 @@ export function languageAnswers(options: LanguageModelOptions): AnswerModel {
         language.doStream({ prompt: messagesOf(prompt), abortSignal }),
       );
     } catch (error) {
+      if (stop.reason instanceof Silent) throw stop.reason;
       // A call that was given up, or that can only fail again, says nothing about the service.
       throw stop.aborted || !mayPass(error) ? new Permanent('not repeated', { cause: error }) : error;
     }
@@ -60,7 +61,10 @@ export function languageAnswers(options: LanguageModelOptions): AnswerModel {
       const stop = AbortSignal.any([signal, silence.signal, left.signal]);
       let hasBegun = false;
       try {
-        const called = policy.execute(({ signal: attempt }) => begin(prompt, attempt, stop), stop);
+        const called = policy.execute(
+          ({ signal: attempt }) => begin(prompt, attempt, stop),
+          AbortSignal.any([signal, left.signal]),
+        );
         const { stream } = await orStopped(called, stop);
         hasBegun = true;
         const reader = stream.getReader();
@@ -119,6 +123,13 @@ function orStopped<T>(work: Promise<T>, stop: AbortSignal): Promise<T> {
   });
 }
 
+class Silent extends Error {
+  override name = 'Silent';
+}
+
+const judge: Judge = (error) =>
+  error instanceof Silent ? { repeat: false, outage: true } : judgedByKind(error);
+
 /** Aborts when the model has said nothing for so long. One timer looks now and then: one a token would cost more than the token. */
 function silenceLimit(limitMs: number) {
   const controller = new AbortController();
@@ -127,7 +138,7 @@ function silenceLimit(limitMs: number) {
   const look = () => {
     const left = since === undefined ? limitMs : since + limitMs - performance.now();
     if (left > 0) timer = setTimeout(look, Math.ceil(left));
-    else controller.abort(new Error('the model is silent'));
+    else controller.abort(new Silent('the model is silent'));
   };
   look();
   return {

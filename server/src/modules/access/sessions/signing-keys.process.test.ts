@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { type Caller, callServer, eventually, newSession, newTenant, startServer } from '#test/harness.ts';
+import {
+  type Caller,
+  callServer,
+  eventually,
+  newDataDir,
+  newSession,
+  newTenant,
+  startServer,
+} from '#test/harness.ts';
 import type { Running } from '../../../app.ts';
 import { retireSigningKeys, rotateSigningKey, rotateWhenDue } from './signing-keys.ts';
 
@@ -125,7 +130,7 @@ describe('signing keys', () => {
 });
 
 it('a server with another ENCRYPTION_KEY says so at its start', async () => {
-  const same = { DATA_DIR: mkdtempSync(join(tmpdir(), 'manushya-test-')) };
+  const same = { DATA_DIR: newDataDir() };
   await (await startServer(same)).stop();
   await assert.rejects(
     startServer({ ...same, ENCRYPTION_KEY: 'a third secret that nothing was stored with' }),

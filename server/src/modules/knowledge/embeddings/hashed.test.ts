@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { samples } from '../../../../test/language-samples.ts';
 import { HASHED_DIMENSIONS, hashedEmbedding } from './hashed.ts';
 
 const cosine = (a: string, b: string) => {
@@ -37,4 +38,16 @@ test('the vector of a text is pinned, since stored ones must stay comparable', (
     0,
   );
   assert.deepEqual([strongest, vector[strongest]!.toFixed(4)], PINNED);
+});
+
+test('a vector does not depend on the texts embedded before it, in whatever language', async () => {
+  const anew: string = './hashed.ts?anew';
+  const { hashedEmbedding: fresh } = (await import(anew)) as { hashedEmbedding: typeof hashedEmbedding };
+  for (const { language, memories } of samples) {
+    const [first] = memories;
+    // Each word is stemmed as an English one where it stands in an English text.
+    for (const word of first!.split(' '))
+      hashedEmbedding(`they said that it is the ${word} and nothing else of theirs`);
+    assert.deepEqual(hashedEmbedding(first!), fresh(first!), language);
+  }
 });

@@ -1,4 +1,3 @@
-import { newBoundedCache } from '../retrieval/bounded-cache.ts';
 import { hashText, mix32 } from '../retrieval/sparse.ts';
 import { ENGLISH_DROPPED } from '../retrieval/stopwords.ts';
 import { type Word, wordsOf } from '../retrieval/words.ts';
@@ -14,7 +13,6 @@ const MAX_LETTERS = 40;
 const WORD_WEIGHT = 1;
 const GRAMS_WEIGHT = 0.5;
 const COMMON_WORD = 0.25;
-const CACHE_WORDS = 8_192;
 
 /** Of one word: signed positions (1-based, the sign is the sign of the entry) and the weights of word and grams. */
 interface Features {
@@ -23,7 +21,8 @@ interface Features {
   gramWeight: number;
 }
 
-const known = newBoundedCache<string, Features>(CACHE_WORDS);
+/** By the word object, since the same letters have another stem in a text of another language. */
+const known = new WeakMap<Word, Features>();
 
 /**
  * Vector of unit length from the words of a text and their character 3- to 5-grams, each spread over eight signed
@@ -58,10 +57,10 @@ function addWord(vector: Float32Array, features: Features, weight: number): void
 }
 
 function featuresOf(word: Word): Features {
-  let features = known.get(word.bare);
+  let features = known.get(word);
   if (features === undefined) {
     features = analyze(word);
-    if (word.bare.length <= MAX_LETTERS) known.set(word.bare, features);
+    known.set(word, features);
   }
   return features;
 }

@@ -295,7 +295,8 @@ describe('data keys', () => {
     try {
       assert.equal(await read(second), 'from before');
       assert.deepEqual((await callServer(second, 'POST', '/v1/memory/', kept)).body, answered.body);
-      assert.deepEqual(await rewrapDataKeys(second.app), { rewrapped: 2, unopened: 0 });
+      // The clock may have done so before.
+      assert.equal((await rewrapDataKeys(second.app)).unopened, 0);
       assert.deepEqual(await rewrapDataKeys(second.app), { rewrapped: 0, unopened: 0 });
     } finally {
       await second.stop();

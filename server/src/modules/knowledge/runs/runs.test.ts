@@ -1,8 +1,5 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { mkdtempSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { sql } from '#platform/db/sql.ts';
 import {
@@ -17,7 +14,7 @@ import {
   signUp,
   typesOf,
 } from '#test/event-stream.ts';
-import { address, eventually, startServer, testServer, useTestServer } from '#test/harness.ts';
+import { address, eventually, newDataDir, startServer, testServer, useTestServer } from '#test/harness.ts';
 import type { Running } from '../../../app.ts';
 import { demoDocuments } from '../documents/demo.ts';
 import { runSchedules } from './jobs.ts';
@@ -449,7 +446,7 @@ test('a client that leaves near the end finds its answer afterwards', async () =
 });
 
 test('a server that shuts down tells its clients and marks their runs as canceled', async () => {
-  const settings = { LLM_PROVIDER: 'fake', DATA_DIR: mkdtempSync(join(tmpdir(), 'manushya-test-')) };
+  const settings = { LLM_PROVIDER: 'fake', DATA_DIR: newDataDir() };
   const running = await startServer(settings);
   const client = await signUp(addressOf(running));
   await makeCorpus(client, 'handbook', { gates: 'The release gates are tests.' });

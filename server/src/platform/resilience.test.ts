@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createBreaker, outsideCalls, stateOf } from './resilience.ts';
+
+const hangs = ({ signal }: { signal: AbortSignal }) =>
+  new Promise<never>((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+
+test('callers that leave do not take the service away from the others', async () => {
+  const breaker = createBreaker();
+  const calls = outsideCalls({ timeoutMs: 5_000, retries: 3, breaker });
+  for (let i = 0; i < 10; i++) {
+    const caller = new AbortController();
+    const call = calls.execute(hangs, caller.signal);
+    caller.abort(new Error('gone'));
+    await assert.rejects(call, /gone/);
+  }
+  assert.equal(stateOf(breaker), 'closed');
+  assert.equal(await calls.execute(async () => 'an answer'), 'an answer');
+});
+
+test('a service that fails or hangs five times in a row is left alone', async () => {
+  for (const fails of [hangs, () => Promise.reject(new Error('down'))]) {
+    const breaker = createBreaker();
+    const calls = outsideCalls({ timeoutMs: 5, retries: 0, breaker });
+    for (let i = 0; i < 5; i++) await assert.rejects(calls.execute(fails));
+    assert.equal(stateOf(breaker), 'open');
+    await assert.rejects(
+      calls.execute(async () => 'an answer'),
+      { isBrokenCircuitError: true },
+    );
+  }
+});
