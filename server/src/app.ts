@@ -33,6 +33,8 @@ import { corpusRoutes } from '#modules/knowledge/corpora/routes.ts';
 import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jobs.ts';
 import { documentRoutes } from '#modules/knowledge/documents/routes.ts';
 import { chunkVectors } from '#modules/knowledge/documents/service.ts';
+import { mcpRoutes } from '#modules/knowledge/mcp/routes.ts';
+import { mem0Routes } from '#modules/knowledge/mem0/routes.ts';
 import { memoryJobs, memorySchedules } from '#modules/knowledge/memory/jobs.ts';
 import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
 import { memoryVectors } from '#modules/knowledge/memory/service.ts';
@@ -89,6 +91,8 @@ export const routes: Route[] = [
   ...corpusRoutes,
   ...documentRoutes,
   ...runRoutes,
+  ...mcpRoutes,
+  ...mem0Routes,
   ...vectorRoutes(vectorCollections),
   ...operationRoutes,
 ];

@@ -70,6 +70,11 @@ const resources: Record<string, Resource> = {
     look: (id) => `/v1/memory/${id}`,
     absent: uuidv7,
   },
+  event_id: {
+    make: (owner) => resources.memory_id!.make(owner),
+    look: (id) => `/v1/memory/${id}`,
+    absent: uuidv7,
+  },
   import_id: {
     make: async (owner) => {
       const reply = await call('POST', '/v1/memory/import?complete=false', {
@@ -247,6 +252,18 @@ const states: Record<string, Resource['make']> = {
 /** Routes that answer an id they do not know with a stream that says so. */
 const toldInStream = ['GET /v1/runs/:run_id/events'];
 
+/** Names that a client of mem0 gives to its users, agents, apps and runs are its own words. */
+function namesOfMem0(): Record<string, null> {
+  const taking = [
+    'POST /v3/memories/add/',
+    'POST /v3/memories/search/',
+    'GET /memories',
+    'DELETE /v1/memories/',
+  ];
+  const names = ['user_id', 'agent_id', 'app_id', 'run_id'];
+  return Object.fromEntries(taking.flatMap((route) => names.map((name) => [`${route} ${name}`, null])));
+}
+
 /** A valid body of each route that takes one and names something by id. `own` makes resources of the asking tenant. */
 const bodies: Record<
   string,
@@ -255,6 +272,9 @@ const bodies: Record<
   'PUT /v1/memory/:memory_id': async () => ({ metadata: { changed: true } }),
   'POST /v1/memory/': async () => ({ text: 'a note', type: 'note' }),
   'POST /v1/memory/search': async () => ({ query: 'walnut' }),
+  'PUT /v1/memories/:memory_id/': async () => ({ text: 'a changed note' }),
+  'POST /v3/memories/add/': async () => ({ messages: 'a note', user_id: 'ada' }),
+  'POST /v3/memories/search/': async () => ({ query: 'walnut' }),
   'POST /v1/memory/bulk-delete': async () => ({ memory_ids: [] }),
   'POST /v1/memory/infer': async () => ({ messages: [{ role: 'user', content: 'a note' }] }),
   'POST /v1/memory/erase': async () => ({}),
@@ -307,6 +327,7 @@ const bodies: Record<
 
 /** Which resource a field of a body or query names where its name does not say so. `null`: words of the caller's own. */
 const fieldNames: Record<string, string | null> = {
+  ...namesOfMem0(),
   'POST /v1/corpora id': 'corpus_id',
   'POST /v1/memory/bulk-delete memory_ids': 'memory_id',
   'POST /v1/memory/erase memory_ids': 'memory_id',
@@ -365,8 +386,11 @@ const fill = (path: string, ids: Record<string, string>): string =>
 const fieldsOf = (schema: unknown): string[] =>
   Object.keys((schema as { properties?: object })?.properties ?? {});
 /** The addresses a route answers under. */
-const pathsOf = (route: Route): string[] =>
-  route.legacy ? [route.path, route.path.replace(/^\/v1/, '')] : [route.path];
+const pathsOf = (route: Route): string[] => [
+  route.path,
+  ...(route.also ? [route.also] : []),
+  ...(route.legacy ? [route.path.replace(/^\/v1/, '')] : []),
+];
 
 function resourceOf(name: string, route: Route): Resource {
   // Parameters of one name may name different things: then the tag of the route stands before it.
@@ -586,7 +610,8 @@ describe('another tenant’s ids', () => {
       const path = route.path.replace(/:[a-z_]+/g, 'x');
       const reply = await bob.call(route.method, path, { tenant_id: ann.tenant });
       assert.equal(reply.status, 400, keyOf(route));
-      assert.equal(reply.body.error.code, 'TENANT_ID_NOT_ALLOWED', keyOf(route));
+      const { error } = reply.body;
+      assert.equal(error.data?.code ?? error.code, 'TENANT_ID_NOT_ALLOWED', keyOf(route));
     }
   });
 });

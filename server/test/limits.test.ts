@@ -27,6 +27,8 @@ const publicRoutes = [
   'GET /',
   'GET /.well-known/authzen-configuration',
   'GET /.well-known/jwks.json',
+  'GET /.well-known/oauth-protected-resource',
+  'GET /.well-known/oauth-protected-resource/mcp',
   'GET /healthz',
   'GET /metrics',
   'GET /v1/health',
@@ -48,6 +50,22 @@ const publicRoutes = [
   'POST /v1/sso/exchange',
 ];
 
+/** Where a credential is enough, since other routes do all that is asked. */
+const forwardingRoutes = [
+  'DELETE /v1/memories/',
+  'DELETE /v1/memories/:memory_id/',
+  'GET /memories',
+  'GET /v1/event/:event_id/',
+  'GET /v1/memories/:memory_id/',
+  'GET /v1/memories/:memory_id/history/',
+  'GET /v1/ping/',
+  'POST /mcp',
+  'POST /v3/memories/',
+  'POST /v3/memories/add/',
+  'POST /v3/memories/search/',
+  'PUT /v1/memories/:memory_id/',
+];
+
 describe('who may call', () => {
   const bare = (reply: Reply) => ({
     status: reply.status,
@@ -56,13 +74,16 @@ describe('who may call', () => {
   });
   const read = (options: CallOptions) => call('GET', '/v1/memory/', options);
 
-  it('is declared by every route: a permission, or public and on the list', async () => {
+  it('is declared by every route: a permission, or public or a door, and on the list', async () => {
     const open = routes.filter((route) => route.public).map(({ method, path }) => `${method} ${path}`);
     assert.deepEqual(open.sort(), publicRoutes);
-    for (const route of routes) assert.ok(route.public || route.permission, route.path);
+    const doors = routes.filter((route) => route.forwards).map(({ method, path }) => `${method} ${path}`);
+    assert.deepEqual(doors.sort(), forwardingRoutes);
+    for (const route of routes) assert.ok(route.public || route.permission || route.forwards, route.path);
     for (const route of routes.filter((one) => !one.public)) {
       const path = route.path.replace(/:[a-z_]+/g, uuidv7());
-      const paths = route.legacy ? [path, path.replace(/^\/v1/, '')] : [path];
+      const paths = [path, ...(route.also ? [route.also.replace(/:[a-z_]+/g, uuidv7())] : [])];
+      if (route.legacy) paths.push(path.replace(/^\/v1/, ''));
       for (const one of paths)
         assert.equal((await call(route.method, one)).status, 401, `${route.method} ${one}`);
     }
@@ -225,6 +246,25 @@ describe('how often', () => {
     number(missing, 'x-ratelimit-remaining');
     const open = await callServer(server, 'GET', '/healthz');
     assert.equal(open.headers['x-ratelimit-limit'], undefined);
+  });
+
+  it('counts what comes through a door as the route that does it', async () => {
+    const [ann, bob] = [await newTenant('admin', server), await newTenant('admin', server)];
+    const forget = async (who: Caller) => {
+      const params = { name: 'forget', arguments: { memory_id: 'none' } };
+      const { body } = await who.call(
+        'POST',
+        '/mcp',
+        { jsonrpc: '2.0', id: 1, method: 'tools/call', params },
+        { accept: 'application/json, text/event-stream' },
+      );
+      return JSON.parse(body.result.content[0].text).error;
+    };
+    let told = await forget(ann);
+    for (let i = 0; i < 20 && told.code !== 'RATE_LIMITED'; i++) told = await forget(ann);
+    assert.equal(told.code, 'RATE_LIMITED');
+    assert.equal(told.details.route_class, 'mutation');
+    assert.equal((await forget(bob)).code, 'NOT_FOUND');
   });
 
   it('a credential that asks too often gets 429 with all that it needs to wait', async () => {

@@ -32,9 +32,14 @@ export class ApiError extends Error {
 
 export const badRequest = (code: string, message: string, details?: Record<string, unknown>) =>
   new ApiError(400, code, message, details);
+/** @param challenge parameters of `WWW-Authenticate` (RFC 9110, section 11.6.1) */
 export const unauthorized = (
   message = 'A valid access token or API key is needed in the Authorization or X-API-Key header.',
-) => new ApiError(401, 'AUTH_UNAUTHORIZED', message, undefined, { 'www-authenticate': 'Bearer' });
+  challenge?: string,
+) =>
+  new ApiError(401, 'AUTH_UNAUTHORIZED', message, undefined, {
+    'www-authenticate': challenge ? `Bearer ${challenge}` : 'Bearer',
+  });
 export const forbidden = (code = 'AUTH_FORBIDDEN', message = 'Your role may not do this.') =>
   new ApiError(403, code, message);
 export const notFound = (what: string) => new ApiError(404, 'NOT_FOUND', `${what} not found.`);

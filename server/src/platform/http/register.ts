@@ -17,7 +17,7 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** `own`: the route has its own bulkhead and is not counted against MAX_IN_FLIGHT. */
     admission?: 'own';
-    errors?: 'oauth';
+    errors?: Route['errors'];
     textsLater?: true;
     measure?: (status: number, seconds: number) => void;
   }
@@ -28,7 +28,7 @@ const Meta = T.Object({ request_id: T.String(), api_version: T.Literal('v1') });
 /** Registers a route, and its unversioned alias. A route that says neither who may call it nor that all may is refused. */
 export function registerRoute(app: App, server: FastifyInstance, route: Route): void {
   const { method, path } = route;
-  if (!route.permission && route.public !== true && route.public !== 'optional') {
+  if (!route.permission && route.forwards !== true && route.public !== true && route.public !== 'optional') {
     throw new Error(`${method} ${path} declares neither a permission nor that it is public`);
   }
   const options = {
@@ -38,7 +38,8 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
       measure: measureOf(app, route),
       ...(route.errors ? { errors: route.errors } : {}),
       ...(route.textsLater ? { textsLater: route.textsLater } : {}),
-      ...(route.produces === 'text/event-stream' || route.tag === 'operations'
+      // What a forwarding route calls is counted.
+      ...(route.produces === 'text/event-stream' || route.tag === 'operations' || route.forwards
         ? { admission: 'own' as const }
         : {}),
     },
@@ -60,6 +61,8 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
     handler: (request: FastifyRequest, reply: FastifyReply) => handle(app, route, request, reply),
   };
   server.route({ ...options, url: route.path, schema: schemaOf(route, false) });
+  if (route.also)
+    server.route({ ...options, url: route.also, schema: { ...schemaOf(route, false), hide: true } });
   if (route.legacy && app.config.LEGACY_ROUTES_ENABLED) {
     const url = route.path.replace(/^\/v1/, '');
     server.route({
@@ -124,7 +127,8 @@ async function admit(app: App, route: Route, request: FastifyRequest, reply: Fas
 }
 
 async function authenticate(app: App, route: Route, request: FastifyRequest): Promise<Authenticated> {
-  const credential = route.public === true ? undefined : credentialOf(request);
+  const credential = route.public === true ? undefined : credentialOf(request, route.tokenScheme);
+  const refusal = () => unauthorized(undefined, route.challenge?.(app.config));
   const anonymous: Authenticated = {
     tenant: '',
     actor: {
@@ -138,19 +142,26 @@ async function authenticate(app: App, route: Route, request: FastifyRequest): Pr
   };
   if (credential !== undefined) {
     const identified = credential && (await app.features.authenticate(app, credential, request));
-    if (!identified) throw unauthorized();
+    if (!identified) throw refusal();
     return identified;
   }
   if (route.public) return anonymous;
   const bypass = app.config.AUTH_DEV_BYPASS ? developmentActor(request) : undefined;
-  if (!bypass) throw unauthorized();
+  if (!bypass) throw refusal();
   return bypass;
 }
 
+const bearer = /^Bearer +([\x21-\x7e]{1,8192}) *$/i;
+const bearerOrToken = /^(?:Bearer|Token) +([\x21-\x7e]{1,8192}) *$/i;
+
 /** The credential of a request: undefined when there is none, empty when it has no known form. */
-function credentialOf({ headers }: FastifyRequest): string | undefined {
+export function credentialOf(
+  { headers }: Pick<FastifyRequest, 'headers'>,
+  tokenScheme = false,
+): string | undefined {
   const { authorization } = headers;
-  if (authorization !== undefined) return /^Bearer +([\x21-\x7e]{1,8192}) *$/i.exec(authorization)?.[1] ?? '';
+  const form = tokenScheme ? bearerOrToken : bearer;
+  if (authorization !== undefined) return form.exec(authorization)?.[1] ?? '';
   const key = headers['x-api-key'];
   if (key === undefined) return undefined;
   return typeof key === 'string' && key.length <= 8192 ? key.trim() : '';
@@ -279,6 +290,7 @@ export function allowedMethods(app: App, routes: Route[], url: string): string[]
   const known = routes.filter(
     (route) =>
       fits(route.path) ||
+      (route.also !== undefined && fits(route.also)) ||
       (route.legacy && app.config.LEGACY_ROUTES_ENABLED && fits(route.path.replace(/^\/v1/, ''))),
   );
   return [...new Set(known.map(({ method }) => method))];

@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify';
 import type { Static, TSchema } from 'typebox';
+import type { Config } from '../config.ts';
 import type { Ctx, Permission, RouteClass } from '../context.ts';
 
 type In<S> = S extends TSchema ? Static<S> : undefined;
@@ -66,8 +67,14 @@ interface Common<P, Q, B> {
   costOf?: (request: FastifyRequest) => number;
   /** False for writes that only read, and for streams; `manual` where the handler itself calls `idempotently`. */
   idempotent?: false | 'manual';
-  /** Errors in the form of OAuth 2.0 (RFC 6749, section 5.2), whose clients read no other. */
-  errors?: 'oauth';
+  /** Errors in the form of OAuth 2.0 (RFC 6749, section 5.2) or of JSON-RPC 2.0, whose clients read no other. */
+  errors?: 'oauth' | 'json-rpc';
+  /** What `WWW-Authenticate` says beyond `Bearer` where a credential is missing or bad. */
+  challenge?: (config: Config) => string;
+  /** `Authorization: Token` is taken as `Bearer` is, for clients that know no other. */
+  tokenScheme?: true;
+  /** Another path with the same parameters that leads here; rules about paths see the first. */
+  also?: string;
   /** Also served without `/v1`, as a deprecated alias. */
   legacy?: true;
   /**
@@ -86,9 +93,11 @@ interface Common<P, Q, B> {
 /** A route: path, schemas, declared permission and a one-line handler. */
 export type Route<P = unknown, Q = unknown, B = unknown> = Common<P, Q, B> &
   (
-    | { permission: Permission; public?: never }
+    | { permission: Permission; public?: never; forwards?: never }
+    /** Whoever has a credential: all that is done with it, is done by other routes, which ask their own permissions. */
+    | { forwards: true; permission?: never; public?: never }
     /** `true`: anybody; credentials are not looked at. `optional`: anybody, and a credential that is sent must be good. */
-    | { public: true | 'optional'; permission?: never }
+    | { public: true | 'optional'; permission?: never; forwards?: never }
   );
 
 /** Declares a route; the types of params, query and body follow from their schemas. */

@@ -189,25 +189,31 @@ function sendError(app: App, error: FastifyError, request: FastifyRequest, reply
   }
   // Addresses that can not be decoded are refused before any hook has run.
   reply.raw.setHeader('x-request-id', request.id);
-  const asOauth = request.routeOptions?.config?.errors === 'oauth';
+  const form = request.routeOptions?.config?.errors;
+  const meta = { request_id: request.id, api_version: 'v1' };
+  const { code, message, details } = shown;
+  const body =
+    form === 'json-rpc'
+      ? jsonRpcError(shown, request.id)
+      : form === 'oauth'
+        ? { ...oauthError(shown), meta }
+        : { error: { code, message, ...(details ? { details } : {}) }, meta };
   reply
-    // OAuth knows one status for whatever is wrong with a request.
-    .code(asOauth && shown.status === 422 ? 400 : shown.status)
+    // OAuth and JSON-RPC know one status for whatever is wrong with a request.
+    .code(form && shown.status === 422 ? 400 : shown.status)
     .headers(shown.headers)
     .type('application/json; charset=utf-8')
-    .serializer((body: unknown) => JSON.stringify(body))
-    .send({
-      ...(asOauth
-        ? oauthError(shown)
-        : {
-            error: {
-              code: shown.code,
-              message: shown.message,
-              ...(shown.details ? { details: shown.details } : {}),
-            },
-          }),
-      meta: { request_id: request.id, api_version: 'v1' },
-    });
+    .serializer((value: unknown) => JSON.stringify(value))
+    .send(body);
+}
+
+/** JSON-RPC 2.0, section 5.1, of a request whose id is not known yet. Ours is told as `data`. */
+function jsonRpcError({ status, code, message, details }: ApiError, requestId: string): object {
+  const malformed = status >= 400 && status < 500 && ![401, 403, 404, 429].includes(status);
+  const number =
+    code === 'MALFORMED_JSON' ? -32_700 : status === 500 ? -32_603 : malformed ? -32_600 : -32_000;
+  const data = { code, ...(details ? { details } : {}), request_id: requestId };
+  return { jsonrpc: '2.0', id: null, error: { code: number, message, data } };
 }
 
 const oauthCodes = new Set([

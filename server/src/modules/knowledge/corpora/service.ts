@@ -10,7 +10,7 @@ import { isUsable, readProviderConfig } from './provider-config.ts';
 import type { Corpus, CorpusCreate, CorpusUpdate, Retrieval } from './schema.ts';
 import { findCorpus, insertCorpus, listCorpora, lockCorpus, updateCorpusRow } from './store.ts';
 
-export type { Corpus, Retrieval } from './schema.ts';
+export { Corpus, type Retrieval } from './schema.ts';
 export {
   type DeletedCorpus,
   deleteCorpusRow,

@@ -29,7 +29,7 @@ import {
 import { isObject, targetOf } from './visible.ts';
 
 export { storeText } from './intake.ts';
-export type { RetrievedChunk } from './schema.ts';
+export { ChunkSearch, DocumentAccepted, RetrievedChunk, TextIngest } from './schema.ts';
 export { retrieveChunks } from './search.ts';
 export { chunkVectors } from './vectors.ts';
 

@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { sql } from '#platform/db/sql.ts';
-import { call, eventually, newMember, newTenant, testServer, useTestServer } from '#test/harness.ts';
+import {
+  type Caller,
+  call,
+  eventually,
+  newMember,
+  newTenant,
+  testServer,
+  useTestServer,
+} from '#test/harness.ts';
 import { analyzeDocument } from '../retrieval/service.ts';
 
 useTestServer();
@@ -384,5 +392,30 @@ describe('text from outside', () => {
       body: { external_id: `hostile-${Date.now()}`, role: 'user', claims: hostile },
     });
     assert.deepEqual(person.body.identity.claims, hostile);
+  });
+});
+
+describe('a list of memories', () => {
+  it('is narrowed by metadata', async () => {
+    const [ann, bob] = [await newTenant(), await newTenant()];
+    const note = (metadata: object) =>
+      ann.call('POST', '/v1/memory/', { text: 'A note', type: 'note', metadata });
+    const red = (await note({ colour: 'red', size: 1 })).body.id;
+    await note({ colour: 'blue' });
+    const list = (who: Caller, metadata: string, more = '') =>
+      who.call('GET', `/v1/memory/?metadata=${encodeURIComponent(metadata)}${more}`);
+    assert.deepEqual(
+      (await list(ann, '{"colour":"red"}')).body.map(({ id }: any) => id),
+      [red],
+    );
+    assert.equal((await list(ann, '{}')).body.length, 2);
+    assert.deepEqual((await list(bob, '{"colour":"red"}')).body, []);
+    for (const text of ['red', '[]', 'null', '{"a":"\\u0000"}'])
+      assert.equal((await list(ann, text)).status, 422, text);
+    assert.equal((await list(ann, '{}', '&deleted=true')).status, 422);
+    const first = await list(ann, '{}', '&limit=1');
+    const cursor = `&limit=1&cursor=${encodeURIComponent(String(first.headers['x-next-cursor']))}`;
+    assert.equal((await list(ann, '{}', cursor)).body.length, 1);
+    assert.equal((await list(ann, '{"colour":"red"}', cursor)).status, 400, 'a cursor is of one list');
   });
 });

@@ -137,6 +137,12 @@ export const memoryRoutes = [
         ...pageQuery(100, 1_000),
         memory_type: T.Optional(T.String({ maxLength: 100 })),
         session_id: T.Optional(T.String({ maxLength: 200 })),
+        metadata: T.Optional(
+          T.String({
+            maxLength: 4_000,
+            description: 'A JSON object: those whose metadata contains it, as they are now',
+          }),
+        ),
         as_of: asOf,
         deleted: T.Optional(T.Boolean({ description: 'Those that were deleted and can be restored' })),
       },
@@ -144,7 +150,10 @@ export const memoryRoutes = [
     ),
     response: { 200: T.Array(Memory) },
     handler: (ctx, { query: { as_of, deleted, ...query } }) => {
-      if (as_of === undefined) return deleted ? listVisibleDeleted(ctx, query) : listVisible(ctx, query);
+      if (as_of === undefined && !deleted) return listVisible(ctx, query);
+      if (query.metadata !== undefined)
+        throw invalid([{ path: '/metadata', message: 'can not be given together with as_of or deleted' }]);
+      if (as_of === undefined) return listVisibleDeleted(ctx, query);
       if (deleted) throw invalid([{ path: '/deleted', message: 'can not be given together with as_of' }]);
       return listVisibleAsOf(ctx, { ...query, as_of });
     },

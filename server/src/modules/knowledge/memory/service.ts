@@ -1,6 +1,7 @@
 import type { Ctx } from '#platform/context.ts';
 import { createGatherer } from '#platform/db/gather.ts';
-import { notFound } from '#platform/errors.ts';
+import { invalid, notFound } from '#platform/errors.ts';
+import { parseJson } from '#platform/http/json.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isUuid } from '#platform/ids.ts';
@@ -20,7 +21,7 @@ export { getMemoryAsOf, historyOf, listVisibleAsOf } from './history.ts';
 export { rememberConversation } from './inferences.ts';
 export { deleteMemories, deleteMemory, takeOut } from './remove.ts';
 export { weightsOf } from './rows.ts';
-export type { Memory } from './schema.ts';
+export { Memory, MemoryCreate, MemorySearch, MemoryUpdate, Metadata } from './schema.ts';
 export { searchMemories } from './search.ts';
 export { targetOf } from './target.ts';
 export { restoreMemory } from './trash.ts';
@@ -45,10 +46,19 @@ export async function getMemory(ctx: Ctx, id: string): Promise<Memory> {
 /** Memories the caller may see, newest first: its own, or the tenant's where policy says so. */
 export const listVisible = (
   ctx: Ctx,
-  { memory_type, session_id, ...query }: PageQuery & { memory_type?: string; session_id?: string },
+  {
+    memory_type,
+    session_id,
+    metadata,
+    ...query
+  }: PageQuery & { memory_type?: string; session_id?: string; metadata?: string },
 ): Promise<Answer> => {
-  const filter = { types: memory_type === undefined ? undefined : [memory_type], session_id };
-  return visiblePage(ctx, 'memory:list', { memory_type, session_id }, query, {
+  const filter = {
+    types: memory_type === undefined ? undefined : [memory_type],
+    session_id,
+    metadata: metadata === undefined ? undefined : metadataIn(metadata),
+  };
+  return visiblePage(ctx, 'memory:list', { memory_type, session_id, metadata }, query, {
     rows: async (from) => openMemories(ctx, await listMemories(ctx.db, filter, from, new Date())),
     owned: true,
     target: targetOf,
@@ -56,3 +66,16 @@ export const listVisible = (
     size: 100,
   });
 };
+
+/** @throws ApiError 422 for what is no JSON object */
+function metadataIn(text: string): Record<string, unknown> {
+  const refused = invalid([{ path: '/metadata', message: 'must be a JSON object' }]);
+  let value: unknown;
+  try {
+    value = parseJson(Buffer.from(text));
+  } catch {
+    throw refused;
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw refused;
+  return value as Record<string, unknown>;
+}

@@ -36,6 +36,8 @@ export const lockMemory = (tx: Db, id: string, now: Date): Promise<StoredMemory 
 export interface MemoryFilter {
   types: string[] | undefined;
   session_id?: string | undefined;
+  /** What their metadata contains. */
+  metadata?: Record<string, unknown> | undefined;
 }
 
 /** Newest first; one row more than `limit` when there are more. */
@@ -50,6 +52,7 @@ export const listMemories = (
     where m.tenant_id = ${db.tenant} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
       ${owner === undefined ? raw('') : sql`and m.identity_id = ${owner}::uuid`}
       ${filter.session_id === undefined ? raw('') : sql`and m.session_id = ${filter.session_id}`}
+      ${filter.metadata === undefined ? raw('') : sql`and m.metadata @> ${filter.metadata}::jsonb`}
       ${after === undefined ? raw('') : sql`and m.id < ${after[0]}::uuid`}
       and (${filter.types}::text[] is null or m.type = any(${filter.types}::text[]))
     order by m.id desc limit ${limit + 1} offset ${skip}`);

@@ -1,0 +1,95 @@
+import { type FieldProblem, invalid } from '#platform/errors.ts';
+import type { Entities } from './schema.ts';
+
+/** Names that are kept in the metadata of a memory; `run_id` is its session. */
+const kept = ['user_id', 'agent_id', 'app_id'] as const;
+
+/** Which memories are meant, as the routes of memories are asked. */
+export interface Selection {
+  session_id?: string;
+  metadata?: Record<string, unknown>;
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** The names that were given; null and left out are the same. */
+export function selectionOf(entities: Entities, metadata?: Record<string, unknown> | null): Selection {
+  const names = kept.flatMap((name) => (entities[name] ? [[name, entities[name]] as const] : []));
+  const all = { ...metadata, ...Object.fromEntries(names) };
+  return {
+    ...(entities.run_id ? { session_id: entities.run_id } : {}),
+    ...(Object.keys(all).length > 0 ? { metadata: all } : {}),
+  };
+}
+
+/** @throws ApiError 422 where nothing says whose memories are meant */
+export function requireEntity(entities: Entities): void {
+  if ([...kept, 'run_id' as const].some((name) => entities[name])) return;
+  throw invalid([{ path: '/user_id', message: 'is required, or agent_id, app_id or run_id' }]);
+}
+
+/**
+ * What filters select. Of mem0's language the part that the store answers by itself: equal names, equal metadata, and AND.
+ * @throws ApiError 422 that names what is beyond it
+ */
+export function selectionIn(filters: Record<string, unknown>): Selection {
+  const found: Required<Selection> = { session_id: '', metadata: {} };
+  const problems: FieldProblem[] = [];
+  const refuse = (path: string): void => {
+    problems.push({
+      path,
+      message: 'is not supported here: give equal values of user_id, agent_id, app_id, run_id, metadata',
+    });
+  };
+  const takeMetadata = (wanted: Record<string, unknown>, path: string): void => {
+    for (const [name, value] of Object.entries(wanted)) {
+      const before = found.metadata[name];
+      // mem0 writes comparisons as objects.
+      if (isObject(value) || (before !== undefined && before !== value)) refuse(`${path}/${name}`);
+      else found.metadata[name] = value;
+    }
+  };
+  const takeOne = (name: string, value: unknown, path: string): void => {
+    if (name === 'metadata' && isObject(value)) takeMetadata(value, path);
+    else if (typeof value !== 'string' || value === '' || value === '*') refuse(path);
+    else if (name === 'run_id' && (found.session_id === '' || found.session_id === value))
+      found.session_id = value;
+    else if ((kept as readonly string[]).includes(name) && (found.metadata[name] ?? value) === value)
+      found.metadata[name] = value;
+    else refuse(path);
+  };
+  const take = (part: unknown, path: string): void => {
+    if (!isObject(part)) refuse(path);
+    else {
+      for (const [name, value] of Object.entries(part)) {
+        const parts = name === 'AND' || name === 'OR' ? value : undefined;
+        if (!Array.isArray(parts)) takeOne(name, value, `${path}/${name}`);
+        else if (name === 'OR' && parts.length !== 1) refuse(`${path}/OR`);
+        else for (const [i, one] of parts.entries()) take(one, `${path}/${name}/${i}`);
+      }
+    }
+  };
+  take(filters, '/filters');
+  if (problems.length > 0) throw invalid(problems);
+  return {
+    ...(found.session_id === '' ? {} : { session_id: found.session_id }),
+    ...(Object.keys(found.metadata).length > 0 ? { metadata: found.metadata } : {}),
+  };
+}
+
+/** Both at once. */
+export const bothOf = (a: Selection, b: Selection): Selection => ({
+  ...a,
+  ...b,
+  ...(a.metadata || b.metadata ? { metadata: { ...a.metadata, ...b.metadata } } : {}),
+});
+
+/** The metadata of a client, and the names beside it. */
+export function splitMetadata(metadata: Record<string, unknown>): {
+  names: Record<(typeof kept)[number], unknown>;
+  metadata: Record<string, unknown>;
+} {
+  const { user_id = null, agent_id = null, app_id = null, ...rest } = metadata;
+  return { names: { user_id, agent_id, app_id }, metadata: rest };
+}

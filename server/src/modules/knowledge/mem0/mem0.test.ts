@@ -1,0 +1,226 @@
+import assert from 'node:assert/strict';
+import { before, describe, it } from 'node:test';
+import {
+  address,
+  type Caller,
+  call,
+  newKey,
+  newMember,
+  newTenant,
+  type Reply,
+  useTestServer,
+} from '#test/harness.ts';
+
+// The client of npm, as its documentation uses it; and the paths of the open-source server, which has no client there.
+
+useTestServer();
+// It tells its makers of each call otherwise.
+process.env.MEM0_TELEMETRY = 'false';
+const { MemoryClient } = await import('mem0ai');
+
+const conversation = [
+  { role: 'user' as const, content: "Hi, I'm Alex. I'm a vegetarian and I'm allergic to nuts." },
+  {
+    role: 'assistant' as const,
+    content: "Hello Alex! I've noted your nut allergy for any food we talk about.",
+  },
+];
+
+describe('the client of mem0', () => {
+  let ann: Caller;
+  let hers: InstanceType<typeof MemoryClient>;
+  let his: InstanceType<typeof MemoryClient>;
+  const clientOf = async ({ token }: Caller) => {
+    const client = new MemoryClient({ apiKey: token, host: await address() });
+    await client.ping();
+    return client;
+  };
+
+  before(async () => {
+    ann = await newTenant();
+    hers = await clientOf(await newKey(ann));
+    his = await clientOf(await newKey(await newTenant()));
+  });
+
+  it('adds a conversation, searches, lists, and deletes it, for its own tenant only', async () => {
+    const added: any = await hers.add(conversation, { userId: 'alex', metadata: { food: 'vegan' } });
+    assert.equal(added.results.length, 2);
+    assert.equal(added.results[0].memory, conversation[0]!.content);
+    await hers.add([{ role: 'user', content: 'I am allergic to bees.' }], { userId: 'sam' });
+
+    const filters = { user_id: 'alex' };
+    const { results } = await hers.search('What is Alex allergic to?', { filters });
+    assert.equal(results[0]!.memory, conversation[0]!.content);
+    assert.deepEqual([results[0]!.userId, results[0]!.metadata], ['alex', { food: 'vegan' }]);
+    assert.ok(results[0]!.score! > 0);
+    assert.deepEqual(new Set(results.map(({ userId }) => userId)), new Set(['alex']));
+    const { results: none } = await his.search('What is Alex allergic to?', { filters });
+    assert.deepEqual(none, []);
+
+    const page = await hers.getAll({ filters, pageSize: 1 });
+    assert.deepEqual([page.results.length, page.count, page.previous], [1, null, null]);
+    const next = await hers.getAll({ filters: { AND: [filters] }, page: 2, pageSize: 1 });
+    assert.deepEqual([next.results.length, next.count, next.next], [1, 2, null]);
+    assert.notEqual(next.results[0]!.id, page.results[0]!.id);
+    assert.deepEqual((await his.getAll({ filters })).results, []);
+
+    await his.deleteAll({ userId: 'alex' });
+    assert.equal((await hers.getAll({ filters })).count, 2, 'his are not hers');
+    await hers.deleteAll({ userId: 'alex' });
+    assert.equal((await hers.getAll({ filters })).count, 0);
+    assert.equal((await hers.getAll({ filters: { user_id: 'sam' } })).count, 1);
+  });
+
+  it('gets, updates and deletes one memory, and reads its history', async () => {
+    const added: any = await hers.add([{ role: 'user', content: 'I live in Oslo' }], {
+      userId: 'kim',
+      runId: 'trip-1',
+      infer: false,
+      metadata: { topic: 'home' },
+      expirationDate: '2099-12-31',
+    });
+    assert.equal(added.status, 'SUCCEEDED');
+    const [{ id }] = added.results;
+    const memory = await hers.get(id);
+    assert.deepEqual(
+      [memory.memory, memory.userId, memory.runId, memory.metadata, memory.expirationDate],
+      ['I live in Oslo', 'kim', 'trip-1', { topic: 'home' }, '2099-12-31'],
+    );
+    await hers.update(id, { text: 'I live in Bergen' });
+    await hers.update(id, { metadata: { topic: 'city' } });
+    const after = await hers.get(id);
+    assert.deepEqual(
+      [after.memory, after.userId, after.metadata],
+      ['I live in Bergen', 'kim', { topic: 'city' }],
+      'whose it is stays',
+    );
+    const history = await hers.history(id);
+    assert.deepEqual(
+      history.map(({ event, oldMemory, newMemory }) => [event, oldMemory, newMemory]),
+      [
+        ['ADD', null, 'I live in Oslo'],
+        ['UPDATE', 'I live in Oslo', 'I live in Bergen'],
+        ['UPDATE', 'I live in Bergen', 'I live in Bergen'],
+      ],
+    );
+    for (const attempt of [
+      () => his.get(id),
+      () => his.update(id, { text: 'Mine' }),
+      () => his.delete(id),
+      () => his.history(id),
+    ])
+      await assert.rejects(attempt, /not found/i);
+    await hers.delete(id);
+    await assert.rejects(hers.get(id), /not found/i);
+    assert.equal((await ann.call('POST', `/v1/memory/${id}/restore`)).status, 200, 'the store is one');
+  });
+
+  it('says what it does not know, instead of finding nothing', async () => {
+    await assert.rejects(
+      hers.search('words', { filters: { OR: [{ user_id: 'a' }, { user_id: 'b' }] } }),
+      /not supported/,
+    );
+    await assert.rejects(hers.getAll({ filters: { created_at: { gte: '2026-01-01' } } }), /not supported/);
+    await assert.rejects(hers.getAll({ filters: { metadata: { age: { gt: 3 } } } }), /not supported/);
+    await assert.rejects(hers.add(conversation, {}), /is required/);
+    await assert.rejects(
+      hers.add(conversation, { userId: 'alex', customInstructions: 'x' }),
+      /not a known field/,
+    );
+  });
+});
+
+describe('the door of mem0', () => {
+  let ann: Caller;
+  let bob: Caller;
+  before(async () => {
+    ann = await newTenant();
+    bob = await newTenant();
+  });
+  const ask = (who: Caller, method: string, url: string, body?: unknown): Promise<Reply> =>
+    call(method, url, {
+      headers: { authorization: `Token ${who.token}` },
+      ...(body === undefined ? {} : { body }),
+    });
+
+  it('has the paths of the open-source server', async () => {
+    const added = await ask(ann, 'POST', '/memories', {
+      messages: 'Ada prefers tea',
+      user_id: 'ada',
+      agent_id: 'host',
+    });
+    assert.equal(added.status, 200, added.text);
+    const [{ id, event }] = added.body.results;
+    assert.equal(event, 'ADD');
+    const found = await ask(ann, 'POST', '/search', { query: 'what does Ada prefer?', agent_id: 'host' });
+    assert.deepEqual(
+      found.body.results.map((one: any) => [one.id, one.user_id]),
+      [[id, 'ada']],
+    );
+    const listed = await ask(ann, 'GET', '/memories?user_id=ada');
+    assert.deepEqual(
+      listed.body.results.map((one: any) => one.id),
+      [id],
+    );
+    assert.equal((await ask(ann, 'PUT', `/memories/${id}`, { text: 'Ada prefers coffee' })).status, 200);
+    assert.equal((await ask(ann, 'GET', `/memories/${id}`)).body.memory, 'Ada prefers coffee');
+    assert.equal((await ask(ann, 'GET', `/memories/${id}/history`)).body.length, 2);
+    assert.equal((await ask(ann, 'GET', `/v1/event/${id}/`)).body.status, 'SUCCEEDED');
+
+    assert.deepEqual((await ask(bob, 'POST', '/search', { query: 'Ada' })).body.results, []);
+    assert.deepEqual((await ask(bob, 'GET', '/memories?user_id=ada')).body.results, []);
+    for (const [method, path] of [
+      ['GET', ''],
+      ['GET', '/history'],
+      ['DELETE', ''],
+    ] as const)
+      assert.equal((await ask(bob, method, `/memories/${id}${path}`)).status, 404);
+    assert.equal((await ask(bob, 'DELETE', '/memories?user_id=ada')).status, 200);
+    assert.equal((await ask(ann, 'DELETE', '/memories')).status, 422, 'whose must be said');
+    assert.equal((await ask(ann, 'DELETE', `/memories/${id}`)).status, 200);
+    assert.equal((await ask(ann, 'GET', `/memories/${id}`)).status, 404);
+  });
+
+  it('takes keys of either scheme, and only here', async () => {
+    const key = await newKey(ann);
+    const pong = { status: 'ok', org_id: ann.tenant, project_id: 'default' };
+    assert.deepEqual((await ask(key, 'GET', '/v1/ping/')).body, pong);
+    assert.equal((await key.call('GET', '/v1/ping/')).status, 200);
+    assert.equal((await call('GET', '/v1/ping/', { headers: { 'x-api-key': key.token } })).status, 200);
+    assert.equal((await ask(key, 'GET', '/v1/memory/')).status, 401, 'no other route knows the scheme');
+    await ann.call('DELETE', `/v1/api-keys/${key.keyId}`);
+    assert.equal((await ask(key, 'GET', '/v1/ping/')).status, 401);
+  });
+
+  it('asks for the permissions that the routes of memories ask for', async () => {
+    const scoped = async (scope: string) => newKey(ann, { scopes: [scope] });
+    const [searching, listing] = [await scoped('memory:search'), await scoped('memory:list')];
+    const add = { messages: 'Words', user_id: 'ada' };
+    assert.equal((await ask(searching, 'POST', '/search', { query: 'words' })).status, 200);
+    for (const reply of [
+      await ask(searching, 'POST', '/memories', add),
+      await ask(searching, 'POST', '/v3/memories/', {}),
+      await ask(listing, 'POST', '/search', { query: 'words' }),
+    ])
+      assert.deepEqual([reply.status, reply.body.error.code], [403, 'AUTH_FORBIDDEN']);
+    const id = (await ask(ann, 'POST', '/memories', add)).body.results[0].id;
+    assert.equal((await ask(listing, 'DELETE', `/memories/${id}`)).status, 403);
+    assert.equal((await ask(listing, 'DELETE', '/memories?user_id=ada')).status, 403);
+    const user = await newMember(ann, 'user');
+    assert.equal((await ask(user, 'GET', `/memories/${id}`)).status, 404, 'of another identity');
+    assert.deepEqual((await ask(user, 'GET', '/memories?user_id=ada')).body.results, []);
+  });
+
+  it('does once what comes twice with one Idempotency-Key', async () => {
+    const send = () =>
+      call('POST', '/v3/memories/add/', {
+        token: ann.token,
+        headers: { 'idempotency-key': 'once' },
+        body: { messages: 'The key is under the fern', user_id: 'fern', infer: false },
+      });
+    const first = await send();
+    assert.deepEqual((await send()).body.results, first.body.results);
+    const listed = await ask(ann, 'GET', '/memories?user_id=fern');
+    assert.equal(listed.body.results.length, 1);
+  });
+});

@@ -1,0 +1,103 @@
+import type { FastifyRequest } from 'fastify';
+import type { Ctx } from '../context.ts';
+import { ApiError, unavailable } from '../errors.ts';
+import { credentialOf } from './register.ts';
+
+/** A request of a route of ours, made for a caller by another route. */
+export interface ForwardedRequest {
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  path: string;
+  query?: Record<string, unknown>;
+  body?: unknown;
+  headers?: Record<string, string>;
+}
+
+export interface ForwardedReply {
+  status: number;
+  /** As JSON, where it is. */
+  body: unknown;
+  text: string;
+  headers: Record<string, unknown>;
+}
+
+/** Headers that say who calls, and from where. */
+const passedOn = ['x-api-key', 'x-tenant-id', 'x-role', 'user-agent'];
+
+/**
+ * Calls a route of this server in process, as the caller of this request: the same credential, address and request id. So
+ * whatever guards that route guards it here. Ends when the caller goes away.
+ */
+export async function forward(
+  ctx: Ctx,
+  raw: FastifyRequest,
+  { method, path, query = {}, body, headers = {} }: ForwardedRequest,
+): Promise<ForwardedReply> {
+  const known: Record<string, string> = { ...headers, 'x-request-id': ctx.requestId };
+  for (const name of passedOn) {
+    const value = raw.headers[name];
+    if (typeof value === 'string') known[name] = value;
+  }
+  if (raw.headers.authorization !== undefined) known.authorization = `Bearer ${credentialOf(raw, true)}`;
+  if (body !== undefined) known['content-type'] = 'application/json';
+  const reply = await whileCallerWaits(ctx, (signal) =>
+    raw.server.inject({
+      method,
+      url: path,
+      query: searchOf(query),
+      headers: known,
+      remoteAddress: raw.ip,
+      signal,
+      ...(body === undefined ? {} : { payload: body as object }),
+    }),
+  );
+  const json = String(reply.headers['content-type']).startsWith('application/json');
+  return {
+    status: reply.statusCode,
+    body: json ? JSON.parse(reply.payload) : undefined,
+    text: reply.payload,
+    headers: reply.headers,
+  };
+}
+
+/** A caller that goes away ends what was begun for it; a server that shuts down ends what it began. */
+async function whileCallerWaits<T>(ctx: Ctx, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const left = new AbortController();
+  const { signal } = ctx;
+  const leave = () => {
+    if (!ctx.app.closing.aborted) left.abort();
+  };
+  signal.addEventListener('abort', leave, { once: true });
+  try {
+    return await work(left.signal);
+  } catch (error) {
+    throw left.signal.aborted ? unavailable('REQUEST_ABANDONED', 'The caller did not wait.') : error;
+  } finally {
+    signal.removeEventListener('abort', leave);
+  }
+}
+
+const searchOf = (query: Record<string, unknown>): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(query)
+      .filter(([, value]) => value !== undefined && value !== null)
+      .map(([name, value]) => [name, String(value)]),
+  );
+
+/** The refusal that a forwarded request was answered with, to be given to the caller as it is. */
+export function refusalIn({ status, body, headers }: ForwardedReply): ApiError | undefined {
+  if (status < 400) return undefined;
+  const { code, message, details } = (
+    body as { error: { code: string; message: string; details?: Record<string, unknown> } }
+  ).error;
+  const kept = [
+    'retry-after',
+    'www-authenticate',
+    'x-ratelimit-scope',
+    'x-ratelimit-route-class',
+    'x-ratelimit-retry-after-ms',
+  ];
+  const shown = Object.fromEntries(
+    kept.flatMap((name) => (headers[name] === undefined ? [] : [[name, String(headers[name])]])),
+  );
+  return new ApiError(status, code, message, details, shown);
+}
