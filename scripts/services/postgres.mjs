@@ -79,7 +79,7 @@ export async function startPostgres(state, durable, log) {
     listen_addresses: '127.0.0.1',
     // The kernel allows 107 bytes for the path of a socket.
     unix_socket_directories: Buffer.byteLength(socket) < 85 ? socket : '',
-    max_connections: 60,
+    max_connections: 200,
     shared_buffers: '128MB',
     maintenance_work_mem: '128MB',
     timezone: 'UTC',
