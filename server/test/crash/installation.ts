@@ -3,7 +3,7 @@ import { createVictim, freePort, type Victim } from './processes.ts';
 
 /** Settings of every process of a trial. */
 export async function environment(
-  { engine, databaseUrl, redisUrl }: CrashOptions,
+  { engine, databaseUrl, redisUrl }: Pick<CrashOptions, 'engine' | 'databaseUrl' | 'redisUrl'>,
   directory: string,
 ): Promise<Record<string, string>> {
   const port = await freePort();

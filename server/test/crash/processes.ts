@@ -21,12 +21,16 @@ export interface Victim {
   readonly startsMs: number[];
 }
 
-/** @param isReady asked again and again while the process starts */
+/**
+ * @param isReady asked again and again while the process starts
+ * @param hear told every whole line it logs
+ */
 export function createVictim(
   name: string,
   args: string[],
   env: Record<string, string>,
   isReady: (logged: string) => Promise<boolean> | boolean,
+  hear: (line: string) => void = () => {},
 ): Victim {
   let child: ChildProcess | undefined;
   let logged = '';
@@ -34,9 +38,15 @@ export function createVictim(
   const kept: string[] = [];
   const startsMs: number[] = [];
   const ended = () => child === undefined || child.exitCode !== null || child.signalCode !== null;
+  let begun = '';
   const take = (chunk: Buffer) => {
     logged += chunk;
-    kept.push(...chunk.toString().split('\n').filter(Boolean));
+    const lines = (begun + chunk).split('\n');
+    begun = lines.pop()!;
+    for (const line of lines.filter(Boolean)) {
+      kept.push(line);
+      hear(line);
+    }
     if (kept.length > 400) kept.splice(0, kept.length - 400);
   };
   const end = async (signal: NodeJS.Signals) => {
