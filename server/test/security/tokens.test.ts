@@ -212,7 +212,12 @@ prove('access tokens', [
     says: 'a token of another issuer, or of none, is refused',
     guard: 'modules/access/sessions/tokens.ts: verify',
     test: async () => {
-      for (const iss of ['https://evil.example', 'http://manushya.test/', undefined, ['http://manushya.test']])
+      for (const iss of [
+        'https://evil.example',
+        'http://manushya.test/',
+        undefined,
+        ['http://manushya.test'],
+      ])
         await refusedFor({ iss });
     },
   },
@@ -222,8 +227,7 @@ prove('access tokens', [
     says: 'a token that is not typed as an access token is refused',
     guard: 'modules/access/sessions/tokens.ts: verify',
     test: async () => {
-      for (const typ of ['JWT', undefined, 'id+jwt', 'logout+jwt', 'at+jwt2'])
-        await refusedFor({}, { typ });
+      for (const typ of ['JWT', undefined, 'id+jwt', 'logout+jwt', 'at+jwt2']) await refusedFor({}, { typ });
     },
   },
   {
@@ -348,7 +352,8 @@ prove('access tokens', [
       const ann = await newTenant('user');
       const { app } = await testServer();
       const tokens = [];
-      for (const sid of ["' or true --", uuidv7().slice(1), '', {}, 7]) tokens.push(await signed(ann, { sid }));
+      for (const sid of ["' or true --", uuidv7().slice(1), '', {}, 7])
+        tokens.push(await signed(ann, { sid }));
       for (const sub of ["' or true --", 'me', {}]) tokens.push(await signed(ann, { sub }));
       const { tenant } = app.database;
       let asked = 0;

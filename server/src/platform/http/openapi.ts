@@ -60,7 +60,9 @@ export async function registerOpenApi(app: App, server: FastifyInstance): Promis
     staticCSP: true,
     // Over http its own scripts would be asked for over https.
     transformStaticCSP: (policy) =>
-      policy.replace(" upgrade-insecure-requests;", '').replace("frame-ancestors 'self'", "frame-ancestors 'none'"),
+      policy
+        .replace(' upgrade-insecure-requests;', '')
+        .replace("frame-ancestors 'self'", "frame-ancestors 'none'"),
   });
   server.get('/v1/openapi.json', { schema: { hide: true } }, () => openApiDocument(server));
 }

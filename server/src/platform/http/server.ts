@@ -95,7 +95,10 @@ const trusted = (proxies: number | string[] | undefined) =>
  */
 const protectionsOf = ({ config }: App): [string, string][] => [
   ['x-content-type-options', 'nosniff'],
-  ['content-security-policy', "default-src 'none'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'"],
+  [
+    'content-security-policy',
+    "default-src 'none'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'",
+  ],
   ['referrer-policy', 'no-referrer'],
   ['cache-control', 'no-store'],
   // A browser that came by https once never comes by http again, where somebody might listen.
