@@ -7,7 +7,6 @@ import {
   eventually,
   newKey,
   newMember,
-  newSession,
   newTenant,
   type Reply,
   startServer,

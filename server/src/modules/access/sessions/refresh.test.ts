@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { uuidv7 } from '#platform/ids.ts';
 import {
-  type Caller,
   call,
   engine,
   eventually,
