@@ -349,7 +349,7 @@ prove('rights nobody gives to oneself', [
     id: 'ROLE-11',
     source: 'ASVS 8.2.1, ASVS 16.5.3',
     says: 'a role that no policy knows may do nothing',
-    guard: 'modules/access/policy/policy-set.ts: decide',
+    guard: 'platform/permission.ts: refusalOf',
     test: async () => {
       const admin = await newTenant('admin');
       const stranger = await newMember(admin, 'a-role-of-its-own');

@@ -160,10 +160,14 @@ prove('what a request says of itself', [
       assert.equal(await takenFor(as(ann.token, ann.token)), 401);
       assert.equal(await takenFor(as(ann.token, 'nonsense')), 401);
       const { server } = await testServer();
+      const headers: Record<string, string | string[]> = {
+        ...as(ann.token, bob.token),
+        'content-type': 'application/x-www-form-urlencoded',
+      };
       const reply = await server!.inject({
         method: 'POST',
         url: '/v1/oauth/token',
-        headers: { ...as(ann.token, bob.token), 'content-type': 'application/x-www-form-urlencoded' },
+        headers,
         payload: new URLSearchParams({
           grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
           subject_token: ann.token,
