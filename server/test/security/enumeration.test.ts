@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomBytes } from 'node:crypto';
 import { parseOptions } from '@node-rs/argon2';
 import { nobodysHash, parameters } from '#modules/access/passwords/hashing.ts';
@@ -74,13 +75,16 @@ const failing = () => {
   return cases;
 };
 
-/** The statements about accounts, identities and tokens that the database is asked while something is done, in order. */
+const watching = new AsyncLocalStorage<string[]>();
+
+/** The statements about accounts, identities and tokens that something asks the database, in order; not what the background asks meanwhile. */
 async function askedFor(work: () => Promise<unknown>): Promise<string[]> {
   const { database } = (await testServer()).app;
   const { tenant, operator } = database;
   const asked: string[] = [];
   const note = ({ text }: SqlStatement<unknown>) => {
-    if (/accounts|login_names|password_reset|invitations|identities|attempts/.test(text)) asked.push(text);
+    if (/accounts|login_names|password_reset|invitations|identities|attempts/.test(text))
+      watching.getStore()?.push(text);
   };
   const watched = (db: Db): Db => ({
     ...db,
@@ -105,7 +109,7 @@ async function askedFor(work: () => Promise<unknown>): Promise<string[]> {
   database.tenant = (id) => watched(tenant(id));
   database.operator = watched(operator);
   try {
-    await work();
+    await watching.run(asked, work);
   } finally {
     database.tenant = tenant;
     database.operator = operator;
