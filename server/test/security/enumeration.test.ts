@@ -261,7 +261,7 @@ prove('who is here is not to be learned', [
       const texts: Record<string, string> = {
         'none at all': 'nonsense',
         'a revoked one': revoked.token,
-        'another secret': live.token.replace(/[^_]{43}$/, 'A'.repeat(43)),
+        'another secret': live.token.slice(0, -43) + 'A'.repeat(43),
         'of another tenant': live.token.replace(live.admin.tenant, revoked.admin.tenant),
         'of no tenant': `inv_nobody_${uuidv7().replaceAll('-', '')}_${randomBytes(32).toString('base64url')}`,
       };
