@@ -148,7 +148,7 @@ export const provedElsewhere: ProvedElsewhere[] = [
     id: 'ROLE-18',
     source: 'ASVS 8.2.1',
     says: 'what a provider says of somebody gives no role that nobody may give',
-    guard: 'modules/access/sso/providers.ts: mayGiveRole',
+    guard: 'modules/access/sso/providers.ts: checkRoles',
     proof: 'src/modules/access/sso/providers.test.ts: give no role that nobody may give',
   },
   {
