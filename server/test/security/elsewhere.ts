@@ -53,7 +53,7 @@ export const provedElsewhere: ProvedElsewhere[] = [
     id: 'REV-15',
     source: 'ASVS 8.3.2',
     says: 'a policy is in force with the answer that wrote it',
-    guard: 'modules/access/policy/service.ts: pinPolicies',
+    guard: 'modules/access/policy/service.ts: policiesChanged',
     proof: 'src/modules/access/policies/policies.test.ts: is in force with the answer that wrote it',
   },
   {
