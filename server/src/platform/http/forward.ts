@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify';
 import type { Ctx } from '../context.ts';
 import { ApiError, unavailable } from '../errors.ts';
-import { credentialOf } from './register.ts';
+import { credentialOf } from './credential.ts';
 
 /** A request of a route of ours, made for a caller by another route. */
 export interface ForwardedRequest {

@@ -7,7 +7,8 @@ export const maxDepth = 32;
 /** Most fields an object and items a list may have: telling what is wrong with each of a million takes seconds. */
 export const maxEntries = 10_000;
 
-const suspicious = /\\u(0000|d[89a-f])|__proto__/i;
+// `__proto__` may be spelled with escapes, in whole or in part.
+const suspicious = /\\u(00[0-7]|d[89a-f])|__proto__/i;
 
 /** Bodies whose texts have yet to be looked at. */
 const unchecked = new WeakSet<object>();

@@ -54,7 +54,16 @@ export async function registerOpenApi(app: App, server: FastifyInstance): Promis
       security: [{ bearer: [] }, { apiKey: [] }],
     },
   });
-  await server.register(swaggerUi, { routePrefix: '/v1/docs', uiConfig: { persistAuthorization: true } });
+  await server.register(swaggerUi, {
+    routePrefix: '/v1/docs',
+    uiConfig: { persistAuthorization: true },
+    staticCSP: true,
+    // Over http its own scripts would be asked for over https.
+    transformStaticCSP: (policy) =>
+      policy
+        .replace(' upgrade-insecure-requests;', '')
+        .replace("frame-ancestors 'self'", "frame-ancestors 'none'"),
+  });
   server.get('/v1/openapi.json', { schema: { hide: true } }, () => openApiDocument(server));
 }
 

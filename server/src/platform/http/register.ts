@@ -3,6 +3,7 @@ import { Type as T, type TSchema } from 'typebox';
 import type { App, Authenticated, Ctx } from '../context.ts';
 import { ApiError, badRequest, unauthorized, unsupportedMediaType } from '../errors.ts';
 import { refusalOf } from '../permission.ts';
+import { credentialOf } from './credential.ts';
 import { idempotencyKeyOf, idempotently } from './idempotency.ts';
 import { limit } from './limits.ts';
 import { describe } from './openapi.ts';
@@ -149,22 +150,6 @@ async function authenticate(app: App, route: Route, request: FastifyRequest): Pr
   const bypass = app.config.AUTH_DEV_BYPASS ? developmentActor(request) : undefined;
   if (!bypass) throw refusal();
   return bypass;
-}
-
-const bearer = /^Bearer +([\x21-\x7e]{1,8192}) *$/i;
-const bearerOrToken = /^(?:Bearer|Token) +([\x21-\x7e]{1,8192}) *$/i;
-
-/** The credential of a request: undefined when there is none, empty when it has no known form. */
-export function credentialOf(
-  { headers }: Pick<FastifyRequest, 'headers'>,
-  tokenScheme = false,
-): string | undefined {
-  const { authorization } = headers;
-  const form = tokenScheme ? bearerOrToken : bearer;
-  if (authorization !== undefined) return form.exec(authorization)?.[1] ?? '';
-  const key = headers['x-api-key'];
-  if (key === undefined) return undefined;
-  return typeof key === 'string' && key.length <= 8192 ? key.trim() : '';
 }
 
 /** Development only (AUTH_DEV_BYPASS): `X-Tenant-Id` and `X-Role` stand in for a credential. */

@@ -89,12 +89,31 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
 const trusted = (proxies: number | string[] | undefined) =>
   typeof proxies === 'number' ? (_address: string, hop: number) => hop < proxies : (proxies ?? false);
 
+/**
+ * What browsers and caches on the way are told about every answer: not to guess what it is, not to run, frame or keep it, not
+ * to pass its address on. A route that means otherwise says so.
+ */
+const protectionsOf = ({ config }: App): [string, string][] => [
+  ['x-content-type-options', 'nosniff'],
+  [
+    'content-security-policy',
+    "default-src 'none'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'",
+  ],
+  ['referrer-policy', 'no-referrer'],
+  ['cache-control', 'no-store'],
+  // A browser that came by https once never comes by http again, where somebody might listen.
+  ...(config.publicUrl.startsWith('https:')
+    ? [['strict-transport-security', 'max-age=31536000; includeSubDomains'] as [string, string]]
+    : []),
+];
+
 function hooks(app: App, server: FastifyInstance): void {
+  const protections = protectionsOf(app);
   let inFlight = 0;
   let admitted = 0;
   server.addHook('onRequest', (request, reply, done) => {
     reply.raw.setHeader('x-request-id', request.id);
-    reply.raw.setHeader('x-content-type-options', 'nosniff');
+    for (const [name, value] of protections) reply.raw.setHeader(name, value);
     cors(app, request, reply);
     if (request.url.includes('%00'))
       return done(badRequest('INVALID_URL', 'The address contains a NUL character.'));

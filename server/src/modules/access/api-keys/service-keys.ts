@@ -8,7 +8,7 @@ import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { authorize } from '#platform/permission.ts';
 import { insertIdentity, newIdentity } from '../identity/service.ts';
 import { mayGiveRole } from '../policy/service.ts';
-import { endAfter, requireRoom } from './bounds.ts';
+import { endAfter, requireItself, requireRoom } from './bounds.ts';
 import { prepareApiKey } from './prepare.ts';
 import type { ServiceKey, ServiceKeyCreate } from './schema.ts';
 import { scopesFrom } from './scopes.ts';
@@ -36,6 +36,7 @@ const shown = (row: KeyWithRole): ServiceKey => ({
  * @throws ApiError 403 for who may not make keys for others, or not give the role; 409 KEY_LIMIT_REACHED
  */
 export async function createServiceKey(ctx: Ctx, { name, role, expires_in_days }: ServiceKeyCreate) {
+  requireItself(ctx);
   await authorize(ctx, 'api_keys:create', {});
   if (!mayGiveRole(ctx.actor, role))
     throw forbidden('AUTH_FORBIDDEN', 'You may not give a role above your own.');

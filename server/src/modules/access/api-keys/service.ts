@@ -9,7 +9,7 @@ import { isUuid } from '#platform/ids.ts';
 import { authorize, isPermitted } from '#platform/permission.ts';
 import { findIdentity, type Identity } from '../identity/service.ts';
 import { viewOf, visiblePage } from '../policy/service.ts';
-import { endAfter, requireAsLong, requireRank, requireRoom } from './bounds.ts';
+import { endAfter, requireAsLong, requireItself, requireRank, requireRoom } from './bounds.ts';
 import { prepareApiKey } from './prepare.ts';
 import type { ApiKey, ApiKeyCreate, ApiKeyUpdate } from './schema.ts';
 import { checkScopes, requireAsMuch, scopesFrom } from './scopes.ts';
@@ -56,6 +56,7 @@ async function holderOf(ctx: Ctx, identityId = ctx.actor.identity_id): Promise<I
  */
 export async function createApiKey(ctx: Ctx, input: ApiKeyCreate) {
   checkScopes(input.scopes ?? []);
+  requireItself(ctx);
   const holder = await holderOf(ctx, input.identity_id);
   const scopes = scopesFrom(ctx.actor, input.scopes ?? []);
   const now = new Date();
@@ -170,6 +171,7 @@ const mostOld = 5;
  * @throws ApiError 403, 404, 409 API_KEY_REVOKED
  */
 export async function rotateApiKey(ctx: Ctx, id: string, overlapSeconds = 3_600) {
+  requireItself(ctx);
   const { sees } = await viewOf(ctx, 'api_keys:update');
   return ctx.db.transaction(async (tx) => {
     const now = new Date();

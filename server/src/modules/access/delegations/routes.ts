@@ -1,4 +1,5 @@
 import { Type as T } from 'typebox';
+import { bearerOf } from '#platform/http/credential.ts';
 import { Answer, route } from '#platform/http/route.ts';
 import { IdentityParams } from '../identity/service.ts';
 import { exchangeToken } from './exchange.ts';
@@ -36,10 +37,8 @@ export const delegationRoutes = [
     consumes: 'application/x-www-form-urlencoded',
     body: TokenExchange,
     response: { 200: Delegated },
-    handler: async (ctx, { body, raw }) => {
-      const own = /^Bearer +(\S+) *$/i.exec(raw.headers.authorization ?? '')?.[1] ?? '';
-      return new Answer(200, await exchangeToken(ctx, body, own), notKept);
-    },
+    handler: async (ctx, { body, raw }) =>
+      new Answer(200, await exchangeToken(ctx, body, bearerOf(raw) ?? ''), notKept),
   }),
   route({
     method: 'GET',

@@ -139,34 +139,6 @@ describe('sessions', () => {
     assert.ok(await works(keep.access_token));
   });
 
-  it('that end while they are asked for are not asked for again', async () => {
-    const { app } = await testServer();
-    const ann = await newTenant('user');
-    const session = await newSession(ann);
-    const { tenant } = app.database;
-    const held = Promise.withResolvers<void>();
-    const asked = Promise.withResolvers<void>();
-    // The first look-up reads the row as it is now and answers later only.
-    app.database.tenant = (id) => {
-      const db = tenant(id);
-      if (id !== ann.tenant) return db;
-      app.database.tenant = tenant;
-      const one: typeof db.one = async (statement) => {
-        const row = await db.one(statement);
-        asked.resolve();
-        await held.promise;
-        return row;
-      };
-      return { ...db, one };
-    };
-    const early = works(session.access_token);
-    await asked.promise;
-    await ann.call('DELETE', `/v1/sessions/${session.id}`);
-    held.resolve();
-    await early;
-    assert.equal(await works(session.access_token), false);
-  });
-
   it('know when and from where they were used, without a request waiting for it', async () => {
     const { app } = await testServer();
     const ann = await newTenant('user');

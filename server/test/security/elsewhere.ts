@@ -1,0 +1,253 @@
+import type { Statement } from './statement.ts';
+
+/** A statement that the tests of its own module prove. */
+export interface ProvedElsewhere extends Omit<Statement, 'test'> {
+  /** `<file under server>: <words of the test's name>` */
+  proof: string;
+}
+
+export const provedElsewhere: ProvedElsewhere[] = [
+  {
+    id: 'JWT-25',
+    source: 'RFC 8725 3.5, ASVS 11.2.2',
+    says: 'access tokens of a signing key that is trusted no more end on every process',
+    guard: 'modules/access/sessions/signing-keys.ts: isTrusted',
+    proof: 'test/revocation.process.test.ts: signing keys that are trusted no more: access tokens end',
+  },
+  {
+    id: 'JWT-26',
+    source: 'RFC 7517 4, ASVS 13.3.1',
+    says: 'the published keys have no private half',
+    guard: 'modules/access/sessions/signing-keys.ts: publishedKeys',
+    proof: 'src/modules/access/sessions/signing-keys.process.test.ts: without their private half',
+  },
+  {
+    id: 'REV-11',
+    source: 'ASVS 7.4.1, ASVS 8.3.2',
+    says: 'what one process takes back, the others refuse as well',
+    guard: 'platform/shared.ts: invalidate',
+    proof: 'test/revocation.process.test.ts: the other one obeys within two seconds',
+  },
+  {
+    id: 'REV-12',
+    source: 'RFC 9700 4.14.2',
+    says: 'a refresh token that nobody was given ends no session: it takes a spent one',
+    guard: 'modules/access/sessions/refresh-token.ts: seal',
+    proof: 'src/modules/access/sessions/refresh.test.ts: but one that was made up does nothing',
+  },
+  {
+    id: 'REV-13',
+    source: 'ASVS 10.4.8, ASVS 7.3.2',
+    says: 'refreshing does not put off the end of a session',
+    guard: 'modules/access/sessions/store.ts: rotateRefreshToken',
+    proof: 'src/modules/access/sessions/refresh.test.ts: of the same session and with the same end',
+  },
+  {
+    id: 'REV-14',
+    source: 'ASVS 15.4.2',
+    says: 'of fifty calls with one refresh token one spends it',
+    guard: 'modules/access/sessions/store.ts: lockForRefresh',
+    proof: 'src/modules/access/sessions/refresh.test.ts: of fifty calls at once is spent once',
+  },
+  {
+    id: 'REV-15',
+    source: 'ASVS 8.3.2',
+    says: 'a policy is in force with the answer that wrote it',
+    guard: 'modules/access/policy/service.ts: policiesChanged',
+    proof: 'src/modules/access/policies/policies.test.ts: is in force with the answer that wrote it',
+  },
+  {
+    id: 'MFA-10',
+    source: 'ASVS 6.3.1, NIST 800-63B-4 3.2.2',
+    says: 'codes are counted over all sign-ins of a person, so that beginning again gives no more of them',
+    guard: 'modules/access/attempts/service.ts: attemptOn',
+    proof:
+      'src/modules/access/attempts/attempts.test.ts: is counted over all sign-ins that wait for the second factor',
+  },
+  {
+    id: 'MFA-11',
+    source: 'ASVS 6.3.1, NIST 800-63B-4 3.2.2',
+    says: 'a password has to be waited for after five failures, longer each time',
+    guard: 'modules/access/attempts/service.ts: attemptToSignIn',
+    proof: 'src/modules/access/attempts/attempts.test.ts: has to wait after five failures',
+  },
+  {
+    id: 'MFA-12',
+    source: 'ASVS 6.1.1',
+    says: 'guessing at a name does not lock out its owner',
+    guard: 'modules/access/attempts/service.ts: attemptToSignIn',
+    proof:
+      'src/modules/access/attempts/attempts.test.ts: does not keep the owner out who signed in from there before',
+  },
+  {
+    id: 'ENUM-09',
+    source: 'ASVS 6.3.8',
+    says: 'waiting after failures does not show whether anybody has the name',
+    guard: 'modules/access/attempts/service.ts: attemptToSignIn',
+    proof: 'src/modules/access/attempts/attempts.test.ts: does not show whether anybody has it',
+  },
+  {
+    id: 'ENUM-10',
+    source: 'ASVS 6.3.8',
+    says: 'a refresh token is refused in the same words, whatever is wrong with it',
+    guard: 'modules/access/sessions/refresh.ts: refreshSession',
+    proof:
+      'src/modules/access/sessions/refresh.test.ts: is refused with the same words whatever is wrong with it',
+  },
+  {
+    id: 'ENUM-11',
+    source: 'ASVS 6.3.8, RFC 6750 3.1',
+    says: 'a credential is refused in the same words, whatever is wrong with it',
+    guard: 'platform/http/register.ts: authenticate',
+    proof: 'test/limits.test.ts: is answered with the same words whatever was wrong with the credential',
+  },
+  {
+    id: 'ENUM-12',
+    source: 'ASVS 6.3.8',
+    says: 'a provider of sign-ins that is not there, closed or of another tenant gets one answer',
+    guard: 'modules/access/sso/sources.ts: sourceOf',
+    proof: 'src/modules/access/sso/sso.test.ts: every other name gets one answer',
+  },
+  {
+    id: 'ROLE-13',
+    source: 'ASVS 8.2.1',
+    says: 'nobody invites to a role above its own, or with a key that scopes limit',
+    guard: 'modules/access/invitations/service.ts: createInvitation',
+    proof:
+      'src/modules/access/invitations/invitations.process.test.ts: never offers a role above the inviter',
+  },
+  {
+    id: 'ROLE-14',
+    source: 'ASVS 8.2.1',
+    says: 'a key stands for its maker or for somebody of a lower role',
+    guard: 'modules/access/api-keys/bounds.ts: requireRank',
+    proof: 'src/modules/access/api-keys/api-keys.test.ts: not for whom it acts',
+  },
+  {
+    id: 'ROLE-15',
+    source: 'RFC 9700 2.3, ASVS 8.2.3',
+    says: 'a key gives no scope that it does not have, to itself or to another',
+    guard: 'modules/access/api-keys/scopes.ts: scopesFrom',
+    proof: 'src/modules/access/api-keys/api-keys.test.ts: not its scopes: wider ones are refused by name',
+  },
+  {
+    id: 'ROLE-16',
+    source: 'RFC 9700 2.3',
+    says: 'a key makes none that outlives it, and renews none that is worth more',
+    guard: 'modules/access/api-keys/bounds.ts: requireAsLong',
+    proof: 'src/modules/access/api-keys/api-keys.test.ts: not its time, where it ends by itself',
+  },
+  {
+    id: 'ROLE-17',
+    source: 'RFC 8693 1.1, ASVS 8.3.3',
+    says: 'an agent that acts for somebody may what both of them may, and no more',
+    guard: 'modules/access/policy/service.ts: decideAccess',
+    proof: 'src/modules/access/delegations/delegations.test.ts: may what both of them may, and no more',
+  },
+  {
+    id: 'ROLE-18',
+    source: 'ASVS 8.2.1',
+    says: 'what a provider says of somebody gives no role that nobody may give',
+    guard: 'modules/access/sso/providers.ts: checkRoles',
+    proof: 'src/modules/access/sso/providers.test.ts: give no role that nobody may give',
+  },
+  {
+    id: 'ROLE-19',
+    source: 'ASVS 10.5.2',
+    says: 'a sign-in takes over no identity by an e-mail that it gave itself, or that is not verified',
+    guard: 'modules/access/sso/landing.ts: knownByEmail',
+    proof: 'src/modules/access/sso/sso.test.ts: but not by an e-mail that an identity gave itself',
+  },
+  {
+    id: 'ROLE-20',
+    source: 'ASVS 8.4.1',
+    says: 'no policy of a tenant reaches the tenants of the installation',
+    guard: 'app.ts: isAtHome',
+    proof: 'src/modules/access/tenants/tenants.test.ts: whatever they write into their policies',
+  },
+  {
+    id: 'ROLE-21',
+    source: 'ASVS 8.2.1, ASVS 8.3.1',
+    says: 'a route that does not say who may call it does not start',
+    guard: 'platform/http/register.ts: registerRoute',
+    proof: 'test/limits.test.ts: must be said: a route that is silent about it does not start',
+  },
+  {
+    id: 'TEN-07',
+    source: 'ASVS 8.2.2, ASVS 8.4.1',
+    says: 'on every route another tenant’s id answers as one that never existed',
+    guard: 'platform/db/database.ts: tenantDb',
+    proof: 'test/isolation.test.ts: answers as for ids that never existed',
+  },
+  {
+    id: 'TEN-08',
+    source: 'ASVS 8.2.2, ASVS 8.4.1',
+    says: 'in every body and query another tenant’s id answers as one that never existed',
+    guard: 'platform/db/database.ts: tenantDb',
+    proof: 'test/isolation.test.ts: for one that never existed',
+  },
+  {
+    id: 'TEN-09',
+    source: 'ASVS 8.4.1',
+    says: 'every list refuses another tenant’s cursor',
+    guard: 'platform/http/pages.ts: mac',
+    proof: 'test/isolation.test.ts: and takes no cursor of another',
+  },
+  {
+    id: 'TEN-10',
+    source: 'ASVS 8.3.1, ASVS 15.3.3',
+    says: 'a tenant that the caller names is refused, on every route',
+    guard: 'platform/http/register.ts: namesOtherTenant',
+    proof: 'test/isolation.test.ts: a tenant named by the caller is refused on every route',
+  },
+  {
+    id: 'TEN-11',
+    source: 'ASVS 8.4.1',
+    says: 'the database shows, takes and moves no row of another tenant, whatever a statement forgets',
+    guard: 'platform/db/database.ts: enter',
+    proof: 'test/isolation.test.ts: an entered tenant sees its own rows',
+  },
+  {
+    id: 'FLOW-11',
+    source: 'RFC 9700 4.5, ASVS 10.4.2, ASVS 10.4.3',
+    says: 'a code of a sign-in is exchanged once, within a minute, and there is no session before',
+    guard: 'modules/access/sso/flow-store.ts: claimCode',
+    proof:
+      'src/modules/access/sso/return.test.ts: brings a code that is exchanged for tokens once, and no session before',
+  },
+  {
+    id: 'FLOW-12',
+    source: 'RFC 9700 2.1.1, ASVS 10.4.6',
+    says: 'a code is worth nothing to whoever only saw it',
+    guard: 'modules/access/sso/flow-store.ts: findCode',
+    proof: 'src/modules/access/sso/return.test.ts: is worth nothing to whoever only saw the code',
+  },
+  {
+    id: 'FLOW-13',
+    source: 'RFC 9700 4.7, ASVS 10.1.2',
+    says: 'a sign-in ends in the browser it began in, once',
+    guard: 'modules/access/sso/flow-store.ts: claimState',
+    proof: 'src/modules/access/sso/sso.test.ts: not in a browser without its cookie',
+  },
+  {
+    id: 'FLOW-14',
+    source: 'RFC 9700 4.4, ASVS 10.2.2',
+    says: 'a provider can not answer for another one',
+    guard: 'modules/access/sso/oidc.ts: redeemCode',
+    proof: 'src/modules/access/sso/hostile.test.ts: can not answer for another provider',
+  },
+  {
+    id: 'FLOW-15',
+    source: 'ASVS 6.4.3',
+    says: 'a reset leaves the second factor in place',
+    guard: 'modules/access/passwords/reset.ts: confirmReset',
+    proof: 'src/modules/access/passwords/reset.test.ts: leaves the second factor in place',
+  },
+  {
+    id: 'SEC-08',
+    source: 'ASVS 11.4.2, NIST 800-63B-4 3.1.1.2',
+    says: 'passwords are kept as Argon2id, and weaker hashes are made anew',
+    guard: 'modules/access/passwords/hashing.ts: parameters',
+    proof: 'src/modules/access/passwords/sign-in.test.ts: is argon2id with 19 MiB, two passes and one lane',
+  },
+];
