@@ -111,29 +111,36 @@ function refusalOf(buckets: Bucket[], tokens: number[]): Omit<Taken, 'remaining'
   return scope < 0 ? undefined : { allowed: false, scope, retryAfterMs: Math.ceil(wait) };
 }
 
-// All buckets in one call: read, decide, and only then charge. Time is Redis's own, so processes need no common clock.
+// Of every request all buckets at once: read, decide, and only then charge. Requests that come together go in one call, one
+// after another: sending costs more than deciding. Time is Redis's own, so processes need no common clock.
 const takeScript = `
-local t = redis.call('TIME'); local now = t[1] * 1000 + t[2] / 1000
-local out = {1, -1, 0}; local tokens = {}
-for i = 1, #KEYS do
-  local rate, burst, cost = tonumber(ARGV[i*3-2]), tonumber(ARGV[i*3-1]), tonumber(ARGV[i*3])
-  local s = redis.call('HMGET', KEYS[i], 't', 'a')
-  local v = burst
-  if s[1] then v = math.min(burst, tonumber(s[1]) + (now - tonumber(s[2])) / 1000 * rate) end
-  tokens[i] = v
-  if cost > v then
-    local wait = math.ceil((cost - v) / rate * 1000)
-    if wait > out[3] then out = {0, i - 1, wait} end
+local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local out = {}; local k = 0; local a = 0
+while a < #ARGV do
+  local n = tonumber(ARGV[a + 1]); a = a + 1
+  local first = #out; out[first + 1] = 1; out[first + 2] = -1; out[first + 3] = 0
+  local tokens = {}
+  for i = 1, n do
+    local rate, burst, cost = tonumber(ARGV[a + i*3-2]), tonumber(ARGV[a + i*3-1]), tonumber(ARGV[a + i*3])
+    local s = redis.call('HMGET', KEYS[k + i], 't', 'a')
+    local v = burst
+    if s[1] then v = math.min(burst, tonumber(s[1]) + math.max(0, now - tonumber(s[2])) / 1000 * rate) end
+    tokens[i] = v
+    if cost > v then
+      local wait = math.ceil((cost - v) / rate * 1000)
+      if wait > out[first + 3] then out[first + 1] = 0; out[first + 2] = i - 1; out[first + 3] = wait end
+    end
   end
-end
-for i = 1, #KEYS do
-  if out[1] == 1 then
-    local rate, burst, cost = tonumber(ARGV[i*3-2]), tonumber(ARGV[i*3-1]), tonumber(ARGV[i*3])
-    tokens[i] = tokens[i] - cost
-    redis.call('HSET', KEYS[i], 't', tostring(tokens[i]), 'a', tostring(now), 'r', ARGV[i*3-2], 'b', ARGV[i*3-1])
-    redis.call('PEXPIRE', KEYS[i], math.ceil(burst / rate * 1000) + 1000)
+  for i = 1, n do
+    if out[first + 1] == 1 then
+      local rate, burst, cost = ARGV[a + i*3-2], ARGV[a + i*3-1], tonumber(ARGV[a + i*3])
+      tokens[i] = tokens[i] - cost
+      redis.call('HSET', KEYS[k + i], 't', tostring(tokens[i]), 'a', tostring(now), 'r', rate, 'b', burst)
+      redis.call('PEXPIRE', KEYS[k + i], math.ceil(burst / rate * 1000) + 1000)
+    end
+    out[first + 3 + i] = tostring(tokens[i])
   end
-  out[3 + i] = tostring(tokens[i])
+  k = k + n; a = a + n * 3
 end
 return out`;
 
@@ -153,6 +160,50 @@ async function* keysOf(client: Redis, prefix: string): AsyncGenerator<string[]> 
     throw new SharedUnavailable((error as Error).message);
   }
 }
+interface Taking {
+  buckets: Bucket[];
+  resolve: (taken: Taken) => void;
+  reject: (error: unknown) => void;
+}
+
+const mostInOneCall = 100;
+
+/** Takes for all requests that the process has read together, in one call. */
+function createTaker(client: RedisWithTake): Shared['take'] {
+  let waiting: Taking[] = [];
+
+  const takeAll = async (group: Taking[]) => {
+    const keys = group.flatMap(({ buckets }) => buckets.map(({ key }) => limitPrefix + key));
+    const args = group.flatMap(({ buckets }) => [
+      buckets.length,
+      ...buckets.flatMap(({ rate, burst, cost }) => [rate, burst, cost]),
+    ]);
+    try {
+      const answer = (await client.take(keys.length, ...keys, ...args)).map(Number);
+      let at = 0;
+      for (const { buckets, resolve } of group) {
+        const [allowed, scope, retryAfterMs] = answer.slice(at, at + 3) as [number, number, number];
+        at += 3 + buckets.length;
+        const remaining = answer.slice(at - buckets.length, at);
+        resolve({ allowed: allowed === 1, scope, retryAfterMs, remaining });
+      }
+    } catch (error) {
+      for (const { reject } of group) reject(new SharedUnavailable((error as Error).message));
+    }
+  };
+
+  const send = () => {
+    const all = waiting;
+    waiting = [];
+    for (let at = 0; at < all.length; at += mostInOneCall) void takeAll(all.slice(at, at + mostInOneCall));
+  };
+
+  return (buckets) =>
+    new Promise((resolve, reject) => {
+      if (waiting.push({ buckets, resolve, reject }) === 1) setImmediate(send);
+    });
+}
+
 const connection = {
   connectTimeout: 2_000,
   retryStrategy: (attempt: number) => Math.min(attempt * 100, 1_000),
@@ -183,23 +234,7 @@ function redisShared(url: string, log: Log): Shared {
   const mouth = speaker(client, log);
   const ear = listener(url, tell, log);
   return {
-    take: async (buckets) => {
-      const keys = buckets.map(({ key }) => limitPrefix + key);
-      const args = buckets.flatMap(({ rate, burst, cost }) => [rate, burst, cost]);
-      let answer: (number | string)[];
-      try {
-        answer = await client.take(keys.length, ...keys, ...args);
-      } catch (error) {
-        throw new SharedUnavailable((error as Error).message);
-      }
-      const [allowed, scope, retryAfterMs, ...remaining] = answer.map(Number) as [
-        number,
-        number,
-        number,
-        ...number[],
-      ];
-      return { allowed: allowed === 1, scope, retryAfterMs, remaining };
-    },
+    take: createTaker(client),
     levels: async (prefix, most) => {
       const found: FilledBucket[] = [];
       for await (const keys of keysOf(client, prefix)) {
