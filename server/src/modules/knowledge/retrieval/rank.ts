@@ -42,7 +42,10 @@ export interface Likeness {
 }
 
 /** What a reranker said of a result, or why it said nothing. */
-export type SecondReading = { model: string } & ({ relevance: number } | { failure: ModelFailure });
+export type SecondReading = { model: string } & (
+  | { relevance: number; trust: number }
+  | { failure: ModelFailure }
+);
 
 /** What each part adds to `score`, and what it was judged by. */
 export interface ScoreParts extends Partial<Likeness> {

@@ -1,13 +1,14 @@
 import type { Ctx } from '#platform/context.ts';
 import { failureOf } from '#platform/models/model-error.ts';
-import type { Candidate, Ranked, SecondReading } from './rank.ts';
+import { type Candidate, compareRanked, type Ranked, type SecondReading } from './rank.ts';
+import { trustIn } from './trust.ts';
 
 /** Relevance that rerankers give to what has nothing to do with the query. */
 const unrelated = 0.3;
 
 /**
  * Has the best results read again by the reranker, where one is configured, and puts them in its order. When it fails, is
- * slow, or says the same of all, the order stays. A result whose text may not leave this house is not sent and keeps its
+ * slow, says the same of all, or has shown that it knows nothing, the order stays. A result whose text may not leave this house is not sent and keeps its
  * score.
  * @param order best first
  */
@@ -26,7 +27,9 @@ export async function readAgain<C extends Candidate>(
     const texts = sent.map(({ candidate }) => candidate.text);
     const relevances = await model.rerank(query, texts, ctx.signal);
     ctx.app.metrics.reranks.inc({ outcome: 'done' });
-    return reordered(order, new Map(sent.map((row, i) => [row, relevances[i]!])), name);
+    const said = new Map(sent.map((row, i) => [row, relevances[i]!]));
+    const byId = new Map(sent.map(({ candidate }, i) => [candidate.id, relevances[i]!]));
+    return reordered(order, said, { name, trust: trustIn(ctx, `reranker ${name}`, sent, byId) });
   } catch (error) {
     ctx.signal.throwIfAborted();
     const failure = failureOf(error);
@@ -46,24 +49,29 @@ const withReading = <C extends Candidate>(row: Ranked<C>, reading: SecondReading
 /**
  * The scores stay on their scale: half of one is how relevant the text is beside the most relevant, half the score of the
  * place it came to. So models that differ in how they spread their numbers differ less in what a threshold lets through.
+ * Of a reranker that is trusted less, the score from before keeps its share.
  */
 export function reordered<C extends Candidate>(
   order: readonly Ranked<C>[],
   said: ReadonlyMap<Ranked<C>, number>,
-  model: string,
+  { name: model, trust }: { name: string; trust: number },
 ): Ranked<C>[] {
   const [most, least] = [Math.max(...said.values()), Math.min(...said.values())];
+  const share = most > least ? trust : 0;
   const best = order[0]!.score;
   const places = order.filter((row) => said.has(row)).map(({ score }) => score);
   const read = [...said]
     .sort((a, b) => b[1] - a[1])
-    .map(([row, relevance], place) => ({
-      ...withReading(row, { model, relevance }),
-      score: most > least ? (best * relevance) / (2 * most) + places[place]! / 2 : row.score,
-      support: Math.max(row.support ?? 0, most > least ? (relevance - unrelated) / (1 - unrelated) : 0),
-    }));
+    .map(([row, relevance], place) => {
+      const score = (best * relevance) / (2 * most) + places[place]! / 2;
+      return {
+        ...withReading(row, { model, relevance, trust }),
+        score: share > 0 ? share * score + (1 - share) * row.score : row.score,
+        support: Math.max(row.support ?? 0, (share * (relevance - unrelated)) / (1 - unrelated)),
+      };
+    });
   const unread = order
     .filter((row) => !said.has(row))
-    .map((row) => (most > least && !row.candidate.sealed ? { ...row, score: row.score / 2 } : row));
-  return [...read, ...unread].sort((a, b) => b.score - a.score);
+    .map((row) => (row.candidate.sealed ? row : { ...row, score: row.score * (1 - share / 2) }));
+  return [...read, ...unread].sort(compareRanked);
 }

@@ -98,7 +98,7 @@ export async function rankFound<C extends Candidate>(
   const evidence = neighbours.map(({ model, weight, nearest, wanted }): DenseScores => {
     const cosines = new Map(nearest.map(({ id, cosine }) => [id, cosine]));
     const unrelated = unrelatedAmong([...cosines.values()], wanted);
-    return { model, weight, cosines, unrelated, trust: trustIn(ctx.app, model, lexical, cosines) };
+    return { model, weight, cosines, unrelated, trust: trustIn(ctx, model, lexical, cosines) };
   });
   const fused = fuse(lexical, evidence);
   const order = again ? await readAgain(ctx, text, fused) : fused;

@@ -1,70 +1,89 @@
-import type { App } from '#platform/context.ts';
+import type { Ctx } from '#platform/context.ts';
 import { perApp } from '#platform/per-app.ts';
+import { newBoundedCache } from './bounded-cache.ts';
 import type { Ranked } from './rank.ts';
 
 /**
- * What searches have shown of a model, as a mean weighted by precision. `agreement` is how much likelier than by chance
- * it is that the model finds one of the best texts by words nearer than one of the others: 0 for vectors that say
- * nothing (random, constant), 0.2 and more for vectors that know meaning.
+ * What searches have shown of a model, as a mean weighted by precision. `agreement` says how high words have ranked the
+ * texts the model finds nearest: 0.5 for the first of all, 0 for any by chance, as of random or constant vectors.
  */
 interface Shown {
   agreement: number;
   precision: number;
 }
 
-/** A model is believed until searches show otherwise; one search of a large scope is enough to. */
-const believed: Shown = { agreement: 0.2, precision: 25 };
-/** Some fifty searches back count, so that a server that changes is noticed. */
-const memory = 0.98;
-const nothing = 0.04;
-const surely = 0.12;
+/** Some hundred searches back count, so that a server that changes is noticed. */
+const memory = 0.99;
+const nothing = 0.08;
+const surely = 0.16;
 
 /** Fewer texts with words of the query, and a search shows nothing. */
 const fewest = 12;
-const bestMost = 10;
+const nearestLooked = 3;
 
-const shownBy = perApp(() => new Map<string, Shown>());
+/** By tenant and model: nobody's texts and questions have a say in what others find. */
+const mostKnown = 10_000;
+const shownBy = perApp(() => newBoundedCache<string, Shown>(mostKnown));
 
 /**
  * How far a model's vectors may move results, 0..1, by what this search and those before it have shown of it. Words are
- * right often enough that vectors that never agree with them have nothing to say; those that do agree may say more.
+ * right often enough that vectors that never agree with them have nothing to say; those that do agree may say more. A
+ * model is believed as long as nothing was shown, as in small tenants, where there is little to put in a wrong order.
  * @param lexical best first by words; what was found by vectors alone is passed over
  */
 export function trustIn(
-  app: App,
+  { app, tenant }: Pick<Ctx, 'app' | 'tenant'>,
   model: string,
   lexical: readonly Ranked[],
   cosines: ReadonlyMap<string, number>,
 ): number {
   const known = shownBy(app);
-  const before = known.get(model) ?? { agreement: 0, precision: 0 };
+  const key = `${tenant}/${model}`;
+  const before = known.get(key);
   const seen = agreementOf(lexical, cosines);
-  const past = before.precision * memory;
-  const precision = past + (seen?.precision ?? 0);
-  if (seen) {
-    const agreement = (before.agreement * past + seen.agreement * seen.precision) / precision;
-    known.set(model, { agreement, precision });
-  }
-  const { agreement } = known.get(model) ?? before;
-  const mean =
-    (agreement * precision + believed.agreement * believed.precision) / (precision + believed.precision);
-  return Math.min(1, Math.max(0, (mean - nothing) / (surely - nothing)));
+  const now = before && seen ? joined(before, seen) : (seen ?? before);
+  if (!now) return 1;
+  known.set(key, now);
+  // One standard error below the mean: chance may look like knowledge for a search or two.
+  const least = now.agreement - 1 / Math.sqrt(now.precision);
+  return Math.min(1, Math.max(0, (least - nothing) / (surely - nothing)));
 }
 
-/** The rank-sum statistic of Mann and Whitney, as a probability less a half; texts without a cosine are the farthest. */
+function joined(before: Shown, seen: Shown): Shown {
+  const past = before.precision * memory;
+  const precision = past + seen.precision;
+  return { agreement: (before.agreement * past + seen.agreement * seen.precision) / precision, precision };
+}
+
+/**
+ * Where the nearest texts stand among those words have found. Of texts that are equally near the mean counts, and for
+ * one that is missing, because the model finds others nearer, chance.
+ */
 export function agreementOf(
   lexical: readonly Ranked[],
   cosines: ReadonlyMap<string, number>,
 ): Shown | undefined {
-  // Texts that vectors alone have found would count against the words.
+  // What vectors alone have found would count against the words.
   const found = lexical.filter(({ candidate, score }) => candidate.words != null && score > 0);
   if (found.length < fewest) return undefined;
-  const best = Math.min(bestMost, found.length >> 2);
-  const cosineOf = ({ candidate }: Ranked) => cosines.get(candidate.id) ?? -1;
-  const others = found.slice(best).map(cosineOf);
-  let nearer = 0;
-  for (const one of found.slice(0, best).map(cosineOf))
-    for (const other of others) nearer += one > other ? 1 : one === other ? 0.5 : 0;
-  const pairs = best * others.length;
-  return { agreement: nearer / pairs - 0.5, precision: (12 * pairs) / (found.length + 1) };
+  const places = new Map<number, number[]>();
+  found.forEach(({ candidate }, i) => {
+    const cosine = cosines.get(candidate.id);
+    if (cosine === undefined) return;
+    const place = 0.5 - (i + 0.5) / found.length;
+    const equal = places.get(cosine);
+    if (equal) equal.push(place);
+    else places.set(cosine, [place]);
+  });
+  let sum = 0;
+  let left = nearestLooked;
+  for (const cosine of [...places.keys()].sort((a, b) => b - a)) {
+    if (left === 0) break;
+    const equal = places.get(cosine)!;
+    const taken = Math.min(left, equal.length);
+    sum += (taken * equal.reduce((all, place) => all + place, 0)) / equal.length;
+    left -= taken;
+  }
+  // A place by chance is uniformly distributed, with a variance of 1/12.
+  return { agreement: sum / nearestLooked, precision: 12 * nearestLooked };
 }
