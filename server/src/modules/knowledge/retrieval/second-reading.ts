@@ -29,7 +29,7 @@ export async function readAgain<C extends Candidate>(
     ctx.app.metrics.reranks.inc({ outcome: 'done' });
     const said = new Map(sent.map((row, i) => [row, relevances[i]!]));
     const byId = new Map(sent.map(({ candidate }, i) => [candidate.id, relevances[i]!]));
-    return reordered(order, said, { name, trust: trustIn(ctx, `reranker ${name}`, sent, byId) });
+    return reordered(order, said, { name, trust: trustIn(ctx, `reranker ${name}`, sent, byId, 'most') });
   } catch (error) {
     ctx.signal.throwIfAborted();
     const failure = failureOf(error);
@@ -60,18 +60,21 @@ export function reordered<C extends Candidate>(
   const share = most > least ? trust : 0;
   const best = order[0]!.score;
   const places = order.filter((row) => said.has(row)).map(({ score }) => score);
+  const scoreOf = (row: Ranked<C>, relevance: number, place: number) => {
+    if (share === 0) return row.score;
+    const score = (best * relevance) / (2 * most) + place / 2;
+    return share * score + (1 - share) * row.score;
+  };
   const read = [...said]
     .sort((a, b) => b[1] - a[1])
-    .map(([row, relevance], place) => {
-      const score = (best * relevance) / (2 * most) + places[place]! / 2;
-      return {
-        ...withReading(row, { model, relevance, trust }),
-        score: share > 0 ? share * score + (1 - share) * row.score : row.score,
-        support: Math.max(row.support ?? 0, (share * (relevance - unrelated)) / (1 - unrelated)),
-      };
-    });
+    .map(([row, relevance], i) => ({
+      ...withReading(row, { model, relevance, trust }),
+      score: scoreOf(row, relevance, places[i]!),
+      support: Math.max(row.support ?? 0, (share * (relevance - unrelated)) / (1 - unrelated)),
+    }));
+  // What was not read is as good as the least of what was.
   const unread = order
     .filter((row) => !said.has(row))
-    .map((row) => (row.candidate.sealed ? row : { ...row, score: row.score * (1 - share / 2) }));
+    .map((row) => (row.candidate.sealed ? row : { ...row, score: scoreOf(row, least, row.score) }));
   return [...read, ...unread].sort(compareRanked);
 }

@@ -26,16 +26,19 @@ const mostKnown = 10_000;
 const shownBy = perApp(() => newBoundedCache<string, Shown>(mostKnown));
 
 /**
- * How far a model's vectors may move results, 0..1, by what this search and those before it have shown of it. Words are
+ * How far a model may move results, 0..1, by what this search and those before it have shown of it. Words are
  * right often enough that vectors that never agree with them have nothing to say; those that do agree may say more. A
  * model is believed as long as nothing was shown, as in small tenants, where there is little to put in a wrong order.
  * @param lexical best first by words; what was found by vectors alone is passed over
+ * @param chosen chance may look like knowledge, or knowledge like chance, for some searches: `least` does not believe until
+ *   it is likely, `most` until it is unlikely
  */
 export function trustIn(
   { app, tenant }: Pick<Ctx, 'app' | 'tenant'>,
   model: string,
   lexical: readonly Ranked[],
   cosines: ReadonlyMap<string, number>,
+  chosen: 'least' | 'most' = 'least',
 ): number {
   const known = shownBy(app);
   const key = `${tenant}/${model}`;
@@ -44,9 +47,9 @@ export function trustIn(
   const now = before && seen ? joined(before, seen) : (seen ?? before);
   if (!now) return 1;
   known.set(key, now);
-  // One standard error below the mean: chance may look like knowledge for a search or two.
-  const least = now.agreement - 1 / Math.sqrt(now.precision);
-  return Math.min(1, Math.max(0, (least - nothing) / (surely - nothing)));
+  const error = 1 / Math.sqrt(now.precision);
+  const likely = now.agreement + (chosen === 'least' ? -error : error);
+  return Math.min(1, Math.max(0, (likely - nothing) / (surely - nothing)));
 }
 
 function joined(before: Shown, seen: Shown): Shown {
