@@ -9,7 +9,7 @@ import type { LoadOrder, LoadResult } from './load.ts';
 
 const here = import.meta.dirname;
 const running = new Set<ChildProcess>();
-const START_LIMIT_MS = 30_000;
+const START_LIMIT_MS = 120_000;
 const STOP_LIMIT_MS = 15_000;
 
 export interface Process {

@@ -1,9 +1,13 @@
 /**
- * Measures how well a server finds, through its HTTP API and without a neural model: conversations (BEAM), documents
+ * Measures how well a server finds, through its HTTP API, by default without a neural model: conversations (BEAM), documents
  * (SciFact) and the calibrated scores of short memories; with floors by plain BM25 over the same texts.
  *
  *   npm run bench:retrieval -- [--engine postgres|embedded] [--data DIR] [--only beam|scifact|memories|scores] [--strict]
  *
+ *     [--embeddings URL|random|constant|near-constant|oracle] [--model NAME] [--dimensions N]
+ *     [--rerank URL|random|constant|near-constant|oracle] [--rerank-model NAME]
+ *
+ * With a model's address `mode: text` is what the same server finds without it; with a word a fake answers (fake-models.ts).
  * Without --engine both are measured. DATABASE_URL (an empty database with pgvector) is used when set; otherwise
  * services of the benchmark's own are started. Without the collections it says so and ends with 2.
  */
@@ -14,6 +18,7 @@ import { aligned, atLeast, type Figure, machine, percentile, round, tableOf } fr
 import { type Api, openApi } from './api.ts';
 import { plainBm25 } from './bm25.ts';
 import { type Calibrated, calibratedScores } from './calibrated.ts';
+import { FAKES, type Fake, startFakeModels } from './fake-models.ts';
 import { byType, FACT_TYPES, findData, mean, ndcgAt10, readBeam, readScifact, recallAt } from './sets.ts';
 import {
   type BeamResult,
@@ -30,6 +35,11 @@ const { values } = parseArgs({
     data: { type: 'string' },
     only: { type: 'string', multiple: true },
     strict: { type: 'boolean', default: false },
+    embeddings: { type: 'string' },
+    model: { type: 'string', default: 'fake' },
+    dimensions: { type: 'string', default: '384' },
+    rerank: { type: 'string' },
+    'rerank-model': { type: 'string', default: 'fake' },
   },
 });
 const engines: Engine[] = values.engine ? [values.engine as Engine] : ['postgres', 'embedded'];
@@ -53,6 +63,39 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 const chats = readBeam(data);
 const { abstracts, topics } = readScifact(data);
 const wanted = (section: string) => !values.only || values.only.includes(section);
+
+/** How much less than text hybrid may find where a model takes part. */
+const NOISE = values.embeddings || values.rerank ? 0.005 : 0;
+const fakeOf = (given: string | undefined): Fake | undefined => FAKES.find((kind) => kind === given);
+
+/** The settings of a server with the models that were asked for. */
+async function modelSettings(): Promise<Record<string, string>> {
+  const { embeddings, rerank, dimensions } = values;
+  const kinds = { embeddings: fakeOf(embeddings), rerank: fakeOf(rerank) };
+  const fake =
+    kinds.embeddings || kinds.rerank
+      ? await startFakeModels(
+          { embeddings: kinds.embeddings ?? 'random', rerank: kinds.rerank ?? 'random' },
+          Number(dimensions),
+          { abstracts, topics, chats },
+        )
+      : undefined;
+  const keys = ['EMBEDDING_API_KEY', 'RERANK_API_KEY'].flatMap((name) =>
+    process.env[name] ? [[name, process.env[name]]] : [],
+  );
+  return {
+    ...Object.fromEntries(keys),
+    ...(embeddings && {
+      EMBEDDING_BASE_URL: kinds.embeddings ? fake!.url : embeddings,
+      EMBEDDING_MODEL: values.model,
+      EMBEDDING_DIMENSIONS: dimensions,
+    }),
+    ...(rerank && {
+      RERANK_BASE_URL: kinds.rerank ? fake!.url : rerank,
+      RERANK_MODEL: values['rerank-model'],
+    }),
+  };
+}
 
 /** Recall by type, and nDCG@10, of plain BM25 over the same texts. */
 function measureFloors() {
@@ -91,18 +134,21 @@ function speeds(what: string, { count, accepted_ms, ready_ms }: Ingested, latenc
 }
 
 function beamFigures({ recall, ingested, latencies_ms }: BeamResult, floors: Floors): Figure[] {
-  const figure = (what: string, depth: 10 | 20, mode: 'text' | 'hybrid', type?: string): Figure => {
+  const figure = (what: string, depth: 10 | 20, mode: 'text' | 'hybrid', type?: string) => {
     const of = (from: ReturnType<typeof byType>) => (type === undefined ? from.mean : from.types.get(type)!);
     const [own, floor] = [of(recall[depth][mode]), of(floors.recall[depth])];
     return { what, measured: three(own), floor: three(floor), ratio: own / floor };
   };
   const { hybrid, text } = recall[10];
   return [
-    ...FACT_TYPES.map((type) => figure(`BEAM recall@10, ${type.replaceAll('_', ' ')}`, 10, 'hybrid', type)),
-    { ...figure('BEAM recall@10, mean of the types', 10, 'hybrid'), target: atLeast(hybrid.mean, 0.72) },
+    ...FACT_TYPES.map((type) => {
+      const row = figure(`BEAM recall@10, ${type.replaceAll('_', ' ')}`, 10, 'hybrid', type);
+      return { ...row, target: { text: '>= floor', met: row.ratio >= 1 } };
+    }),
+    { ...figure('BEAM recall@10, mean of the types', 10, 'hybrid'), target: atLeast(hybrid.mean, 0.76) },
     {
       ...figure('BEAM recall@10, mode text', 10, 'text'),
-      target: { text: '<= hybrid', met: hybrid.mean >= text.mean },
+      target: { text: '<= hybrid', met: hybrid.mean >= text.mean - NOISE },
     },
     figure('BEAM recall@20, mean of the types', 20, 'hybrid'),
     ...speeds('BEAM', ingested, latencies_ms),
@@ -121,8 +167,11 @@ function scifactFigures(
     ratio: value / floors.ndcg,
   });
   return [
-    { ...figure(`, ${rows} rows`, ndcg.hybrid), target: atLeast(ndcg.hybrid, 0.7) },
-    { ...figure(', mode text', ndcg.text), target: { text: '<= hybrid', met: ndcg.hybrid >= ndcg.text } },
+    { ...figure(`, ${rows} rows`, ndcg.hybrid), target: atLeast(ndcg.hybrid, 0.715) },
+    {
+      ...figure(', mode text', ndcg.text),
+      target: { text: '<= hybrid', met: ndcg.hybrid >= ndcg.text - NOISE },
+    },
     ...speeds(what, ingested, latencies_ms),
   ];
 }
@@ -173,6 +222,7 @@ async function measure(
 }
 
 const floors = measureFloors();
+const models = await modelSettings();
 let missed = 0;
 for (const engine of engines) {
   const bed = await makeBed(engine);
@@ -181,7 +231,7 @@ for (const engine of engines) {
       `\n# ${engine}\n\n${machine(bed.describe)}\nfloor: plain BM25 over the same texts, in memory\n`,
     );
     const from = performance.now();
-    const server = await startServer(bed.env);
+    const server = await startServer({ ...bed.env, ...models });
     const api = openApi(server.url);
     const { figures, scores } = await measure(api, floors);
     await api.close();

@@ -48,6 +48,7 @@ export async function startEmbeddingServer(options: { dimensions?: number; port?
   const { dimensions = 32, port = 0 } = options;
   const requests: EmbeddingRequest[] = [];
   let trouble: Trouble = { kind: 'none' };
+  let vectorOf: typeof meaningOf = meaningOf;
   const held: ServerResponse[] = [];
 
   const answer = (request: EmbeddingRequest, response: ServerResponse) => {
@@ -55,7 +56,7 @@ export async function startEmbeddingServer(options: { dimensions?: number; port?
     const data = request.input.map((text, index) => ({
       object: 'embedding',
       index,
-      embedding: meaningOf(text, size, request.model),
+      embedding: vectorOf(text, size, request.model),
     }));
     response.writeHead(200, { 'content-type': 'application/json' });
     const body = JSON.stringify({ object: 'list', data, model: request.model });
@@ -95,6 +96,10 @@ export async function startEmbeddingServer(options: { dimensions?: number; port?
     fail: (next: Trouble) => {
       trouble = next;
       for (const response of held.splice(0)) response.destroy();
+    },
+    /** From now on vectors are made another way. */
+    answerWith: (other: typeof meaningOf) => {
+      vectorOf = other;
     },
     close: () => {
       server.closeAllConnections();

@@ -14,6 +14,7 @@ export interface Metrics {
   embeddingFailures: Counter<'link' | 'kind'>;
   embeddingLinks: Gauge<'link'>;
   embeddingsRenewed: Counter<'model'>;
+  reranks: Counter<'outcome'>;
   vectorSearches: Counter<'path'>;
   vectorSegments: Gauge<'state'>;
   vectorDrift: Gauge<'kind'>;
@@ -88,6 +89,12 @@ export function createMetrics(): Metrics {
       name: 'embeddings_renewed_total',
       help: 'Texts embedded anew because a fallback or a former model had made their vector',
       labelNames: ['model'],
+      registers,
+    }),
+    reranks: new Counter({
+      name: 'reranks_total',
+      help: 'Searches whose results a reranker was to read: done, or why it was not',
+      labelNames: ['outcome'],
       registers,
     }),
     vectorSearches: new Counter({

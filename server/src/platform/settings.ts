@@ -163,6 +163,20 @@ export const settings = {
     600_000,
     'how long an embedding model that failed five times in a row is not asked',
   ),
+  RERANK_BASE_URL: url(
+    ['http://', 'https://'],
+    'server that reads the best results again and puts them in order, as Cohere and Jina do: POST {base}/rerank; unset: none',
+  ),
+  RERANK_API_KEY: optional('key for RERANK_BASE_URL'),
+  RERANK_MODEL: text('rerank-v3.5', 'model asked for that'),
+  RERANK_TOP_N: integer(30, 2, 64, 'results of a search that it reads'),
+  RERANK_TIMEOUT_MS: integer(2_000, 50, 600_000, 'how long a search waits for it'),
+  RERANK_BREAKER_MS: integer(
+    30_000,
+    50,
+    600_000,
+    'how long it is not asked after it failed five times in a row',
+  ),
   VECTOR_INDEX_FROM: integer(
     10_000,
     10,

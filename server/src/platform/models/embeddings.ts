@@ -1,7 +1,7 @@
 import type { Config } from '../config.ts';
 import type { createGuardedFetch } from '../fetch.ts';
 import { createBreaker, outsideCalls, stateOf } from '../resilience.ts';
-import { EmbeddingError, judgeEmbedding } from './embedding-error.ts';
+import { judgeModel, ModelError, refusalOf } from './model-error.ts';
 
 export type EmbeddingProvider = 'openai-compatible' | 'local' | 'hashed';
 
@@ -20,7 +20,7 @@ export interface EmbeddingModel {
   /**
    * One call.
    * @returns unit vectors, in the order of the texts
-   * @throws EmbeddingError; `refused` when it takes other texts but not all of these
+   * @throws ModelError; `refused` when it takes other texts but not all of these
    */
   embed(texts: string[], signal: AbortSignal): Promise<Float32Array[]>;
   /** The same for a search that somebody waits for: no retries, and not for long. */
@@ -36,7 +36,7 @@ export interface EmbeddingLink {
   former: boolean;
   /** Whether vectors of that name are of this model; known before it is open. */
   makes(name: string): boolean;
-  /** The model, once it is open. @throws EmbeddingError when it can not be opened */
+  /** The model, once it is open. @throws ModelError when it can not be opened */
   open(): Promise<EmbeddingModel>;
   /** The model when it is open already. */
   peek(): EmbeddingModel | undefined;
@@ -58,18 +58,18 @@ export function openAiCompatibleEmbeddings(
 ): EmbeddingLink {
   const base = (config.EMBEDDING_BASE_URL ?? 'https://api.openai.com/v1').replace(/\/$/, '');
   const key = config.EMBEDDING_API_KEY ?? config.OPENAI_API_KEY;
-  const breaker = createBreaker(judgeEmbedding, config.EMBEDDING_BREAKER_MS);
+  const breaker = createBreaker(judgeModel, config.EMBEDDING_BREAKER_MS);
   const patient = outsideCalls({
     timeoutMs: config.EXT_CALL_TIMEOUT_MS,
     retries: config.EXT_RETRY_MAX_ATTEMPTS,
-    judge: judgeEmbedding,
+    judge: judgeModel,
     breaker,
     patienceMs,
   });
   const quick = outsideCalls({
     timeoutMs: Math.min(config.EXT_CALL_TIMEOUT_MS, config.EMBEDDING_QUERY_TIMEOUT_MS),
     retries: 0,
-    judge: judgeEmbedding,
+    judge: judgeModel,
     breaker,
   });
   const call = async (texts: string[], signal: AbortSignal): Promise<Float32Array[]> => {
@@ -85,11 +85,11 @@ export function openAiCompatibleEmbeddings(
     });
     if (!response.ok) {
       await response.body?.cancel();
-      throw refusalOf(response.status, response.headers.get('retry-after'));
+      throw refusalOf('the embeddings server', response.status, response.headers.get('retry-after'));
     }
     const answer = await response.json().catch((error) => {
       if (signal.aborted || !(error instanceof SyntaxError)) throw error;
-      throw new EmbeddingError('garbage', 'the embeddings server did not answer with JSON');
+      throw new ModelError('garbage', 'the embeddings server did not answer with JSON');
     });
     return vectorsOf(answer, texts.length, dimensions);
   };
@@ -117,55 +117,34 @@ export function openAiCompatibleEmbeddings(
 }
 
 /** Never between the halves of a surrogate pair. */
-function cut(text: string, most: number): string {
+export function cut(text: string, most: number): string {
   if (text.length <= most) return text;
   const end = /[\ud800-\udbff]/.test(text[most - 1]!) ? most - 1 : most;
   return text.slice(0, end);
-}
-
-function refusalOf(status: number, retryAfter: string | null): EmbeddingError {
-  const message = `the embeddings server answered ${status}`;
-  const afterMs = waitOf(retryAfter);
-  const options = afterMs === undefined ? {} : { afterMs };
-  if (status === 429) return new EmbeddingError('rate_limited', message, options);
-  if (status === 401 || status === 403) return new EmbeddingError('unauthorized', message);
-  if (status === 404 || status === 405) return new EmbeddingError('misconfigured', message);
-  if (status === 408) return new EmbeddingError('timeout', message);
-  if (status >= 500) return new EmbeddingError('server_error', message, options);
-  return new EmbeddingError('refused', message);
-}
-
-/** `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3). */
-function waitOf(header: string | null): number | undefined {
-  if (header === null) return undefined;
-  const seconds = Number(header);
-  const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(header) - Date.now();
-  return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
 }
 
 interface Answer {
   data?: { index?: number; embedding?: number[] }[];
 }
 
-/** @throws EmbeddingError when the server answers with another number or size of vectors than was asked for */
+/** @throws ModelError when the server answers with another number or size of vectors than was asked for */
 function vectorsOf(answer: unknown, count: number, dimensions: number): Float32Array[] {
   const data = (answer as Answer | null)?.data;
   if (!Array.isArray(data) || data.length !== count)
-    throw new EmbeddingError('garbage', `the embeddings server did not answer with ${count} vectors`);
+    throw new ModelError('garbage', `the embeddings server did not answer with ${count} vectors`);
   const vectors = new Array<Float32Array>(count);
   data.forEach((item, position) => {
     const embedding = item?.embedding;
-    if (!Array.isArray(embedding))
-      throw new EmbeddingError('garbage', 'the embeddings server left out a vector');
+    if (!Array.isArray(embedding)) throw new ModelError('garbage', 'the embeddings server left out a vector');
     if (embedding.length !== dimensions)
-      throw new EmbeddingError(
+      throw new ModelError(
         'misconfigured',
         `the embeddings server answered with vectors of ${embedding.length} dimensions; EMBEDDING_DIMENSIONS says ${dimensions}`,
       );
     vectors[item.index ?? position] = unit(Float32Array.from(embedding));
   });
   if (vectors.includes(undefined as never))
-    throw new EmbeddingError('garbage', 'the embeddings server left out a vector');
+    throw new ModelError('garbage', 'the embeddings server left out a vector');
   return vectors;
 }
 
@@ -174,7 +153,7 @@ export function unit(vector: Float32Array): Float32Array {
   let squares = 0;
   for (const value of vector) squares += value * value;
   if (!(squares > 0) || !Number.isFinite(squares))
-    throw new EmbeddingError('refused', 'the embedding model answered with an unusable vector');
+    throw new ModelError('refused', 'the embedding model answered with an unusable vector');
   const scale = 1 / Math.sqrt(squares);
   return vector.map((value) => value * scale);
 }

@@ -2,9 +2,9 @@ import { basename, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Config } from '../config.ts';
 import { createBreaker, outsideCalls, stateOf } from '../resilience.ts';
-import { EmbeddingError, failureOf, judgeEmbedding } from './embedding-error.ts';
 import { type EmbeddingLink, type EmbeddingModel, unit } from './embeddings.ts';
 import type { FromLocal, LocalSettings, ToLocal } from './local-worker.ts';
+import { failureOf, judgeModel, ModelError } from './model-error.ts';
 
 /** Small, so that a query never waits long behind a batch. */
 const limits = { inputs: 16, characters: 40_000 };
@@ -31,8 +31,8 @@ interface Thread {
 
 /** An ONNX model that runs in a thread of this process, through the optional package transformers.js. */
 export function localEmbeddings(config: Config, model: string): EmbeddingLink {
-  const breaker = createBreaker(judgeEmbedding, config.EMBEDDING_BREAKER_MS);
-  const options = { retries: 0, judge: judgeEmbedding, breaker };
+  const breaker = createBreaker(judgeModel, config.EMBEDDING_BREAKER_MS);
+  const options = { retries: 0, judge: judgeModel, breaker };
   const patient = outsideCalls({ ...options, timeoutMs: callLimitMs });
   const quick = outsideCalls({ ...options, timeoutMs: config.EMBEDDING_QUERY_TIMEOUT_MS });
   const settings: LocalSettings = { model, cacheDir: join(config.dataDir, 'models') };
@@ -121,7 +121,7 @@ function startThread(settings: LocalSettings): Promise<Thread> {
     dimensions,
     call: (texts, urgent) =>
       new Promise((resolve, reject) => {
-        if (ended) return reject(new EmbeddingError('unreachable', 'the local embedding model has ended'));
+        if (ended) return reject(new ModelError('unreachable', 'the local embedding model has ended'));
         waiting.push({ texts, urgent, resolve, reject });
         next();
       }),
@@ -134,14 +134,13 @@ function startThread(settings: LocalSettings): Promise<Thread> {
     if (message.kind === 'ready') ready.resolve(thread(message.dimensions));
     else if (message.kind === 'vectors') done((call) => call.resolve(message.values));
     else if (message.kind === 'refused')
-      done((call) => call.reject(new EmbeddingError('refused', message.message)));
-    else
-      end(new EmbeddingError('misconfigured', message.reason === 'missing' ? installHint : message.message));
+      done((call) => call.reject(new ModelError('refused', message.message)));
+    else end(new ModelError('misconfigured', message.reason === 'missing' ? installHint : message.message));
   });
   worker.on('error', (error) =>
-    end(new EmbeddingError('unreachable', 'the local embedding model broke down', { cause: error })),
+    end(new ModelError('unreachable', 'the local embedding model broke down', { cause: error })),
   );
-  worker.on('exit', () => end(new EmbeddingError('unreachable', 'the local embedding model has ended')));
+  worker.on('exit', () => end(new ModelError('unreachable', 'the local embedding model has ended')));
   // Loading a model must not keep a process alive that has nothing else to do.
   worker.unref();
   return ready.promise;

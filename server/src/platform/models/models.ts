@@ -5,6 +5,7 @@ import { type EmbeddingLink, openAiCompatibleEmbeddings } from './embeddings.ts'
 import { fakeAnswers } from './fake.ts';
 import { localEmbeddings } from './local.ts';
 import { openAiCompatibleAnswers } from './openai-compatible.ts';
+import { cohereCompatibleRerank, type RerankModel } from './rerank.ts';
 import { fakeSpeech, openAiSpeech, type SpeechModel } from './speech.ts';
 import { vertexAnswers } from './vertex.ts';
 
@@ -13,6 +14,7 @@ export interface Models {
   /** Best first. */
   embeddings: EmbeddingLink[];
   answers: AnswerModel | undefined;
+  rerank: RerankModel | undefined;
   speech: SpeechModel | undefined;
   close(): Promise<void>;
 }
@@ -24,10 +26,16 @@ export function openModels(config: Config): Models {
     config.LLM_BASE_URL,
     config.VERTEX_BASE_URL,
     config.TTS_BASE_URL,
+    config.RERANK_BASE_URL,
   ];
   const { fetch, close } = createGuardedFetch(
     [...config.FETCH_ALLOW_HOSTS, ...addresses.flatMap(hostOf)],
-    Math.max(config.EXT_CALL_TIMEOUT_MS, config.LLM_TIMEOUT_MS, config.TTS_TIMEOUT_MS),
+    Math.max(
+      config.EXT_CALL_TIMEOUT_MS,
+      config.LLM_TIMEOUT_MS,
+      config.TTS_TIMEOUT_MS,
+      config.RERANK_TIMEOUT_MS,
+    ),
     // Each run may hold one for minutes.
     32 + config.RUN_MAX_CONCURRENCY,
   );
@@ -46,6 +54,9 @@ export function openModels(config: Config): Models {
   return {
     embeddings,
     answers: answers[config.LLM_PROVIDER](),
+    rerank: config.RERANK_BASE_URL
+      ? cohereCompatibleRerank(config, config.RERANK_BASE_URL, fetch)
+      : undefined,
     speech: speech[config.TTS_PROVIDER](),
     close: async () => {
       await Promise.all(embeddings.map((link) => link.close()));

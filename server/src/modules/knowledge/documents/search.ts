@@ -111,11 +111,12 @@ async function ranked(
     byWords(),
     mode === 'text' ? [] : near(meaningOfQuery(ctx, scope, query)),
   ]);
-  return rankTogether(prepared, found.map(rowOf), neighbours);
+  return rankTogether(ctx, prepared, found.map(rowOf), neighbours, mode === 'hybrid');
 }
 
-const rowsOf = ({ query, rows }: NearRows<FoundChunk>): NearRows<Row> => ({
+const rowsOf = ({ query, rows, wanted }: NearRows<FoundChunk>): NearRows<Row> => ({
   query,
+  wanted,
   rows: rows.map((chunk) => ({ ...rowOf(chunk), cosine: chunk.cosine })),
 });
 

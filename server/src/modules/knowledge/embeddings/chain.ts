@@ -1,6 +1,6 @@
 import type { Ctx } from '#platform/context.ts';
-import { EmbeddingError, failureOf } from '#platform/models/embedding-error.ts';
 import type { EmbeddingLink, EmbeddingModel } from '#platform/models/embeddings.ts';
+import { failureOf, ModelError } from '#platform/models/model-error.ts';
 import { noteFailing, noteWorking } from './links.ts';
 
 /** Of one text: its vector; that the model does not take it; or nothing, because the model could not be asked. */
@@ -73,7 +73,7 @@ async function probe(model: EmbeddingModel, signal: AbortSignal): Promise<void> 
     await model.embed(['hello'], signal);
   } catch (error) {
     throw failureOf(error) === 'refused'
-      ? new EmbeddingError('misconfigured', 'the embedding model refuses every text', { cause: error })
+      ? new ModelError('misconfigured', 'the embedding model refuses every text', { cause: error })
       : error;
   }
 }

@@ -1,6 +1,6 @@
 import type { App } from '#platform/context.ts';
-import { type EmbeddingFailure, failureOf } from '#platform/models/embedding-error.ts';
 import type { EmbeddingLink } from '#platform/models/embeddings.ts';
+import { failureOf, type ModelFailure } from '#platform/models/model-error.ts';
 import { perApp } from '#platform/per-app.ts';
 
 /** How a model of the chain does, as this process sees it. */
@@ -9,7 +9,7 @@ export interface LinkHealth {
   working: boolean | undefined;
   /** Since when it works, or fails. */
   since: string | undefined;
-  lastFailure: { kind: EmbeddingFailure; at: string } | undefined;
+  lastFailure: { kind: ModelFailure; at: string } | undefined;
 }
 
 const healthOf = perApp(() => new WeakMap<EmbeddingLink, LinkHealth>());
@@ -25,7 +25,7 @@ export function noteWorking(app: App, link: EmbeddingLink): void {
 }
 
 /** @returns the kind of failure */
-export function noteFailing(app: App, link: EmbeddingLink, error: unknown): EmbeddingFailure {
+export function noteFailing(app: App, link: EmbeddingLink, error: unknown): ModelFailure {
   const kind = failureOf(error);
   app.metrics.embeddingFailures.inc({ link: link.label, kind });
   // A refused text, or a call that was not made, says nothing new.

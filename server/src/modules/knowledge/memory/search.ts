@@ -98,5 +98,5 @@ async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Prom
     byWords(),
     mode === 'text' ? [] : near(meaningOfQuery(ctx, memoryVectors, input.query)),
   ]);
-  return rankTogether(prepared, found, neighbours);
+  return rankTogether(ctx, prepared, found, neighbours, mode === 'hybrid');
 }

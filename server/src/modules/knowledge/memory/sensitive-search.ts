@@ -32,6 +32,6 @@ export async function sensitiveCandidates(
     const found = { words: dot(words, own.words), trigrams: dot(trigrams, own.trigrams) };
     const prefers = own.words.dimensions.includes(PREFERENCE_MARK);
     const isHit = found.words > 0 || (prepared.needsTrigrams && found.trigrams > 0);
-    return isHit ? [{ id, text, session_id, role, at, turn: null, prefers, ...found }] : [];
+    return isHit ? [{ id, text, session_id, role, at, turn: null, prefers, sealed: true, ...found }] : [];
   });
 }

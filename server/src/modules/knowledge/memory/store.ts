@@ -110,6 +110,8 @@ export interface MemoryCandidate {
   role: string | null;
   /** When it happened, else when it was stored; milliseconds since the epoch. */
   at: number;
+  /** Opened for this search alone. */
+  sealed?: boolean;
 }
 
 export interface FoundMemory extends MemoryCandidate {

@@ -11,11 +11,27 @@ export interface DenseScores {
    * to them. A semantic model: about 1.
    */
   weight: number;
+  /** How far the model is believed, 0..1. Default 1. */
+  trust?: number;
   /** Cosine that unrelated texts have under the model; differs much between models. Default 0.3. */
   unrelated?: number;
 }
 
 const usuallyUnrelated = 0.3;
+/** Fewer nearest texts may all be related. */
+const manyNear = 10;
+
+/**
+ * The cosine that unrelated texts have at most, told by those that were found: models differ in it, and what is no
+ * nearer than the last of so many, or than half of all there are, is not near.
+ * @param cosines of the nearest texts, descending
+ * @param wanted how many were asked for: fewer are all there are
+ */
+export function unrelatedAmong(cosines: readonly number[], wanted: number): number {
+  if (cosines.length < manyNear) return usuallyUnrelated;
+  const place = cosines.length < wanted ? cosines.length >> 1 : cosines.length - 1;
+  return Math.max(usuallyUnrelated, cosines[place]!);
+}
 
 /**
  * Adds the evidence of semantic embeddings to a lexical ranking: all on a 0..1 scale, then a weighted sum, so an
@@ -32,21 +48,22 @@ export function fuse<C extends Candidate>(
   if (models.length === 0) return [...ranked];
   const best = Math.max(0, ...ranked.map(({ score }) => score));
   const scale = best > 0 ? best : 1;
+  let strongest = 0;
   const supported = ranked.map((entry) => {
     let support = 0;
     let weighed = 0;
     let likeness: Likeness | undefined;
-    for (const { model, cosines, weight, unrelated = usuallyUnrelated } of models) {
+    for (const { model, cosines, weight, trust = 1, unrelated = usuallyUnrelated } of models) {
       const cosine = cosines.get(entry.candidate.id);
       if (cosine === undefined) continue;
-      const own = Math.min(1, Math.max(0, (cosine - unrelated) / (1 - unrelated)));
-      support = Math.max(support, own);
-      if (likeness === undefined || weight * own > weighed) likeness = { model, cosine };
-      weighed = Math.max(weighed, weight * own);
+      const own = unrelated < 1 ? Math.min(1, Math.max(0, (cosine - unrelated) / (1 - unrelated))) : 0;
+      support = Math.max(support, trust * own);
+      strongest = Math.max(strongest, own);
+      if (likeness === undefined || weight * trust * own > weighed) likeness = { model, cosine, trust };
+      weighed = Math.max(weighed, weight * trust * own);
     }
     return { entry: { ...entry, support, parts: { ...entry.parts, ...likeness } }, weighed };
   });
-  const strongest = supported.reduce((max, { entry }) => Math.max(max, entry.support), 0);
   for (const { entry, weighed } of supported) {
     const meaning = strongest > 0 ? (scale * weighed) / strongest : 0;
     entry.parts.meaning = meaning;

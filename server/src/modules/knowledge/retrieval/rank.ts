@@ -1,3 +1,4 @@
+import type { ModelFailure } from '#platform/models/model-error.ts';
 import {
   type AnalyzedQuery,
   buildQueryVectors,
@@ -26,6 +27,8 @@ export interface Candidate {
   turn?: number | null;
   /** The text states a preference (PREFERENCE_MARK). */
   prefers?: boolean | null;
+  /** Stored encrypted: its text is shown to no outside service. */
+  sealed?: boolean;
   /** Time of the turn, milliseconds since the epoch; also breaks ties, newest first. */
   at?: number | null;
 }
@@ -34,7 +37,15 @@ export interface Candidate {
 export interface Likeness {
   model: string;
   cosine: number;
+  /** How far the model is believed, see `trustIn`. */
+  trust?: number;
 }
+
+/** What a reranker said of a result, or why it said nothing. */
+export type SecondReading = { model: string } & (
+  | { relevance: number; trust: number }
+  | { failure: ModelFailure }
+);
 
 /** What each part adds to `score`, and what it was judged by. */
 export interface ScoreParts extends Partial<Likeness> {
@@ -47,6 +58,8 @@ export interface ScoreParts extends Partial<Likeness> {
   preference: number;
   /** Likeness to an embedding model; absent without one. */
   meaning?: number;
+  /** What a reranker said; absent where it was not asked. */
+  rerank?: SecondReading;
   /** Query words whose stem the text holds, as the query spells them (folded). */
   matched: string[];
 }
@@ -232,8 +245,11 @@ function addNeighbours(ranked: Ranked[]): void {
     if (turns) turns.push(entry);
     else sessions.set(session, [entry]);
   }
-  for (const turns of sessions.values()) {
-    const numbered = turns.every(({ candidate }) => candidate.turn != null);
+  for (const all of sessions.values()) {
+    const turns = all.filter(({ candidate }) => candidate.turn != null);
+    // What vectors alone have found has no number, and must not take it from those that words have found.
+    const numbered = turns.length > 0;
+    if (!numbered) turns.push(...all);
     const position = ({ candidate }: Ranked) => (numbered ? candidate.turn! : (candidate.at ?? 0));
     turns.sort((a, b) => position(a) - position(b) || (a.candidate.id < b.candidate.id ? -1 : 1));
     for (let i = 0; i < turns.length; i++) {

@@ -11,11 +11,13 @@ import {
   type QueryVectors,
 } from './analyze.ts';
 import { calibrate } from './calibrate.ts';
-import { type DenseScores, fuse } from './fuse.ts';
+import { type DenseScores, fuse, unrelatedAmong } from './fuse.ts';
 import { type Candidate, type Ranked, rerank, trigramWeight } from './rank.ts';
+import { readAgain } from './second-reading.ts';
 import { encodeSparse, type SparseVector, sparseFrom } from './sparse.ts';
 import { termCounts } from './statistics.ts';
 import { addTermCounts, addTextCount, deleteTermCounts, deleteTextCount } from './store.ts';
+import { trustIn } from './trust.ts';
 
 export {
   type AnalyzedQuery,
@@ -33,6 +35,7 @@ export const PREFERENCES = encodeSparse(sparseFrom(new Map([[PREFERENCE_MARK, 1]
 
 /** A query made ready for one scope of one tenant: its terms, the statistics they need, and the vectors SQL compares with. */
 export interface PreparedQuery {
+  text: string;
   query: AnalyzedQuery;
   stats: CollectionStats;
   vectors: QueryVectors;
@@ -60,6 +63,7 @@ export async function prepareQuery(ctx: Ctx, scope: string, text: string): Promi
   };
   const vectors = buildQueryVectors(query, stats);
   return {
+    text,
     query,
     stats,
     vectors,
@@ -71,18 +75,34 @@ export async function prepareQuery(ctx: Ctx, scope: string, text: string): Promi
   };
 }
 
+/** What one embedding model found: the nearest texts, of as many as were asked for. */
+export interface Neighbours extends Pick<DenseScores, 'model' | 'weight'> {
+  nearest: { id: string; cosine: number }[];
+  wanted: number;
+}
+
 /**
  * Ranks what was found, best first, with calibrated scores 0..1: by words, then with the cosines of embedding models
  * where such took part.
+ * @param again whether a reranker, where there is one, reads the best of them
  */
-export function rankFound<C extends Candidate>(
+export async function rankFound<C extends Candidate>(
+  ctx: Ctx,
   prepared: PreparedQuery,
   found: C[],
-  evidence: DenseScores[],
-): { row: Ranked<C>; score: number }[] {
-  const lexical = rerank(prepared.query, prepared.stats, found, prepared.vectors);
-  const order = fuse(lexical, evidence);
-  const scores = calibrate(prepared.query, prepared.stats, order);
+  neighbours: Neighbours[],
+  again: boolean,
+): Promise<{ row: Ranked<C>; score: number }[]> {
+  const { query, stats, text } = prepared;
+  const lexical = rerank(query, stats, found, prepared.vectors);
+  const evidence = neighbours.map(({ model, weight, nearest, wanted }): DenseScores => {
+    const cosines = new Map(nearest.map(({ id, cosine }) => [id, cosine]));
+    const unrelated = unrelatedAmong([...cosines.values()], wanted);
+    return { model, weight, cosines, unrelated, trust: trustIn(ctx, model, lexical, cosines) };
+  });
+  const fused = fuse(lexical, evidence);
+  const order = again ? await readAgain(ctx, text, fused) : fused;
+  const scores = calibrate(query, stats, order);
   return order.map((row, i) => ({ row, score: scores[i]! }));
 }
 

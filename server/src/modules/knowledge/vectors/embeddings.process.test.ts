@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
+import { hash } from 'node:crypto';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
-import { type EmbeddingServer, startEmbeddingServer, type Trouble } from '#test/embedding-server.ts';
+import {
+  type EmbeddingServer,
+  meaningOf,
+  startEmbeddingServer,
+  type Trouble,
+} from '#test/embedding-server.ts';
 import {
   type Caller,
   callServer,
@@ -158,6 +164,50 @@ describe('with an embeddings server', () => {
       ({ collection }: { collection: string }) => collection === 'chunks',
     );
     assert.deepEqual([chunks.scope, chunks.models[0].model], [`corpus:${corpus}`, model]);
+  });
+
+  describe('whose vectors say nothing', () => {
+    const people = ['Anna', 'Boris', 'Chen', 'Dora', 'Emil', 'Fatma', 'Goran', 'Hana'];
+    const verbs = ['paints', 'repairs', 'sells', 'collects'];
+    const things = ['boats', 'clocks', 'organs', 'lamps'];
+    // More than the nearest that are asked for: which of them come first decides what is lifted.
+    const jobs = verbs.flatMap((verb) => things.map((thing) => `${verb} ${thing}`));
+    const texts = people.flatMap((name) => jobs.map((job) => `${name} ${job} in the old harbour`));
+    const questions = people.flatMap((name, i) =>
+      [0, 2].map((j) => {
+        const job = jobs[(i + j) % jobs.length]!;
+        return { query: `In the harbour, who ${job}: ${name}?`, answer: `${name} ${job} in the old harbour` };
+      }),
+    );
+    /** Sum over the questions of one through the place of the answer. */
+    const found = async (who: Caller, mode: string): Promise<number> => {
+      let sum = 0;
+      for (const { query, answer } of questions) {
+        const place = (await search(who, query, mode)).indexOf(answer);
+        if (place >= 0) sum += 1 / (1 + place);
+      }
+      return sum;
+    };
+    const random = (text: string, dimensions: number) => meaningOf(`random ${hash('md5', text)}`, dimensions);
+    const constant = (_: string, dimensions: number) => new Array<number>(dimensions).fill(0.5);
+    const kinds = {
+      random,
+      constant,
+      'nearly constant': (text: string, dimensions: number) =>
+        random(text, dimensions).map((value) => 1 + value / 100),
+    };
+    after(() => embeddings.answerWith(meaningOf));
+
+    for (const [kind, vectorOf] of Object.entries(kinds)) {
+      it(`finds as much by ${kind} ones as by words alone`, async () => {
+        embeddings.answerWith(vectorOf);
+        await remember(ann, ...texts);
+        await embedded(ann, { [model]: texts.length });
+        const [words, both] = [await found(ann, 'text'), await found(ann, 'hybrid')];
+        assert.ok(words > questions.length * 0.9, `words alone: ${words}`);
+        assert.ok(both >= words - 0.5, `${both} instead of ${words}`);
+      });
+    }
   });
 
   it('requests hold at most 100 texts', async () => {

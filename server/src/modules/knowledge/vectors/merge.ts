@@ -1,3 +1,4 @@
+import type { Ctx } from '#platform/context.ts';
 import { type Candidate, type PreparedQuery, type Ranked, rankFound } from '../retrieval/service.ts';
 import type { NearRows } from './search.ts';
 
@@ -7,20 +8,26 @@ export interface Scored<C extends Candidate> {
   score: number;
 }
 
-/** Ranks what words found together with what vectors found, each model's cosines on that model's own scale. */
+/**
+ * Ranks what words found together with what vectors found, each model's cosines on that model's own scale.
+ * @param again whether a reranker, where there is one, reads the best of them
+ */
 export function rankTogether<C extends Candidate>(
+  ctx: Ctx,
   prepared: PreparedQuery,
   byWords: C[],
   near: NearRows<C>[],
-): Scored<C>[] {
+  again: boolean,
+): Promise<Scored<C>[]> {
   const rows = new Map(byWords.map((row) => [row.id, row]));
   for (const { rows: found } of near) for (const row of found) if (!rows.has(row.id)) rows.set(row.id, row);
-  const evidence = near.map(({ query: { model, weight }, rows: found }) => ({
+  const neighbours = near.map(({ query: { model, weight }, rows: nearest, wanted }) => ({
     model,
-    cosines: new Map(found.map(({ id, cosine }) => [id, cosine])),
     weight,
+    nearest,
+    wanted,
   }));
-  return rankFound(prepared, [...rows.values()], evidence);
+  return rankFound(ctx, prepared, [...rows.values()], neighbours, again);
 }
 
 /** Nearest vectors alone, of every model, each compared with its own kind; of a text with several the best. */

@@ -1,5 +1,5 @@
 import { type Static, Type as T, type TSchema } from 'typebox';
-import { type EmbeddingFailure, embeddingFailures } from '#platform/models/embedding-error.ts';
+import { type ModelFailure, modelFailures } from '#platform/models/model-error.ts';
 
 const at = T.String({ format: 'date-time' });
 const maybe = <S extends TSchema>(schema: S) => T.Union([schema, T.Null()]);
@@ -15,7 +15,7 @@ const Link = T.Object({
   breaker: T.Union([T.Literal('closed'), T.Literal('open'), T.Literal('half_open')]),
   since: maybe(at),
   last_failure: maybe(
-    T.Object({ kind: T.Unsafe<EmbeddingFailure>({ type: 'string', enum: [...embeddingFailures] }), at }),
+    T.Object({ kind: T.Unsafe<ModelFailure>({ type: 'string', enum: [...modelFailures] }), at }),
   ),
 });
 

@@ -19,7 +19,10 @@ import { isGone, isSame, noteSegments, repeats, segmentsKnown } from './segments
 /** The nearest rows under one model. */
 export interface NearRows<Row> {
   query: QueryVector;
+  /** Nearest first. */
   rows: (Row & { cosine: number })[];
+  /** How many were asked for; fewer rows are all there are. */
+  wanted: number;
 }
 
 /** Up to so many texts are compared one by one: about as dear as asking an index of many more for their nearest. */
@@ -113,7 +116,7 @@ async function attempt<Row extends { id: string }>(
     });
     // Too few of the nearest may be seen: all that may be seen are compared instead.
     if (wasCut) rows = await ctx.db.rows(nearestRows<Row>(ctx.tenant, scope, asked[i]!, view, limit));
-    found.push({ query, rows });
+    found.push({ query, rows, wanted: limit });
   }
   return { found, segments };
 }
