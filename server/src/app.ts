@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import { apiKeySchedules } from '#modules/access/api-keys/jobs.ts';
 import { apiKeyRoutes } from '#modules/access/api-keys/routes.ts';
-import { authenticateKey, flushKeyUses } from '#modules/access/api-keys/service.ts';
+import { authenticateKey, flushKeyUses, revokeKeysOf } from '#modules/access/api-keys/service.ts';
 import { attemptSchedules } from '#modules/access/attempts/jobs.ts';
 import { authzenRoutes } from '#modules/access/authzen/routes.ts';
 import { dataKeySchedules } from '#modules/access/data-keys/jobs.ts';
@@ -10,8 +10,9 @@ import { decisionSchedules } from '#modules/access/decisions/jobs.ts';
 import { flushDecisions } from '#modules/access/decisions/service.ts';
 import { delegationSchedules } from '#modules/access/delegations/jobs.ts';
 import { delegationRoutes } from '#modules/access/delegations/routes.ts';
-import { authenticateToken } from '#modules/access/delegations/service.ts';
+import { authenticateToken, endGrantsOf } from '#modules/access/delegations/service.ts';
 import { identityRoutes } from '#modules/access/identity/routes.ts';
+import type { EndCredentials } from '#modules/access/identity/service.ts';
 import { invitationSchedules } from '#modules/access/invitations/jobs.ts';
 import { invitationRoutes } from '#modules/access/invitations/routes.ts';
 import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
@@ -19,12 +20,13 @@ import { mfaSchedules } from '#modules/access/mfa/jobs.ts';
 import { mfaRoutes } from '#modules/access/mfa/routes.ts';
 import { passwordSchedules } from '#modules/access/passwords/jobs.ts';
 import { passwordRoutes } from '#modules/access/passwords/routes.ts';
+import { endSignInsOf } from '#modules/access/passwords/service.ts';
 import { governancePolicyRoutes, policyRoutes } from '#modules/access/policies/routes.ts';
 import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionSchedules } from '#modules/access/sessions/jobs.ts';
 import { sessionRoutes } from '#modules/access/sessions/routes.ts';
-import { flushSessionUses, loadSigningKeys } from '#modules/access/sessions/service.ts';
+import { flushSessionUses, loadSigningKeys, revokeSessionsOf } from '#modules/access/sessions/service.ts';
 import { ssoSchedules } from '#modules/access/sso/jobs.ts';
 import { ssoRoutes } from '#modules/access/sso/routes.ts';
 import { tenantRoutes } from '#modules/access/tenants/routes.ts';
@@ -68,10 +70,18 @@ import { openShared } from '#platform/shared.ts';
 /** What has vectors. */
 const vectorCollections = [memoryVectors.collection, chunkVectors];
 
+/** What an identity can act by. It ends when the identity is deactivated or deleted. */
+const credentials: EndCredentials[] = [
+  endSignInsOf,
+  async (ctx, ids) => void (await revokeSessionsOf(ctx, ids)),
+  revokeKeysOf,
+  endGrantsOf,
+];
+
 /** Every route of the server, in the order of the published contract. */
 export const routes: Route[] = [
   ...registrationRoutes,
-  ...identityRoutes,
+  ...identityRoutes(credentials),
   ...delegationRoutes,
   ...passwordRoutes,
   ...mfaRoutes,

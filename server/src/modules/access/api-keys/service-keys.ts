@@ -5,7 +5,7 @@ import type { PageQuery } from '#platform/http/pages.ts';
 import { page, positionOf } from '#platform/http/pages.ts';
 import { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
-import { authorize } from '#platform/permission.ts';
+import { authorize, requireNotActing } from '#platform/permission.ts';
 import { insertIdentity, newIdentity } from '../identity/service.ts';
 import { mayGiveRole } from '../policy/service.ts';
 import { endAfter, requireRoom } from './bounds.ts';
@@ -36,6 +36,7 @@ const shown = (row: KeyWithRole): ServiceKey => ({
  * @throws ApiError 403 for who may not make keys for others, or not give the role; 409 KEY_LIMIT_REACHED
  */
 export async function createServiceKey(ctx: Ctx, { name, role, expires_in_days }: ServiceKeyCreate) {
+  requireNotActing(ctx.actor);
   await authorize(ctx, 'api_keys:create', {});
   if (!mayGiveRole(ctx.actor, role))
     throw forbidden('AUTH_FORBIDDEN', 'You may not give a role above your own.');

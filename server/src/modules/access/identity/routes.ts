@@ -12,11 +12,12 @@ import {
   IdentityUpdate,
   Myself,
 } from './schema.ts';
-import { getIdentity, getMyself, listVisibleIdentities } from './service.ts';
+import { type EndCredentials, getIdentity, getMyself, listVisibleIdentities } from './service.ts';
 
 const tag = 'identity';
 
-export const identityRoutes = [
+/** @param endings what ends with the activity of an identity */
+export const identityRoutes = (endings: EndCredentials[]) => [
   route({
     method: 'GET',
     path: '/v1/identity/me',
@@ -38,7 +39,7 @@ export const identityRoutes = [
     response: { 200: Identity },
     handler: async (ctx, { body }) => {
       if (!ctx.actor.identity_id) throw notFound('Identity');
-      return changeIdentity(ctx, ctx.actor.identity_id, body);
+      return changeIdentity(ctx, ctx.actor.identity_id, body, endings);
     },
   }),
   route({
@@ -50,7 +51,7 @@ export const identityRoutes = [
     permission: 'identity:delete',
     body: IdentityBulkDelete,
     response: { 200: IdentityBulkDeleted },
-    handler: (ctx, { body }) => bulkDelete(ctx, body),
+    handler: (ctx, { body }) => bulkDelete(ctx, body, endings),
   }),
   route({
     method: 'GET',
@@ -73,7 +74,7 @@ export const identityRoutes = [
     params: IdentityParams,
     body: IdentityUpdate,
     response: { 200: Identity },
-    handler: (ctx, { params, body }) => changeIdentity(ctx, params.identity_id, body),
+    handler: (ctx, { params, body }) => changeIdentity(ctx, params.identity_id, body, endings),
   }),
   route({
     method: 'DELETE',
@@ -85,7 +86,8 @@ export const identityRoutes = [
     params: IdentityParams,
     query: T.Object({ hard_delete: T.Optional(T.Boolean()) }, { additionalProperties: false }),
     response: { 200: T.Object({ message: T.String() }) },
-    handler: (ctx, { params, query }) => removeIdentity(ctx, params.identity_id, query.hard_delete ?? false),
+    handler: (ctx, { params, query }) =>
+      removeIdentity(ctx, params.identity_id, query.hard_delete ?? false, endings),
   }),
   route({
     method: 'GET',

@@ -6,7 +6,7 @@ import { ApiError, conflict, forbidden, invalid, notFound } from '#platform/erro
 import { fact } from '#platform/facts/record.ts';
 import { limitAddress } from '#platform/http/limits.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
-import { authorize, isNarrowed } from '#platform/permission.ts';
+import { authorize, isNarrowed, requireNotActing } from '#platform/permission.ts';
 import { canonicalEmail, insertIdentity, newIdentity } from '../identity/service.ts';
 import { queueMail, requireMail } from '../mails/service.ts';
 import { mayGiveRole, visiblePage } from '../policy/service.ts';
@@ -55,6 +55,7 @@ export async function createInvitation(ctx: Ctx, input: InvitationCreate): Promi
   requireMail(ctx);
   const emailKey = canonicalEmail(input.email);
   if (!emailKey) throw invalid([{ path: '/email', message: 'is not an e-mail address mails are sent to' }]);
+  requireNotActing(ctx.actor);
   if (isNarrowed(ctx.actor))
     throw forbidden('AUTH_FORBIDDEN', 'An API key that is limited by scopes can not invite.');
   if (!mayGiveRole(ctx.actor, input.role))
@@ -191,6 +192,7 @@ async function endedOf(db: Db, id: string): Promise<ApiError> {
 export async function resendInvitation(ctx: Ctx, id: string): Promise<{ message: string }> {
   requireMail(ctx);
   const found = await invitationFor(ctx, 'invitations:update', id);
+  requireNotActing(ctx.actor);
   if (isNarrowed(ctx.actor) || !mayGiveRole(ctx.actor, found.role))
     throw forbidden('AUTH_FORBIDDEN', 'You may not invite to a role above your own.');
   const now = new Date();

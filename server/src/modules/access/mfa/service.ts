@@ -8,7 +8,7 @@ import { fact } from '#platform/facts/record.ts';
 import { idempotently } from '#platform/http/idempotency.ts';
 import { Answer } from '#platform/http/route.ts';
 import { uuidv7 } from '#platform/ids.ts';
-import { authorize } from '#platform/permission.ts';
+import { authorize, requireNotActing } from '#platform/permission.ts';
 import { type Attempt, lockedFact } from '../attempts/service.ts';
 import { activeIdentity } from '../identity/service.ts';
 import { backupCodeHash, enrolment, newBackupCodes, newSecret, stepOf } from './codes.ts';
@@ -42,8 +42,9 @@ export const setupMs = 15 * 60_000;
  * @throws ApiError 403
  */
 export async function ownCredentials(ctx: Ctx, action: 'read' | 'update'): Promise<string> {
-  const { type, identity_id, delegation } = ctx.actor;
-  if (type !== 'identity' || delegation || !identity_id)
+  requireNotActing(ctx.actor);
+  const { type, identity_id } = ctx.actor;
+  if (type !== 'identity' || !identity_id)
     throw forbidden('AUTH_FORBIDDEN', 'Only somebody who is signed in may do this, for itself.');
   await authorize(ctx, `credentials:${action}`, { id: identity_id, owner: identity_id });
   return identity_id;

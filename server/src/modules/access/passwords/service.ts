@@ -45,6 +45,11 @@ export const endOldPassword = (tenant: string, identityId: string): Statement[] 
   deleteChallenges(tenant, identityId),
 ];
 
+/** Ends the resets and sign-ins of identities that are under way. */
+export async function endSignInsOf(ctx: Ctx, identityIds: string[]): Promise<void> {
+  await ctx.db.batch(identityIds.flatMap((id) => endOldPassword(ctx.tenant, id)));
+}
+
 const wrongPassword = () => forbidden('PASSWORD_INVALID', 'The password is wrong.');
 
 async function accountOf(ctx: Ctx, identityId: string): Promise<Account & { password_hash: string }> {

@@ -4,7 +4,7 @@ import { conflict, forbidden, invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
-import { authorize, isNarrowed } from '#platform/permission.ts';
+import { authorize, isNarrowed, requireNotActing } from '#platform/permission.ts';
 import { mayGiveRole, visiblePage } from '../policy/service.ts';
 import type { IdentityProvider, IdentityProviderCreate, IdentityProviderUpdate } from './schema.ts';
 import {
@@ -53,6 +53,7 @@ const sealedSecret = (ctx: Ctx, id: string, secret: string | null | undefined): 
  * @throws ApiError 403
  */
 function requireFullPower({ actor }: Ctx): void {
+  requireNotActing(actor);
   if (isNarrowed(actor) || !mayGiveRole(actor, 'admin'))
     throw forbidden(
       'AUTH_FORBIDDEN',

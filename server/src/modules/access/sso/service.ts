@@ -9,6 +9,7 @@ import { limitAddress } from '#platform/http/limits.ts';
 import { Answer } from '#platform/http/route.ts';
 import { findIdentity, type Identity } from '../identity/service.ts';
 import { startSession } from '../sessions/service.ts';
+import { tenantOf } from '../tenants/service.ts';
 import { browserOf, cookieFor, newBrowser } from './browser.ts';
 import {
   claimCode,
@@ -229,7 +230,7 @@ export async function exchangeCode(ctx: Ctx, { code, code_verifier }: SsoExchang
   const challenge = sha256(code_verifier).toString('base64url');
   const row = await findCode(app.database.tenant(tenant), hash, challenge, new Date());
   const identity = row && (await findIdentity(app.database.tenant(tenant), row.identity_id));
-  if (!row || !identity) throw invalidCode();
+  if (!row || !identity || !(await tenantOf(app, tenant))?.is_active) throw invalidCode();
   if (!identity.is_active) throw inactive();
   const { user, found }: KeptForCode = JSON.parse(
     decrypt(app.keys.encryption, row.sealed, boundTo('code', tenant, hash)).toString(),
