@@ -15,6 +15,7 @@ import {
   ensureOperators,
   listTenants,
   makeTenant,
+  removeTenant,
   SYSTEM_TENANT,
   setTenant,
   tenantOf,
@@ -22,6 +23,7 @@ import {
 import { ConfigError } from '#platform/config.ts';
 import { type App, systemCtx } from '#platform/context.ts';
 import { isSlug, uuidv7 } from '#platform/ids.ts';
+import { purgeDeletedTenants } from './app.ts';
 
 /** What a command is given: it opens the App, tells what went wrong in one line, and speaks to whoever called it. */
 export interface Tools {
@@ -35,7 +37,9 @@ export function registerAccessCommands(program: Command, tools: Tools): void {
   const keys = program.command('keys').description('API keys, and the keys that sign and encrypt');
   registerKeys(keys, tools);
   registerDataKeys(keys, tools);
-  registerTenants(program.command('tenants').description('tenants of the installation'), tools);
+  const tenants = program.command('tenants').description('tenants of the installation');
+  registerTenants(tenants, tools);
+  registerDeletion(tenants, tools);
   registerPolicies(program.command('policies').description('policies of a tenant'), tools);
 }
 
@@ -224,6 +228,21 @@ function registerTenants(tenants: Command, { guarded, withApp, say }: Tools): vo
         ),
       );
   }
+}
+
+function registerDeletion(tenants: Command, { guarded, withApp, say }: Tools): void {
+  tenants
+    .command('delete <tenant-id>')
+    .description('remove a deactivated tenant with all it has, for good')
+    .action(
+      guarded(async (id: string) =>
+        withApp(async (app) => {
+          await removeTenant(systemCtx(app, SYSTEM_TENANT, uuidv7()), id);
+          await purgeDeletedTenants(app);
+          say(`Removed all that ${id} had. For a while workers look for what was still under way.`);
+        }),
+      ),
+    );
 }
 
 /** What the operator can do when no policy lets anybody of a tenant change its policies. */

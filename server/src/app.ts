@@ -7,15 +7,18 @@ import { authzenRoutes } from '#modules/access/authzen/routes.ts';
 import { dataKeySchedules } from '#modules/access/data-keys/jobs.ts';
 import { dataKeyRoutes } from '#modules/access/data-keys/routes.ts';
 import { decisionSchedules } from '#modules/access/decisions/jobs.ts';
-import { flushDecisions } from '#modules/access/decisions/service.ts';
+import { flushDecisions, forgetDecisionsOf } from '#modules/access/decisions/service.ts';
 import { delegationSchedules } from '#modules/access/delegations/jobs.ts';
 import { delegationRoutes } from '#modules/access/delegations/routes.ts';
 import { authenticateToken, endGrantsOf } from '#modules/access/delegations/service.ts';
+import { type ForgetIdentity, identityJobs } from '#modules/access/identity/jobs.ts';
 import { identityRoutes } from '#modules/access/identity/routes.ts';
 import type { EndCredentials } from '#modules/access/identity/service.ts';
 import { invitationSchedules } from '#modules/access/invitations/jobs.ts';
 import { invitationRoutes } from '#modules/access/invitations/routes.ts';
+import { forgetInvitationsOf } from '#modules/access/invitations/service.ts';
 import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
+import { forgetMailsOf } from '#modules/access/mails/service.ts';
 import { mfaSchedules } from '#modules/access/mfa/jobs.ts';
 import { mfaRoutes } from '#modules/access/mfa/routes.ts';
 import { passwordSchedules } from '#modules/access/passwords/jobs.ts';
@@ -29,22 +32,23 @@ import { sessionRoutes } from '#modules/access/sessions/routes.ts';
 import { flushSessionUses, loadSigningKeys, revokeSessionsOf } from '#modules/access/sessions/service.ts';
 import { ssoSchedules } from '#modules/access/sso/jobs.ts';
 import { ssoRoutes } from '#modules/access/sso/routes.ts';
+import { type ForgetTenant, purgeTenants, tenantSchedules } from '#modules/access/tenants/jobs.ts';
 import { tenantRoutes } from '#modules/access/tenants/routes.ts';
 import { isAtHome, planOf, tenantOf } from '#modules/access/tenants/service.ts';
 import { corpusRoutes } from '#modules/knowledge/corpora/routes.ts';
 import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jobs.ts';
 import { documentRoutes } from '#modules/knowledge/documents/routes.ts';
-import { chunkVectors } from '#modules/knowledge/documents/service.ts';
+import { chunkVectors, forgetInDocuments } from '#modules/knowledge/documents/service.ts';
 import { memoryJobs, memorySchedules } from '#modules/knowledge/memory/jobs.ts';
 import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
-import { memoryVectors } from '#modules/knowledge/memory/service.ts';
+import { forgetMemoriesOf, memoryVectors } from '#modules/knowledge/memory/service.ts';
 import { runSchedules } from '#modules/knowledge/runs/jobs.ts';
 import { runRoutes } from '#modules/knowledge/runs/routes.ts';
-import { runsEnded } from '#modules/knowledge/runs/service.ts';
+import { forgetRunsOf, removeAudioOf, runsEnded } from '#modules/knowledge/runs/service.ts';
 import { vectorJobs, vectorSchedules } from '#modules/knowledge/vectors/jobs.ts';
 import { vectorRoutes } from '#modules/knowledge/vectors/routes.ts';
 import { rateLimitRoutes } from '#modules/ledger/rate-limits/routes.ts';
-import { limitsFor } from '#modules/ledger/rate-limits/service.ts';
+import { forgetRulesOf, limitsFor } from '#modules/ledger/rate-limits/service.ts';
 import { openBlobs } from '#platform/blobs.ts';
 import type { Config } from '#platform/config.ts';
 import type { App, Features } from '#platform/context.ts';
@@ -103,8 +107,20 @@ export const routes: Route[] = [
   ...operationRoutes,
 ];
 
+/** What is kept of an identity. It goes when the identity is removed for good; the ledger stays, and names it by its id. */
+const traces: ForgetIdentity[] = [
+  forgetMailsOf,
+  forgetInvitationsOf,
+  forgetMemoriesOf,
+  forgetRunsOf,
+  forgetInDocuments,
+  forgetRulesOf,
+  forgetDecisionsOf,
+];
+
 /** Every kind of background work, and which facts it follows from. */
 export const jobsOf = (config: Config): JobDefinition[] => [
+  ...identityJobs(traces),
   ...mailJobs,
   ...memoryJobs,
   ...documentJobs(config),
@@ -117,8 +133,15 @@ async function flushAccess(app: App): Promise<void> {
   await flushDecisions(app);
 }
 
+/** What tenants have besides rows. */
+const outside: ForgetTenant[] = [removeAudioOf];
+
+/** Removes now what deleted tenants have. */
+export const purgeDeletedTenants = (app: App, now?: number): Promise<void> => purgeTenants(app, outside, now);
+
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [
+  ...tenantSchedules(outside),
   ...dataKeySchedules,
   ...delegationSchedules,
   ...sessionSchedules,

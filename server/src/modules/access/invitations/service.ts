@@ -20,6 +20,7 @@ import {
   findInvitation,
   findOffered,
   findTenantName,
+  forgetInviter,
   insertInvitation,
   listInvitations,
   listTenantsWithExpired,
@@ -219,6 +220,10 @@ export async function resendInvitation(ctx: Ctx, id: string): Promise<{ message:
   });
   return { message: 'Invitation sent again' };
 }
+
+/** Forgets by whom others were invited. */
+export const forgetInvitationsOf = async (ctx: Ctx, identityId: string): Promise<void> =>
+  void (await ctx.db.run(forgetInviter(ctx.tenant, identityId)));
 
 const noInvitation = () => new ApiError(404, 'NOT_FOUND', 'Invalid or expired invitation token.');
 

@@ -1,8 +1,8 @@
 import { Type as T } from 'typebox';
 import { pageQuery } from '#platform/http/pages.ts';
-import { route } from '#platform/http/route.ts';
+import { Answer, route } from '#platform/http/route.ts';
 import { TenantCreate, TenantParams, TenantResource, TenantUpdate } from './schema.ts';
-import { changeTenant, createTenant, getTenant, tenantPage } from './service.ts';
+import { changeTenant, createTenant, deleteTenant, getTenant, tenantPage } from './service.ts';
 
 const tag = 'tenants';
 const { limit, cursor } = pageQuery(25, 100);
@@ -60,5 +60,18 @@ export const tenantRoutes = [
     body: TenantUpdate,
     response: { 200: TenantResource },
     handler: (ctx, { params, body }) => changeTenant(ctx, params.tenant_id, body),
+  }),
+  route({
+    method: 'DELETE',
+    path: '/v1/admin/tenants/:tenant_id',
+    name: 'delete_tenant',
+    summary: 'Remove a deactivated tenant with all it has, for good; role system only',
+    tag,
+    permission: 'tenants:delete',
+    envelope: true,
+    idempotent: false,
+    params: TenantParams,
+    response: { 202: TenantResource },
+    handler: async (ctx, { params }) => new Answer(202, await deleteTenant(ctx, params.tenant_id)),
   }),
 ];

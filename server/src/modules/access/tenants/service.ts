@@ -18,6 +18,7 @@ import {
   listAllTenants,
   listTenantsAfter,
   lockTenantRow,
+  markTenantDeleted,
   type Tenant,
   updateTenant,
 } from './store.ts';
@@ -132,12 +133,13 @@ export async function makeTenant(ctx: Ctx, { id, name, plan }: TenantCreate): Pr
   return tenant;
 }
 
-/** Changes a tenant, for whoever may. Deactivated, its credentials are refused by every process. @throws ApiError 404 */
+/** Changes a tenant, for whoever may. Deactivated, its credentials are refused by every process. @throws ApiError 404, 409 TENANT_DELETED */
 export async function setTenant(ctx: Ctx, id: string, change: TenantUpdate): Promise<TenantResource> {
   if (!isTenantId(id)) throw notFound('Tenant');
   const tenant = await ctx.app.database.tenant(id).transaction(async (tx) => {
     const before = await lockTenantRow(tx);
     if (!before) throw notFound('Tenant');
+    if (before.deleted_at) throw beingDeleted();
     const wanted: TenantResource = { ...before, ...change };
     if (JSON.stringify(stateOf(wanted)) === JSON.stringify(stateOf(before))) return before;
     const after = { ...wanted, updated_at: new Date().toISOString() };
@@ -153,6 +155,40 @@ export async function setTenant(ctx: Ctx, id: string, change: TenantUpdate): Pro
   });
   tenantChanged(ctx.app, id);
   return tenant;
+}
+
+const beingDeleted = () =>
+  conflict('TENANT_DELETED', 'This tenant is being removed with all it has. There is no way back.');
+
+/** @throws ApiError 403, 404, 409 TENANT_ACTIVE */
+export async function deleteTenant(ctx: Ctx, id: string): Promise<TenantResource> {
+  requireOperator(ctx);
+  return removeTenant(ctx, id);
+}
+
+/**
+ * Removes a tenant with all it has, for whoever may: a schedule does it, from this moment on. It must have been
+ * deactivated before, so that nothing comes while its things go, and nobody removes a tenant by a slip.
+ * @throws ApiError 404, 409 TENANT_ACTIVE
+ */
+export async function removeTenant(ctx: Ctx, id: string): Promise<TenantResource> {
+  const { database } = ctx.app;
+  const before = isTenantId(id) ? await findTenantResource(database.tenant(id)) : undefined;
+  if (!before) throw notFound('Tenant');
+  // In the operators' ledger: the tenant's own goes with it.
+  const requested = factRow(ctx, {
+    type: 'tenant.deletion_requested',
+    resource_type: 'tenant',
+    resource_id: id,
+    before: stateOf(before),
+  });
+  return database.operator.transaction(async (tx) => {
+    const [marked] = await tx.rows(markTenantDeleted(id, new Date()));
+    if (!marked)
+      throw conflict('TENANT_ACTIVE', 'This tenant is active. Deactivate it first, then delete it.');
+    if (!before.deleted_at) await tx.run(insertFacts(SYSTEM_TENANT, [requested]));
+    return marked;
+  });
 }
 
 const stateOf = ({ name, plan, is_active }: TenantResource) => ({ name, plan, is_active });

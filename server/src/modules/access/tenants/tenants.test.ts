@@ -36,7 +36,7 @@ describe('tenants', () => {
     const made = await operator.call('POST', path, { id: acme, name: 'Acme', plan: 'pro' });
     assert.equal(made.status, 201);
     const { created_at, updated_at, ...tenant } = made.body.data;
-    assert.deepEqual(tenant, { id: acme, name: 'Acme', plan: 'pro', is_active: true });
+    assert.deepEqual(tenant, { id: acme, name: 'Acme', plan: 'pro', is_active: true, deleted_at: null });
     assert.ok(created_at && updated_at);
     assert.equal((await operator.call('POST', path, { id: acme })).body.error.code, 'TENANT_EXISTS');
     assert.deepEqual((await operator.call('GET', `${path}/${acme}`)).body.data, made.body.data);

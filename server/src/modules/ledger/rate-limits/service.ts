@@ -7,7 +7,15 @@ import { isPermitted } from '#platform/permission.ts';
 import type { FilledBucket } from '#platform/shared.ts';
 import { limitsFor, mostRules, planLimitsOf, rateOf } from './effective.ts';
 import type { Level, Rule, RuleSet } from './schema.ts';
-import { countRules, deleteRule, findRule, listRules, type RuleRow, upsertRule } from './store.ts';
+import {
+  countRules,
+  deleteRule,
+  deleteRulesAbout,
+  findRule,
+  listRules,
+  type RuleRow,
+  upsertRule,
+} from './store.ts';
 import { operationNames, routeClasses } from './table.ts';
 
 export { limitsFor } from './effective.ts';
@@ -106,6 +114,12 @@ export async function removeRule(ctx: Ctx, id: string): Promise<void> {
     }),
   ]);
   ctx.db.afterCommit(() => ctx.app.shared.invalidate('rate_limits', ctx.tenant));
+}
+
+/** Removes the rules about an identity. */
+export async function forgetRulesOf(ctx: Ctx, identityId: string): Promise<void> {
+  await ctx.db.run(deleteRulesAbout(ctx.tenant, identityId));
+  ctx.app.shared.invalidate('rate_limits', ctx.tenant);
 }
 
 const scopes: Record<string, Level['scope']> = { k: 'api_key', c: 'operation', t: 'tenant', o: 'operation' };

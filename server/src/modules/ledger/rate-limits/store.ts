@@ -37,6 +37,9 @@ export const upsertRule = (rule: RuleRow): Statement<RuleRow> => sql<RuleRow>`
 export const deleteRule = (tenant: string, id: string): Statement =>
   sql`delete from rate_limit_rules where tenant_id = ${tenant} and id = ${id}`;
 
+export const deleteRulesAbout = (tenant: string, identityId: string): Statement => sql`
+  delete from rate_limit_rules where tenant_id = ${tenant} and scope = 'identity' and subject = ${identityId}`;
+
 export const countRules = (tx: Db): Promise<{ rules: number } | undefined> =>
   tx.one(sql<{ rules: number }>`
     select count(*)::int as rules from rate_limit_rules where tenant_id = ${tx.tenant}`);
