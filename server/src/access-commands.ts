@@ -7,7 +7,7 @@ import {
   scopeProblem,
   tenantOfKey,
 } from '#modules/access/api-keys/service.ts';
-import { listDataKeys, rewrapDataKeys, rotateDataKey } from '#modules/access/data-keys/service.ts';
+import { listDataKeys, rotateDataKey } from '#modules/access/data-keys/service.ts';
 import { ensureIdentity, rolePattern } from '#modules/access/identity/service.ts';
 import { listVisiblePolicies, updatePolicy } from '#modules/access/policies/service.ts';
 import { rotateSigningKey } from '#modules/access/sessions/service.ts';
@@ -23,7 +23,7 @@ import {
 import { ConfigError } from '#platform/config.ts';
 import { type App, systemCtx } from '#platform/context.ts';
 import { isSlug, uuidv7 } from '#platform/ids.ts';
-import { purgeDeletedTenants } from './app.ts';
+import { purgeDeletedTenants, rewrapAll } from './app.ts';
 
 /** What a command is given: it opens the App, tells what went wrong in one line, and speaks to whoever called it. */
 export interface Tools {
@@ -300,14 +300,17 @@ function registerDataKeys(keys: Command, { guarded, withApp, say }: Tools): void
       ),
     );
   keys
-    .command('rewrap-data')
-    .description('wrap with ENCRYPTION_KEY the data keys that ENCRYPTION_KEY_PREVIOUS wrapped')
+    .command('rewrap')
+    .description(
+      'encrypt with ENCRYPTION_KEY all that ENCRYPTION_KEY_PREVIOUS encrypted, which can then be dropped',
+    )
     .action(
       guarded(async () =>
         withApp(async (app) => {
-          const { rewrapped, unopened } = await rewrapDataKeys(app);
-          say(`Wrapped ${rewrapped} keys anew.`);
-          if (unopened > 0) throw new Error(`${unopened} keys open with neither of the two`);
+          const done = await rewrapAll(app);
+          for (const { table, resealed, unopened } of done) say([table, resealed, unopened].join('\t'));
+          const lost = done.reduce((sum, { unopened }) => sum + unopened, 0);
+          if (lost > 0) throw new Error(`${lost} values open with neither of the two keys`);
         }),
       ),
     );

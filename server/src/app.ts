@@ -6,6 +6,7 @@ import { attemptSchedules } from '#modules/access/attempts/jobs.ts';
 import { authzenRoutes } from '#modules/access/authzen/routes.ts';
 import { dataKeySchedules } from '#modules/access/data-keys/jobs.ts';
 import { dataKeyRoutes } from '#modules/access/data-keys/routes.ts';
+import { rewrapDataKeys } from '#modules/access/data-keys/service.ts';
 import { decisionSchedules } from '#modules/access/decisions/jobs.ts';
 import { flushDecisions, forgetDecisionsOf } from '#modules/access/decisions/service.ts';
 import { delegationSchedules } from '#modules/access/delegations/jobs.ts';
@@ -18,9 +19,10 @@ import { invitationSchedules } from '#modules/access/invitations/jobs.ts';
 import { invitationRoutes } from '#modules/access/invitations/routes.ts';
 import { forgetInvitationsOf } from '#modules/access/invitations/service.ts';
 import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
-import { forgetMailsOf } from '#modules/access/mails/service.ts';
+import { forgetMailsOf, sealedMails } from '#modules/access/mails/service.ts';
 import { mfaSchedules } from '#modules/access/mfa/jobs.ts';
 import { mfaRoutes } from '#modules/access/mfa/routes.ts';
+import { sealedFactors } from '#modules/access/mfa/service.ts';
 import { passwordSchedules } from '#modules/access/passwords/jobs.ts';
 import { passwordRoutes } from '#modules/access/passwords/routes.ts';
 import { endSignInsOf } from '#modules/access/passwords/service.ts';
@@ -29,9 +31,15 @@ import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionSchedules } from '#modules/access/sessions/jobs.ts';
 import { sessionRoutes } from '#modules/access/sessions/routes.ts';
-import { flushSessionUses, loadSigningKeys, revokeSessionsOf } from '#modules/access/sessions/service.ts';
+import {
+  flushSessionUses,
+  loadSigningKeys,
+  revokeSessionsOf,
+  sealedSigningKeys,
+} from '#modules/access/sessions/service.ts';
 import { ssoSchedules } from '#modules/access/sso/jobs.ts';
 import { ssoRoutes } from '#modules/access/sso/routes.ts';
+import { sealedSignIns } from '#modules/access/sso/service.ts';
 import { type ForgetTenant, purgeTenants, tenantSchedules } from '#modules/access/tenants/jobs.ts';
 import { tenantRoutes } from '#modules/access/tenants/routes.ts';
 import { isAtHome, planOf, tenantOf } from '#modules/access/tenants/service.ts';
@@ -56,10 +64,11 @@ import { deriveKeys } from '#platform/crypto.ts';
 import { vectorTypes } from '#platform/db/binary.ts';
 import { migrate } from '#platform/db/migrate.ts';
 import { openDatabase } from '#platform/db/open.ts';
+import { type Resealed, resealColumn, type SealedColumn } from '#platform/db/reseal.ts';
 import { flushDenials } from '#platform/facts/denials.ts';
 import { createRelay } from '#platform/facts/relay.ts';
 import { createGuardedFetch } from '#platform/fetch.ts';
-import { pruneIdempotencyKeys } from '#platform/http/idempotency.ts';
+import { pruneIdempotencyKeys, sealedAnswers } from '#platform/http/idempotency.ts';
 import { operationRoutes } from '#platform/http/operations.ts';
 import type { Route } from '#platform/http/route.ts';
 import { buildServer } from '#platform/http/server.ts';
@@ -138,6 +147,23 @@ const outside: ForgetTenant[] = [removeAudioOf];
 
 /** Removes now what deleted tenants have. */
 export const purgeDeletedTenants = (app: App, now?: number): Promise<void> => purgeTenants(app, outside, now);
+
+/** All that ENCRYPTION_KEY seals, besides the data keys of tenants, which seal the rest. */
+export const sealedColumns: SealedColumn[] = [
+  sealedSigningKeys,
+  ...sealedFactors,
+  ...sealedSignIns,
+  sealedMails,
+  sealedAnswers,
+];
+
+/** Encrypts with ENCRYPTION_KEY all that ENCRYPTION_KEY_PREVIOUS did, which is then needed no more. */
+export async function rewrapAll(app: App): Promise<Resealed[]> {
+  const { rewrapped, unopened } = await rewrapDataKeys(app);
+  const done: Resealed[] = [{ table: 'data_keys', resealed: rewrapped, unopened }];
+  for (const sealed of sealedColumns) done.push(await resealColumn(app, sealed));
+  return done;
+}
 
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [

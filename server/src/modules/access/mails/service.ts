@@ -1,5 +1,6 @@
 import type { Ctx } from '#platform/context.ts';
 import { decrypt, encrypt } from '#platform/crypto.ts';
+import type { SealedColumn } from '#platform/db/reseal.ts';
 import type { Statement } from '#platform/db/sql.ts';
 import { unavailable } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
@@ -18,6 +19,13 @@ export function requireMail(ctx: Ctx): void {
 }
 
 const boundTo = (tenant: string, id: string) => `mail ${tenant} ${id}`;
+
+export const sealedMails: SealedColumn = {
+  table: 'mails',
+  column: 'sealed',
+  key: { tenant_id: 'text', id: 'uuid' },
+  context: ({ tenant_id, id }) => boundTo(tenant_id, id),
+};
 
 /**
  * The statements that put a mail on its way; they belong in the transaction of what the mail tells. It is sent by a job

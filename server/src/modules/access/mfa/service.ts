@@ -2,6 +2,7 @@ import type { FastifyRequest } from 'fastify';
 import type { Ctx } from '#platform/context.ts';
 import { decrypt, encrypt } from '#platform/crypto.ts';
 import type { Db } from '#platform/db/database.ts';
+import type { SealedColumn } from '#platform/db/reseal.ts';
 import { conflict, forbidden, notFound } from '#platform/errors.ts';
 import { recordSoon } from '#platform/facts/denials.ts';
 import { fact } from '#platform/facts/record.ts';
@@ -73,6 +74,21 @@ export async function attempted(
 }
 
 const setupBoundTo = (tenant: string, id: string) => `mfa setup ${tenant} ${id}`;
+
+export const sealedFactors: SealedColumn[] = [
+  {
+    table: 'mfa_factors',
+    column: 'secret',
+    key: { tenant_id: 'text', identity_id: 'uuid' },
+    context: ({ tenant_id, identity_id }) => boundTo(tenant_id, identity_id),
+  },
+  {
+    table: 'mfa_setups',
+    column: 'sealed',
+    key: { tenant_id: 'text', identity_id: 'uuid' },
+    context: ({ tenant_id, identity_id }) => setupBoundTo(tenant_id, identity_id),
+  },
+];
 
 const wrongCode = () =>
   forbidden('MFA_CODE_INVALID', 'The code is wrong, too old or was used before. Take the next one.');

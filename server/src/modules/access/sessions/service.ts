@@ -27,7 +27,7 @@ import {
 } from './store.ts';
 import { type AccessClaims, signAccessToken } from './tokens.ts';
 
-export { loadSigningKeys, rotateSigningKey } from './signing-keys.ts';
+export { loadSigningKeys, rotateSigningKey, sealedSigningKeys } from './signing-keys.ts';
 export { type AccessClaims, signAccessToken, verifyAccessToken } from './tokens.ts';
 
 export interface StartedSession {

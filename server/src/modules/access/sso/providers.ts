@@ -1,5 +1,6 @@
 import type { App, Ctx } from '#platform/context.ts';
 import { decrypt, encrypt } from '#platform/crypto.ts';
+import type { SealedColumn } from '#platform/db/reseal.ts';
 import { conflict, forbidden, invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
@@ -40,6 +41,13 @@ function shown(app: App, { client_secret, ...row }: ProviderRow): IdentityProvid
 }
 
 const boundTo = (tenant: string, id: string) => `identity provider ${tenant} ${id}`;
+
+export const sealedClientSecrets: SealedColumn = {
+  table: 'identity_providers',
+  column: 'client_secret',
+  key: { tenant_id: 'text', id: 'text' },
+  context: ({ tenant_id, id }) => boundTo(tenant_id, id),
+};
 
 /** The secret of a stored provider in the clear. */
 export const secretOf = (app: App, { tenant_id, id, client_secret }: ProviderRow): string | undefined =>

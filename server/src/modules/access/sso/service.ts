@@ -3,6 +3,7 @@ import { randomNonce, randomPKCECodeVerifier, randomState } from 'openid-client'
 import type { App, Ctx } from '#platform/context.ts';
 import { inTenant } from '#platform/context.ts';
 import { decrypt, encrypt, hmac, sha256 } from '#platform/crypto.ts';
+import type { SealedColumn } from '#platform/db/reseal.ts';
 import { ApiError, badRequest, forbidden, invalid } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { limitAddress } from '#platform/http/limits.ts';
@@ -22,7 +23,7 @@ import {
 } from './flow-store.ts';
 import { actorOf, type Found, inactive, type Landed, land } from './landing.ts';
 import { authorizationUrl, type Expected, invalidState, redeemCode } from './oidc.ts';
-import { addressesOf } from './providers.ts';
+import { addressesOf, sealedClientSecrets } from './providers.ts';
 import type { CallbackQuery, LoginQuery, SsoExchange, SsoUser } from './schema.ts';
 import { type Source, shelfOf, sourceOf } from './sources.ts';
 
@@ -44,6 +45,22 @@ const hashOf = ({ keys }: App, what: 'state' | 'browser' | 'code', secret: strin
   hmac(keys.credential, `sso ${what} ${secret}`);
 const boundTo = (what: 'state' | 'code', tenant: string, hash: Buffer): string =>
   `sso ${what} ${tenant} ${hash.toString('hex')}`;
+
+export const sealedSignIns: SealedColumn[] = [
+  sealedClientSecrets,
+  {
+    table: 'sso_states',
+    column: 'sealed',
+    key: { tenant_id: 'text', state_hash: 'bytea' },
+    context: ({ tenant_id, state_hash }) => boundTo('state', tenant_id, state_hash),
+  },
+  {
+    table: 'sso_codes',
+    column: 'sealed',
+    key: { tenant_id: 'text', code_hash: 'bytea' },
+    context: ({ tenant_id, code_hash }) => boundTo('code', tenant_id, code_hash),
+  },
+];
 
 const limitCalls = (ctx: Ctx): Promise<void> => limitAddress(ctx, 'sso', ctx.app.config.SSO_CALLS_PER_HOUR);
 
