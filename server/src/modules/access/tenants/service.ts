@@ -1,6 +1,6 @@
 import { createCache } from '#platform/cache.ts';
 import type { Plan } from '#platform/config.ts';
-import type { Actor, App, Ctx } from '#platform/context.ts';
+import { type Actor, type App, type Ctx, inTenant } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
 import type { Statement } from '#platform/db/sql.ts';
 import { conflict, forbidden, notFound } from '#platform/errors.ts';
@@ -112,6 +112,15 @@ export async function changeTenant(ctx: Ctx, id: string, change: TenantUpdate): 
 }
 
 const isTenantId = (id: string): boolean => isSlug(id) && id !== SYSTEM_TENANT;
+
+/**
+ * The request of an operator inside a tenant: what it does there stands in that tenant's ledger, under the operator's name.
+ * @throws ApiError 403, 404
+ */
+export async function insideTenant(ctx: Ctx, id: string): Promise<Ctx> {
+  await getTenant(ctx, id);
+  return inTenant(ctx, id);
+}
 
 /** Makes a tenant, for whoever may; the fact stands in the new tenant's ledger. @throws ApiError 409 TENANT_EXISTS */
 export async function makeTenant(ctx: Ctx, { id, name, plan }: TenantCreate): Promise<TenantResource> {
