@@ -7,7 +7,7 @@ import {
   scopeProblem,
   tenantOfKey,
 } from '#modules/access/api-keys/service.ts';
-import { listDataKeys, rewrapDataKeys, rotateDataKey } from '#modules/access/data-keys/service.ts';
+import { listDataKeys, rotateDataKey } from '#modules/access/data-keys/service.ts';
 import { ensureIdentity, rolePattern } from '#modules/access/identity/service.ts';
 import { listVisiblePolicies, updatePolicy } from '#modules/access/policies/service.ts';
 import { rotateSigningKey } from '#modules/access/sessions/service.ts';
@@ -15,6 +15,7 @@ import {
   ensureOperators,
   listTenants,
   makeTenant,
+  removeTenant,
   SYSTEM_TENANT,
   setTenant,
   tenantOf,
@@ -22,6 +23,7 @@ import {
 import { ConfigError } from '#platform/config.ts';
 import { type App, systemCtx } from '#platform/context.ts';
 import { isSlug, uuidv7 } from '#platform/ids.ts';
+import { purgeDeletedTenants, rewrapAll } from './app.ts';
 
 /** What a command is given: it opens the App, tells what went wrong in one line, and speaks to whoever called it. */
 export interface Tools {
@@ -35,7 +37,9 @@ export function registerAccessCommands(program: Command, tools: Tools): void {
   const keys = program.command('keys').description('API keys, and the keys that sign and encrypt');
   registerKeys(keys, tools);
   registerDataKeys(keys, tools);
-  registerTenants(program.command('tenants').description('tenants of the installation'), tools);
+  const tenants = program.command('tenants').description('tenants of the installation');
+  registerTenants(tenants, tools);
+  registerDeletion(tenants, tools);
   registerPolicies(program.command('policies').description('policies of a tenant'), tools);
 }
 
@@ -226,6 +230,21 @@ function registerTenants(tenants: Command, { guarded, withApp, say }: Tools): vo
   }
 }
 
+function registerDeletion(tenants: Command, { guarded, withApp, say }: Tools): void {
+  tenants
+    .command('delete <tenant-id>')
+    .description('remove a deactivated tenant with all it has, for good')
+    .action(
+      guarded(async (id: string) =>
+        withApp(async (app) => {
+          await removeTenant(systemCtx(app, SYSTEM_TENANT, uuidv7()), id);
+          await purgeDeletedTenants(app);
+          say(`Removed all that ${id} had. For a while workers look for what was still under way.`);
+        }),
+      ),
+    );
+}
+
 /** What the operator can do when no policy lets anybody of a tenant change its policies. */
 function registerPolicies(policies: Command, { guarded, withApp, say }: Tools): void {
   policies
@@ -281,14 +300,17 @@ function registerDataKeys(keys: Command, { guarded, withApp, say }: Tools): void
       ),
     );
   keys
-    .command('rewrap-data')
-    .description('wrap with ENCRYPTION_KEY the data keys that ENCRYPTION_KEY_PREVIOUS wrapped')
+    .command('rewrap')
+    .description(
+      'encrypt with ENCRYPTION_KEY all that ENCRYPTION_KEY_PREVIOUS encrypted, which can then be dropped',
+    )
     .action(
       guarded(async () =>
         withApp(async (app) => {
-          const { rewrapped, unopened } = await rewrapDataKeys(app);
-          say(`Wrapped ${rewrapped} keys anew.`);
-          if (unopened > 0) throw new Error(`${unopened} keys open with neither of the two`);
+          const done = await rewrapAll(app);
+          for (const { table, resealed, unopened } of done) say([table, resealed, unopened].join('\t'));
+          const lost = done.reduce((sum, { unopened }) => sum + unopened, 0);
+          if (lost > 0) throw new Error(`${lost} values open with neither of the two keys`);
         }),
       ),
     );

@@ -1,50 +1,64 @@
 import type { FastifyInstance } from 'fastify';
 import { apiKeySchedules } from '#modules/access/api-keys/jobs.ts';
 import { apiKeyRoutes } from '#modules/access/api-keys/routes.ts';
-import { authenticateKey, flushKeyUses } from '#modules/access/api-keys/service.ts';
+import { authenticateKey, flushKeyUses, revokeKeysOf } from '#modules/access/api-keys/service.ts';
 import { attemptSchedules } from '#modules/access/attempts/jobs.ts';
 import { authzenRoutes } from '#modules/access/authzen/routes.ts';
 import { dataKeySchedules } from '#modules/access/data-keys/jobs.ts';
 import { dataKeyRoutes } from '#modules/access/data-keys/routes.ts';
+import { rewrapDataKeys } from '#modules/access/data-keys/service.ts';
 import { decisionSchedules } from '#modules/access/decisions/jobs.ts';
-import { flushDecisions } from '#modules/access/decisions/service.ts';
+import { flushDecisions, forgetDecisionsOf } from '#modules/access/decisions/service.ts';
 import { delegationSchedules } from '#modules/access/delegations/jobs.ts';
 import { delegationRoutes } from '#modules/access/delegations/routes.ts';
-import { authenticateToken } from '#modules/access/delegations/service.ts';
+import { authenticateToken, endGrantsOf } from '#modules/access/delegations/service.ts';
+import { type ForgetIdentity, identityJobs } from '#modules/access/identity/jobs.ts';
 import { identityRoutes } from '#modules/access/identity/routes.ts';
+import type { EndCredentials } from '#modules/access/identity/service.ts';
 import { invitationSchedules } from '#modules/access/invitations/jobs.ts';
 import { invitationRoutes } from '#modules/access/invitations/routes.ts';
+import { forgetInvitationsOf } from '#modules/access/invitations/service.ts';
 import { mailJobs, mailSchedules } from '#modules/access/mails/jobs.ts';
+import { forgetMailsOf, sealedMails } from '#modules/access/mails/service.ts';
 import { mfaSchedules } from '#modules/access/mfa/jobs.ts';
 import { mfaRoutes } from '#modules/access/mfa/routes.ts';
+import { sealedFactors } from '#modules/access/mfa/service.ts';
 import { passwordSchedules } from '#modules/access/passwords/jobs.ts';
 import { passwordRoutes } from '#modules/access/passwords/routes.ts';
+import { endSignInsOf } from '#modules/access/passwords/service.ts';
 import { governancePolicyRoutes, policyRoutes } from '#modules/access/policies/routes.ts';
 import { decideAccess, pinPolicies } from '#modules/access/policy/service.ts';
 import { registrationRoutes } from '#modules/access/registration/routes.ts';
 import { sessionSchedules } from '#modules/access/sessions/jobs.ts';
 import { sessionRoutes } from '#modules/access/sessions/routes.ts';
-import { flushSessionUses, loadSigningKeys } from '#modules/access/sessions/service.ts';
+import {
+  flushSessionUses,
+  loadSigningKeys,
+  revokeSessionsOf,
+  sealedSigningKeys,
+} from '#modules/access/sessions/service.ts';
 import { ssoSchedules } from '#modules/access/sso/jobs.ts';
 import { ssoRoutes } from '#modules/access/sso/routes.ts';
+import { sealedSignIns } from '#modules/access/sso/service.ts';
+import { type ForgetTenant, purgeTenants, tenantSchedules } from '#modules/access/tenants/jobs.ts';
 import { tenantRoutes } from '#modules/access/tenants/routes.ts';
 import { isAtHome, planOf, tenantOf } from '#modules/access/tenants/service.ts';
 import { corpusRoutes } from '#modules/knowledge/corpora/routes.ts';
 import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jobs.ts';
 import { documentRoutes } from '#modules/knowledge/documents/routes.ts';
-import { chunkVectors } from '#modules/knowledge/documents/service.ts';
+import { chunkVectors, forgetInDocuments } from '#modules/knowledge/documents/service.ts';
 import { mcpRoutes } from '#modules/knowledge/mcp/routes.ts';
 import { mem0Routes } from '#modules/knowledge/mem0/routes.ts';
 import { memoryJobs, memorySchedules } from '#modules/knowledge/memory/jobs.ts';
 import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
-import { memoryVectors } from '#modules/knowledge/memory/service.ts';
+import { forgetMemoriesOf, memoryVectors } from '#modules/knowledge/memory/service.ts';
 import { runSchedules } from '#modules/knowledge/runs/jobs.ts';
 import { runRoutes } from '#modules/knowledge/runs/routes.ts';
-import { runsEnded } from '#modules/knowledge/runs/service.ts';
+import { forgetRunsOf, removeAudioOf, runsEnded } from '#modules/knowledge/runs/service.ts';
 import { vectorJobs, vectorSchedules } from '#modules/knowledge/vectors/jobs.ts';
 import { vectorRoutes } from '#modules/knowledge/vectors/routes.ts';
 import { rateLimitRoutes } from '#modules/ledger/rate-limits/routes.ts';
-import { limitsFor } from '#modules/ledger/rate-limits/service.ts';
+import { forgetRulesOf, limitsFor } from '#modules/ledger/rate-limits/service.ts';
 import { openBlobs } from '#platform/blobs.ts';
 import type { Config } from '#platform/config.ts';
 import type { App, Features } from '#platform/context.ts';
@@ -52,10 +66,11 @@ import { deriveKeys } from '#platform/crypto.ts';
 import { vectorTypes } from '#platform/db/binary.ts';
 import { migrate } from '#platform/db/migrate.ts';
 import { openDatabase } from '#platform/db/open.ts';
+import { type Resealed, resealColumn, type SealedColumn } from '#platform/db/reseal.ts';
 import { flushDenials } from '#platform/facts/denials.ts';
 import { createRelay } from '#platform/facts/relay.ts';
 import { createGuardedFetch } from '#platform/fetch.ts';
-import { pruneIdempotencyKeys } from '#platform/http/idempotency.ts';
+import { pruneIdempotencyKeys, sealedAnswers } from '#platform/http/idempotency.ts';
 import { operationRoutes } from '#platform/http/operations.ts';
 import type { Route } from '#platform/http/route.ts';
 import { buildServer } from '#platform/http/server.ts';
@@ -70,10 +85,18 @@ import { openShared } from '#platform/shared.ts';
 /** What has vectors. */
 const vectorCollections = [memoryVectors.collection, chunkVectors];
 
+/** What an identity can act by. It ends when the identity is deactivated or deleted. */
+const credentials: EndCredentials[] = [
+  endSignInsOf,
+  async (ctx, ids) => void (await revokeSessionsOf(ctx, ids)),
+  revokeKeysOf,
+  endGrantsOf,
+];
+
 /** Every route of the server, in the order of the published contract. */
 export const routes: Route[] = [
   ...registrationRoutes,
-  ...identityRoutes,
+  ...identityRoutes(credentials),
   ...delegationRoutes,
   ...passwordRoutes,
   ...mfaRoutes,
@@ -97,8 +120,20 @@ export const routes: Route[] = [
   ...operationRoutes,
 ];
 
+/** What is kept of an identity. It goes when the identity is removed for good; the ledger stays, and names it by its id. */
+const traces: ForgetIdentity[] = [
+  forgetMailsOf,
+  forgetInvitationsOf,
+  forgetMemoriesOf,
+  forgetRunsOf,
+  forgetInDocuments,
+  forgetRulesOf,
+  forgetDecisionsOf,
+];
+
 /** Every kind of background work, and which facts it follows from. */
 export const jobsOf = (config: Config): JobDefinition[] => [
+  ...identityJobs(traces),
   ...mailJobs,
   ...memoryJobs,
   ...documentJobs(config),
@@ -111,8 +146,32 @@ async function flushAccess(app: App): Promise<void> {
   await flushDecisions(app);
 }
 
+/** What tenants have besides rows. */
+const outside: ForgetTenant[] = [removeAudioOf];
+
+/** Removes now what deleted tenants have. */
+export const purgeDeletedTenants = (app: App, now?: number): Promise<void> => purgeTenants(app, outside, now);
+
+/** All that ENCRYPTION_KEY seals, besides the data keys of tenants, which seal the rest. */
+export const sealedColumns: SealedColumn[] = [
+  sealedSigningKeys,
+  ...sealedFactors,
+  ...sealedSignIns,
+  sealedMails,
+  sealedAnswers,
+];
+
+/** Encrypts with ENCRYPTION_KEY all that ENCRYPTION_KEY_PREVIOUS did, which is then needed no more. */
+export async function rewrapAll(app: App): Promise<Resealed[]> {
+  const { rewrapped, unopened } = await rewrapDataKeys(app);
+  const done: Resealed[] = [{ table: 'data_keys', resealed: rewrapped, unopened }];
+  for (const sealed of sealedColumns) done.push(await resealColumn(app, sealed));
+  return done;
+}
+
 /** What the clock asks for, whatever facts say. */
 export const schedules: Schedule[] = [
+  ...tenantSchedules(outside),
   ...dataKeySchedules,
   ...delegationSchedules,
   ...sessionSchedules,

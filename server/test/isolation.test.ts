@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
 import pg from 'pg';
+import { flushDecisions } from '#modules/access/decisions/service.ts';
 import { runsHere } from '#modules/knowledge/runs/under-way.ts';
 import { sql } from '#platform/db/sql.ts';
 import type { Route } from '#platform/http/route.ts';
@@ -403,6 +404,9 @@ function resourceOf(name: string, route: Route): Resource {
 const beforehand: Record<string, (owner: Caller, ids: Record<string, string>) => Promise<unknown>> = {
   'POST /v1/memory/:memory_id/restore': (owner, { memory_id }) =>
     owner.call('DELETE', `/v1/memory/${memory_id}`),
+  'DELETE /v1/identity/:identity_id/delegations': (owner, { identity_id }) =>
+    owner.call('POST', `/v1/identity/${identity_id}/delegate`),
+  'POST /v1/corpora/:corpus_id/search': (owner, { corpus_id }) => textDocument(owner, corpus_id!),
 };
 
 /** Their bodies are files. */
@@ -614,6 +618,79 @@ describe('another tenant’s ids', () => {
       assert.equal(error.data?.code ?? error.code, 'TENANT_ID_NOT_ALLOWED', keyOf(route));
     }
   });
+});
+
+/** Where a row is put to policy under another permission than that of the route, which is not about rows. */
+const askedAs: Record<string, string> = { 'POST /v1/policy/:policy_id/test': 'policy:read' };
+
+describe('a row that a route names', () => {
+  let ann: Caller;
+  const query = async (text: string, values: unknown[]) =>
+    (await (await testServer()).app.database.operatorPool.query(text, values)).rows;
+
+  before(async () => {
+    ann = await newTenant('admin');
+    // It matches nothing, and looks at rows: so each of them has to be decided, and is recorded with its id and owner.
+    const never = ['id', 'owner'].map((name) => ({ '==': [{ var: `target.${name}` }, 'never'] }));
+    const policy = { role: '*', effect: 'deny', rule: { and: never }, priority: 1 };
+    succeeded(await ann.call('POST', '/v1/policy/', policy));
+  });
+
+  /** The rows that policy was asked about, by the permission of the route, while it answered. */
+  async function rowsAsked(route: Route, ask: () => Promise<Reply>): Promise<{ reply: Reply; rows: any[] }> {
+    const { app } = await testServer();
+    await flushDecisions(app, ann.tenant);
+    await query('delete from policy_decisions where tenant_id = $1', [ann.tenant]);
+    const reply = await ask();
+    await flushDecisions(app, ann.tenant);
+    const [resource, action] = (askedAs[keyOf(route)] ?? route.permission!).split(':');
+    const asked = await query(
+      `select question -> 'target' as target from policy_decisions
+       where tenant_id = $1 and question ->> 'resource' = $2 and question ->> 'action' = $3`,
+      [ann.tenant, resource, action],
+    );
+    const rows = asked.map(({ target }) => target).filter((target) => typeof target === 'object' && target);
+    return { reply, rows };
+  }
+
+  const named = routes.filter(
+    (route) => route.permission && parametersOf(route).some((name) => !forAnybody.includes(name)),
+  );
+  for (const route of named) {
+    it(`is put to policy by ${keyOf(route)}, and the route says so`, async () => {
+      const ids: Record<string, string> = {};
+      for (const name of parametersOf(route)) {
+        const resource = resourceOf(name, route);
+        ids[name] = await (states[keyOf(route)] ?? resource.make)(ann);
+      }
+      await beforehand[keyOf(route)]?.(ann, ids);
+      const body = await bodyOf(route, ann);
+      const { reply, rows } = await rowsAsked(route, () =>
+        ann.call(route.method, fill(route.path, ids), body),
+      );
+      succeeded(reply);
+      assert.ok(
+        rows.some(({ id, owner, own, itself }) => id ?? owner ?? own ?? itself),
+        `${route.permission} was asked about ${JSON.stringify(rows)}`,
+      );
+      assert.equal(
+        route.decidesRows ?? false,
+        !(keyOf(route) in askedAs),
+        'whether it declares `decidesRows`',
+      );
+    });
+  }
+
+  for (const [path, name] of Object.entries(lists).filter(([list]) => !list.includes(':'))) {
+    it(`is put to policy by the list ${path}, and the route says so`, async () => {
+      const route = routes.find((one) => one.method === 'GET' && one.path === path)!;
+      await resources[name]!.make(ann);
+      const { reply, rows } = await rowsAsked(route, () => ann.call('GET', path));
+      succeeded(reply);
+      assert.ok(rows.length > 0, `${route.permission} was asked about no row`);
+      assert.ok(route.decidesRows, 'it has to declare `decidesRows`');
+    });
+  }
 });
 
 /** Tables of the whole installation: no tenant, and nothing for the restricted role. */

@@ -146,6 +146,25 @@ describeApart('two processes', () => {
         await refresh(await refresh(refresh_token));
         return { token: access_token, revoke: () => refresh(refresh_token) };
       },
+      'an identity that is deactivated': async (admin) => {
+        const user = await newMember(admin, 'user', here);
+        const { token } = await newKey(user, { server: here });
+        const revoke = () => admin.call('PUT', `/v1/identity/${user.id}`, { is_active: false });
+        return { token, revoke };
+      },
+      'an identity that is removed': async (admin) => {
+        const user = await newMember(admin, 'user', here);
+        return {
+          token: user.token,
+          revoke: () => admin.call('DELETE', `/v1/identity/${user.id}?hard_delete=true`),
+        };
+      },
+      'an agent that is deactivated while it acts for somebody': async (admin) => {
+        const agent = await newMember(admin, 'agent', here);
+        const given = await admin.call('POST', `/v1/identity/${agent.id}/delegate`);
+        const revoke = () => admin.call('PUT', `/v1/identity/${agent.id}`, { is_active: false });
+        return { token: given.body.access_token, revoke };
+      },
       'a tenant that is deactivated': async (admin) => {
         const operator = await newOperator(here);
         return {

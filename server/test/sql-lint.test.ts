@@ -32,6 +32,7 @@ const operatorStatements = [
   'src/modules/access/sso/flow-store.ts#pruneCodes',
   'src/modules/access/sso/flow-store.ts#pruneStates',
   'src/modules/access/tenants/store.ts#listAllTenants',
+  'src/modules/access/tenants/store.ts#listDeletedTenants',
   'src/modules/access/tenants/store.ts#listTenantsAfter',
   'src/modules/knowledge/corpora/store.ts#listDeletedCorpora',
   'src/modules/knowledge/documents/unfinished-store.ts#listUnfinished',

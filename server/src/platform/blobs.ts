@@ -16,6 +16,8 @@ export interface Blobs {
   read(name: string, start: number, end: number): Promise<Readable>;
   /** Also removes what an interrupted `write` left. There may be none. */
   remove(name: string): Promise<void>;
+  /** Removes all whose names begin with these parts. There may be none. */
+  removeAll(parts: string): Promise<void>;
 }
 
 export class BlobTooLarge extends Error {
@@ -71,5 +73,6 @@ export function openBlobs(directory: string): Blobs {
       await rm(path, { force: true });
       await rm(`${path}.part`, { force: true });
     },
+    removeAll: async (parts) => rm(pathOf(parts), { recursive: true, force: true }),
   };
 }

@@ -93,6 +93,18 @@ function scopeAllows(scope: string, resource: string, action: string): boolean {
   return allowed === action || allowed === '*' || allowed === (reads ? 'read' : 'write');
 }
 
+/**
+ * Refuses an agent that acts for somebody what would last longer than its grant, and let it go on when that is over.
+ * @throws ApiError 403
+ */
+export function requireNotActing({ delegation }: Actor): void {
+  if (!delegation) return;
+  throw forbidden(
+    'AUTH_FORBIDDEN',
+    'An agent that acts for somebody can not make or change credentials: they would outlive its grant.',
+  );
+}
+
 /** True when scopes bind the caller. It must make nothing that leads to a session, which no scope would bind. */
 export const isNarrowed = ({ scopes, delegation }: Actor): boolean =>
   [scopes ?? [], ...(delegation?.scopes ?? [])].some(

@@ -44,7 +44,7 @@ export const settings = {
   SECRET_KEY: optional('at least 32 characters; signs cursors and hashes API keys'),
   ENCRYPTION_KEY: optional('at least 32 characters; wraps signing keys, data keys and stored secrets'),
   ENCRYPTION_KEY_PREVIOUS: optional(
-    'the ENCRYPTION_KEY before this one: what it encrypted can be read, and data keys are wrapped anew',
+    'the ENCRYPTION_KEY before this one: what it encrypted can be read, until `manushya keys rewrap` has encrypted it anew',
   ),
   PUBLIC_URL: url(
     ['http://', 'https://'],

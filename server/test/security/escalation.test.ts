@@ -260,7 +260,7 @@ prove('rights nobody gives to oneself', [
     id: 'ROLE-07',
     source: 'ASVS 8.3.3, RFC 8693 4.1',
     says: 'an agent that acts for an admin with every scope makes nothing that outlives its grant: no key, no identity',
-    guard: 'modules/access/api-keys/bounds.ts: requireItself',
+    guard: 'platform/permission.ts: requireNotActing',
     test: async () => {
       const admin = await newTenant('admin');
       // As mighty as agents get: one with a role of its own that may do everything.

@@ -239,6 +239,7 @@ export interface Tables {
     status: string;
     failure_reason: string | null;
     created_at: string;
+    identity_id: string | null;
   };
   memories: {
     tenant_id: string;
@@ -629,6 +630,7 @@ export interface Tables {
     is_active: boolean;
     created_at: string;
     updated_at: string;
+    deleted_at: string | null;
   };
   term_counts: {
     tenant_id: string;

@@ -1,6 +1,7 @@
 import type { FastifyRequest } from 'fastify';
 import type { App, Ctx } from '../context.ts';
 import { decrypt, encrypt, hmac, sameBytes } from '../crypto.ts';
+import type { SealedColumn } from '../db/reseal.ts';
 import { sql } from '../db/sql.ts';
 import { badRequest, conflict } from '../errors.ts';
 import { uuidv7 } from '../ids.ts';
@@ -95,7 +96,15 @@ export async function pruneIdempotencyKeys(app: App): Promise<void> {
 
 type Scope = readonly [credential: string, method: string, path: string, key: string];
 
-const boundTo = (ctx: Ctx, scope: Scope) => [ctx.tenant, ...scope].join('\n');
+const boundTo = (ctx: Pick<Ctx, 'tenant'>, scope: Scope) => [ctx.tenant, ...scope].join('\n');
+
+export const sealedAnswers: SealedColumn = {
+  table: 'idempotency_keys',
+  column: 'response',
+  key: { tenant_id: 'text', credential: 'text', method: 'text', path: 'text', key: 'text' },
+  context: ({ tenant_id, credential, method, path, key }) =>
+    boundTo({ tenant: tenant_id }, [credential, method, path, key]),
+};
 
 const inProgress = () =>
   conflict(

@@ -51,16 +51,6 @@ export function requireRank({ actor }: Ctx, { id, role }: Identity, below: boole
   throw forbidden('AUTH_FORBIDDEN', `You may do this for identities of ${of} only.`);
 }
 
-/**
- * A key acts as its identity alone: one that an agent had made would neither be held by the agent's own policies nor end with
- * the grant.
- * @throws ApiError 403 when an agent acts for somebody
- */
-export function requireItself({ actor }: Ctx): void {
-  if (actor.delegation)
-    throw forbidden('AUTH_FORBIDDEN', 'An agent that acts for somebody can not make or renew API keys.');
-}
-
 const mostServiceKeys = 20;
 
 /** Takes room for one more service key; the tenant's row is the lock. @throws ApiError 409 KEY_LIMIT_REACHED */

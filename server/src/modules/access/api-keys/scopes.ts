@@ -39,6 +39,10 @@ const within = (scope: string, limits: string[]): boolean =>
 const limitsOf = ({ scopes, delegation }: Actor): string[][] =>
   [scopes ?? [], ...(delegation?.scopes ?? [])].filter((list) => list.length > 0);
 
+/** Whether somebody's own credential allows all that these scopes do. */
+export const fitsOwn = (actor: Actor, scopes: string[]): boolean =>
+  limitsOf(actor).every((list) => scopes.every((scope) => within(scope, list)));
+
 const tooWide = (limits: string[][], wider: string[]) =>
   new ApiError(
     403,
@@ -55,7 +59,7 @@ const tooWide = (limits: string[][], wider: string[]) =>
 export function scopesFrom(actor: Actor, wanted: string[]): string[] {
   const limits = limitsOf(actor);
   if (limits.length === 0) return wanted;
-  const fits = (scope: string) => limits.every((list) => within(scope, list));
+  const fits = (scope: string) => fitsOwn(actor, [scope]);
   if (wanted.length === 0) {
     const own = [...new Set(limits.flat())].filter(fits);
     if (own.length === 0) throw tooWide(limits, ['*']);

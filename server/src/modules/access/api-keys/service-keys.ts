@@ -1,14 +1,13 @@
-import type { Ctx } from '#platform/context.ts';
+import type { Ctx, Target } from '#platform/context.ts';
 import { forbidden, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
-import { page, positionOf } from '#platform/http/pages.ts';
 import { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
-import { authorize } from '#platform/permission.ts';
+import { authorize, isPermitted, requireNotActing } from '#platform/permission.ts';
 import { insertIdentity, newIdentity } from '../identity/service.ts';
-import { mayGiveRole } from '../policy/service.ts';
-import { endAfter, requireItself, requireRoom } from './bounds.ts';
+import { mayGiveRole, visiblePage } from '../policy/service.ts';
+import { endAfter, requireRoom } from './bounds.ts';
 import { prepareApiKey } from './prepare.ts';
 import type { ServiceKey, ServiceKeyCreate } from './schema.ts';
 import { scopesFrom } from './scopes.ts';
@@ -36,7 +35,7 @@ const shown = (row: KeyWithRole): ServiceKey => ({
  * @throws ApiError 403 for who may not make keys for others, or not give the role; 409 KEY_LIMIT_REACHED
  */
 export async function createServiceKey(ctx: Ctx, { name, role, expires_in_days }: ServiceKeyCreate) {
-  requireItself(ctx);
+  requireNotActing(ctx.actor);
   await authorize(ctx, 'api_keys:create', {});
   if (!mayGiveRole(ctx.actor, role))
     throw forbidden('AUTH_FORBIDDEN', 'You may not give a role above your own.');
@@ -67,20 +66,29 @@ export async function createServiceKey(ctx: Ctx, { name, role, expires_in_days }
   });
 }
 
-/** A page of the tenant's keys, newest first, whichever way they were made. @throws ApiError 403, 400 INVALID_CURSOR */
+const targetOf = ({ id, identity_id }: KeyWithRole): Target => ({ id, owner: identity_id });
+
+/**
+ * A page of the tenant's keys, newest first, whichever way they were made; without those that a policy hides.
+ * @throws ApiError 403 for who may not see the tenant's, 400 INVALID_CURSOR
+ */
 export async function listServiceKeys(ctx: Ctx, query: PageQuery): Promise<Answer> {
   await authorize(ctx, 'api_keys:list', {});
-  const { limit = 100, skip = 0 } = query;
-  const after = positionOf(ctx, 'service keys', {}, query.cursor);
-  const rows = await listKeysWithRole(ctx.db, { skip, limit, ...(after ? { after } : {}) });
-  const { status, body, headers } = page(ctx, 'service keys', {}, rows, limit, ({ id }) => [id], shown);
-  return new Answer(status, { items: body }, headers);
+  const { status, body, headers } = await visiblePage(ctx, 'api_keys:list', {}, query, {
+    rows: (from) => listKeysWithRole(ctx.db, from),
+    owned: false,
+    target: targetOf,
+    position: ({ id }) => [id],
+    size: 100,
+  });
+  return new Answer(status, { items: (body as KeyWithRole[]).map(shown) }, headers);
 }
 
 /** Revokes a key; again and again, if need be. @throws ApiError 403, 404 */
 export async function revokeServiceKey(ctx: Ctx, id: string): Promise<ServiceKey> {
   await authorize(ctx, 'api_keys:delete', {});
-  if (!isUuid(id) || !(await findKeyWithRole(ctx.db, id))) throw notFound('API key');
+  const row = isUuid(id) ? await findKeyWithRole(ctx.db, id) : undefined;
+  if (!row || !(await isPermitted(ctx, 'api_keys:delete', targetOf(row)))) throw notFound('API key');
   await revokeApiKey(ctx, id);
   return shown((await findKeyWithRole(ctx.db, id))!);
 }

@@ -6,10 +6,10 @@ import { fact } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isUuid } from '#platform/ids.ts';
-import { authorize, isPermitted } from '#platform/permission.ts';
+import { authorize, isPermitted, requireNotActing } from '#platform/permission.ts';
 import { findIdentity, type Identity } from '../identity/service.ts';
 import { viewOf, visiblePage } from '../policy/service.ts';
-import { endAfter, requireAsLong, requireItself, requireRank, requireRoom } from './bounds.ts';
+import { endAfter, requireAsLong, requireRank, requireRoom } from './bounds.ts';
 import { prepareApiKey } from './prepare.ts';
 import type { ApiKey, ApiKeyCreate, ApiKeyUpdate } from './schema.ts';
 import { checkScopes, requireAsMuch, scopesFrom } from './scopes.ts';
@@ -23,12 +23,13 @@ import {
   lockApiKey,
   replaceSecret,
   revokeApiKeyRow,
+  revokeApiKeyRows,
   updateApiKey,
 } from './store.ts';
 
 export { activeKey, authenticateKey, flushKeyUses } from './authenticate.ts';
 export { type KeyInput, prepareApiKey } from './prepare.ts';
-export { scopeProblem } from './scopes.ts';
+export { fitsOwn, scopeProblem } from './scopes.ts';
 
 const targetOf = ({ id, identity_id }: ApiKeyRow): Target => ({ id, owner: identity_id });
 
@@ -55,8 +56,8 @@ async function holderOf(ctx: Ctx, identityId = ctx.actor.identity_id): Promise<I
  * @throws ApiError 403, 404 Identity, 409 IDENTITY_INACTIVE, 422
  */
 export async function createApiKey(ctx: Ctx, input: ApiKeyCreate) {
+  requireNotActing(ctx.actor);
   checkScopes(input.scopes ?? []);
-  requireItself(ctx);
   const holder = await holderOf(ctx, input.identity_id);
   const scopes = scopesFrom(ctx.actor, input.scopes ?? []);
   const now = new Date();
@@ -125,6 +126,7 @@ const stateOf = ({ name, scopes, is_active, expires_at }: ApiKeyRow) => ({
 
 /** Changes a key, for every process at once. @throws ApiError 403, 404, 409 API_KEY_REVOKED, KEY_LIMIT_REACHED, 422 */
 export async function changeApiKey(ctx: Ctx, id: string, change: ApiKeyUpdate): Promise<ApiKey> {
+  requireNotActing(ctx.actor);
   checkScopes(change.scopes ?? []);
   const { sees } = await viewOf(ctx, 'api_keys:update');
   return ctx.db.transaction(async (tx) => {
@@ -171,7 +173,7 @@ const mostOld = 5;
  * @throws ApiError 403, 404, 409 API_KEY_REVOKED
  */
 export async function rotateApiKey(ctx: Ctx, id: string, overlapSeconds = 3_600) {
-  requireItself(ctx);
+  requireNotActing(ctx.actor);
   const { sees } = await viewOf(ctx, 'api_keys:update');
   return ctx.db.transaction(async (tx) => {
     const now = new Date();
@@ -208,11 +210,23 @@ export async function endApiKey(ctx: Ctx, id: string): Promise<void> {
   await revokeApiKey(ctx, row.id);
 }
 
+const revokedFact = (ctx: Ctx, { id, identity_id }: Pick<ApiKeyRow, 'id' | 'identity_id'>) =>
+  fact(ctx, { type: 'api_key.revoked', resource_type: 'api_key', resource_id: id, data: { identity_id } });
+
+/** Revokes all keys of identities for all processes; `ctx.db` may be a transaction. */
+export async function revokeKeysOf(ctx: Ctx, identityIds: string[]): Promise<void> {
+  await ctx.db.transaction(async (tx) => {
+    const ended = await tx.rows(revokeApiKeyRows(ctx.tenant, identityIds, new Date()));
+    await tx.batch(ended.map((key) => revokedFact(ctx, key)));
+    for (const { id } of ended) changed(ctx, tx, id);
+  });
+}
+
 /** Revokes a key for all processes. @returns false when there was none with this id, or it was revoked before */
 export async function revokeApiKey(ctx: Ctx, id: string): Promise<boolean> {
   return ctx.db.transaction(async (tx) => {
     const row = await tx.one(revokeApiKeyRow(ctx.tenant, id, new Date()));
-    if (row) await tx.run(fact(ctx, { type: 'api_key.revoked', resource_type: 'api_key', resource_id: id }));
+    if (row) await tx.run(revokedFact(ctx, row));
     changed(ctx, tx, id);
     return row !== undefined;
   });

@@ -123,6 +123,15 @@ export const revokeApiKeyRow = (
   update api_keys set is_active = false, old_secrets = '[]', revoked_at = ${now}, updated_at = ${now}
   where tenant_id = ${tenant} and id = ${id} and revoked_at is null returning ${columns}`;
 
+/** Revokes the keys of identities; answers those that were not revoked until now. */
+export const revokeApiKeyRows = (
+  tenant: string,
+  identityIds: string[],
+  now: Date,
+): Statement<{ id: string; identity_id: string }> => sql<{ id: string; identity_id: string }>`
+  update api_keys set is_active = false, old_secrets = '[]', revoked_at = ${now}, updated_at = ${now}
+  where tenant_id = ${tenant} and identity_id = any(${identityIds}::uuid[]) and revoked_at is null returning id, identity_id`;
+
 /** How many keys of the tenant's services work. */
 export const countServiceKeys = (tx: Db, now: Date): Promise<{ keys: number } | undefined> =>
   tx.one(sql<{ keys: number }>`

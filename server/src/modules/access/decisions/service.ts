@@ -1,8 +1,9 @@
-import type { App } from '#platform/context.ts';
+import type { App, Ctx } from '#platform/context.ts';
 import { sha256 } from '#platform/crypto.ts';
 import { isDatabaseUnavailable } from '#platform/errors.ts';
 import { perApp } from '#platform/per-app.ts';
 import {
+  deleteDecisionsOf,
   deleteOldDecisions,
   type RecordedDecision,
   type RecordedQuestion,
@@ -182,6 +183,10 @@ async function write(app: App, memory: Memory, tenant: string, list: Seen[]): Pr
     });
   }
 }
+
+/** Forgets what an identity asked, and what was asked about it. */
+export const forgetDecisionsOf = async (ctx: Ctx, identityId: string): Promise<void> =>
+  void (await ctx.db.run(deleteDecisionsOf(ctx.tenant, identityId)));
 
 /** Forgets decisions past their time. */
 export const pruneDecisions = (app: App): Promise<void> =>

@@ -72,6 +72,12 @@ export const listDecisions = (db: Db, since: Date, limit: number): Promise<Recor
     select question, allowed, policy_id, reason, count, ip, first_seen, last_seen from policy_decisions
     where tenant_id = ${db.tenant} and last_seen >= ${since} order by last_seen desc, hash limit ${limit}`);
 
+/** Those that somebody asked, or an agent for somebody, or that were about somebody or what is somebody's. */
+export const deleteDecisionsOf = (tenant: string, identityId: string): Statement => sql`
+  delete from policy_decisions where tenant_id = ${tenant} and (
+    question ->> 'identity_id' = ${identityId} or question ->> 'agent_id' = ${identityId}
+    or question -> 'target' ->> 'id' = ${identityId} or question -> 'target' ->> 'owner' = ${identityId})`;
+
 /** Of all tenants. */
 export async function deleteOldDecisions(operator: Db, before: Date): Promise<void> {
   await operator.run(sql`delete from policy_decisions where tenant_id is not null and last_seen < ${before}`);

@@ -204,6 +204,53 @@ describe('an agent that acts for somebody', () => {
   });
 });
 
+describe('what outlives a grant', () => {
+  it('is not made by an agent that acts, whatever its scopes and policies allow', async () => {
+    const { admin, user, agent } = await trio();
+    const allowed = {
+      in: [{ var: 'resource' }, ['api_keys', 'identity', 'invitations', 'credentials', 'identity_providers']],
+    };
+    await addPolicy(admin.tenant, '*', allowed, 'allow');
+    const key = (await user.call('POST', '/v1/api-keys/', { name: 'mine' })).body.api_key.id;
+    const acting = await delegated(user, agent, { scopes: ['admin'] });
+    const oidc = { id: 'idp', name: 'IdP', issuer: 'https://idp.example', client_id: 'client' };
+    const attempts: [string, string, object?][] = [
+      ['POST', '/v1/api-keys/', { name: 'lasting' }],
+      ['PUT', `/v1/api-keys/${key}`, { expires_in_days: 3_000 }],
+      ['POST', `/v1/api-keys/${key}/rotate`, {}],
+      ['POST', '/v1/self-serve/api-keys', { role: 'user' }],
+      ['POST', '/v1/identity/', { external_id: 'somebody', role: 'user' }],
+      ['POST', '/v1/auth/register', { username: 'somebody', password: 'a long enough pass phrase' }],
+      ['POST', '/v1/invitations/', { email: 'guest@example.com', role: 'user' }],
+      ['POST', '/v1/admin/identity/providers', oidc],
+      ['POST', '/v1/auth/change-password', { old_password: 'one', new_password: 'a long enough pass phrase' }],
+      ['POST', '/v1/auth/mfa/setup', {}],
+      ['POST', '/v1/auth/mfa/verify', { token: '123456' }],
+      ['POST', '/v1/auth/mfa/backup-codes', { code: '123456' }],
+      ['DELETE', '/v1/auth/mfa/disable', { code: '123456' }],
+    ]; // biome-ignore format: one line each
+    for (const [method, path, body] of attempts) {
+      const { status, body: answer, text } = await acting.call(method, path, body);
+      assert.equal(status, 403, `${method} ${path}: ${text}`);
+      assert.match(answer.error.message, /outlive its grant/, `${method} ${path}`);
+    }
+    assert.deepEqual((await user.call('GET', '/v1/api-keys/')).body.length, 1);
+    assert.equal((await user.call('POST', '/v1/api-keys/', { name: 'by the person' })).status, 201);
+    assert.equal((await acting.call('DELETE', `/v1/api-keys/${key}`)).status, 204, 'taking away it may');
+  });
+
+  it('is no further grant: it ends with the first, however long it was asked for', async () => {
+    const { admin, user, agent } = await trio();
+    const second = await newMember(admin, 'agent');
+    const first = await delegated(user, agent, { scopes: ['admin'], expires_in: 60 });
+    const passed = await first.call('POST', `/v1/identity/${second.id}/delegate`, { expires_in: 900 });
+    assert.ok(passed.body.expires_in <= 60, passed.text);
+    const [further] = (await user.call('GET', `/v1/delegations?agent_id=${second.id}`)).body;
+    const [given] = (await user.call('GET', `/v1/delegations?agent_id=${agent.id}`)).body;
+    assert.ok(further.expires_at <= given.expires_at);
+  });
+});
+
 describe('a delegation', () => {
   const works = async (who: Caller) => (await who.call('GET', '/v1/memory/')).status === 200;
 
@@ -327,6 +374,24 @@ describe('token exchange', () => {
     assert.equal(json.status, 200, 'as JSON too');
     const key = await newKey(agent);
     assert.equal((await exchange(request(user), bearer(key))).status, 200, 'with a key of the agent');
+  });
+
+  it('gives an agent with a narrowed key no more than the key has', async () => {
+    const { user, agent } = await trio();
+    const key = await newKey(agent, { scopes: ['memory:read', 'memory:list'] });
+    const given = await exchange(request(user), bearer(key));
+    assert.equal(given.body.scope, 'memory:read memory:list', given.text);
+    const acting = asToken(user, given.body);
+    assert.equal((await acting.call('GET', '/v1/memory/')).status, 200);
+    assert.equal(codeOf(await acting.call('POST', '/v1/memory/', note)), '403 AUTH_FORBIDDEN');
+    const narrower = await exchange(request(user, { scope: 'memory:list' }), bearer(key));
+    assert.equal(narrower.body.scope, 'memory:list');
+    for (const scope of ['memory:create', 'memory:list write', '*'])
+      assert.equal(
+        outcome(await exchange(request(user, { scope }), bearer(key))),
+        '400 invalid_scope',
+        scope,
+      );
   });
 
   it('chains: an agent brings a token by which another acts', async () => {

@@ -1,8 +1,9 @@
-import type { Authenticated, Ctx } from '#platform/context.ts';
+import type { Actor, Authenticated, Ctx } from '#platform/context.ts';
 import { ApiError } from '#platform/errors.ts';
 import { chargeOperation, limitAddress } from '#platform/http/limits.ts';
+import { fitsOwn } from '../api-keys/service.ts';
 import { type Delegated, exchangeGrant, type TokenExchange, tokenTypes } from './schema.ts';
-import { delegate } from './service.ts';
+import { defaultScopes, delegate } from './service.ts';
 
 const refuse = (code: string, message: string, status = 400) => new ApiError(status, code, message);
 
@@ -32,7 +33,7 @@ export async function exchangeToken(
   const asSubject = actingAs(ctx, subject);
   await ctx.app.features.prepare(asSubject);
   await chargeOperation(asSubject, 'oauth:token', 1);
-  const scopes = scopesOf(input.scope);
+  const scopes = withinOwn(actor.actor, scopesOf(input.scope));
   try {
     return await delegate(asSubject, actor.actor.identity_id!, scopes ? { scopes } : {});
   } catch (error) {
@@ -75,6 +76,14 @@ function scopesOf(scope: string | undefined): string[] | undefined {
   if (bad !== undefined || scopes.length > 50)
     throw refuse('INVALID_SCOPE', 'Scopes are read, write, admin, or resource:action, separated by spaces.');
   return scopes;
+}
+
+/** A narrowed key of the agent is not widened by what somebody lends to it. */
+function withinOwn(agent: Actor, wanted: string[] | undefined): string[] | undefined {
+  if (!agent.scopes?.length) return wanted;
+  if (!wanted) return fitsOwn(agent, defaultScopes) ? defaultScopes : agent.scopes;
+  if (fitsOwn(agent, wanted)) return wanted;
+  throw refuse('INVALID_SCOPE', `The key of the agent is limited to ${agent.scopes.join(' ')}.`);
 }
 
 /** Whoever a credential stands for. Without one nobody is looked for. */

@@ -23,7 +23,7 @@ import {
 
 export { authenticateToken } from './holds.ts';
 
-const defaultScopes = ['read', 'write'];
+export const defaultScopes = ['read', 'write'];
 const defaultTtlS = 900;
 
 /**
@@ -166,21 +166,30 @@ export async function revokeDelegationsOf(ctx: Ctx, identityId: string): Promise
   if (!isUuid(identityId) || !(await findIdentity(ctx.db, identityId))) throw notFound('Identity');
   const view = await viewOf(ctx, 'delegations:delete');
   return ctx.db.transaction(async (tx) => {
-    const now = new Date();
     const owner = view.rows === 'own' ? ctx.actor.identity_id : undefined;
-    const grants = await lockGrantsOf(tx, identityId, owner, now);
-    const mine = grants.filter((grant) => view.sees(targetOf(grant)));
-    if (mine.length === 0) return 0;
-    await tx.run(
-      revokeGrants(
-        ctx.tenant,
-        mine.map(({ id }) => id),
-        now,
-      ),
+    const grants = await lockGrantsOf(tx, [identityId], owner, new Date());
+    return takeBack(
+      ctx,
+      tx,
+      grants.filter((grant) => view.sees(targetOf(grant))),
     );
-    await recordRevoked(ctx, tx, mine);
-    return mine.length;
   });
+}
+
+/** Takes back every grant that identities gave or were given; `ctx.db` may be a transaction. */
+export async function endGrantsOf(ctx: Ctx, identityIds: string[]): Promise<void> {
+  await ctx.db.transaction(async (tx) =>
+    takeBack(ctx, tx, await lockGrantsOf(tx, identityIds, undefined, new Date())),
+  );
+}
+
+/** @returns how many */
+async function takeBack(ctx: Ctx, tx: Db, grants: RevokedGrant[]): Promise<number> {
+  if (grants.length === 0) return 0;
+  const ids = grants.map(({ id }) => id);
+  await tx.run(revokeGrants(ctx.tenant, ids, new Date()));
+  await recordRevoked(ctx, tx, grants);
+  return grants.length;
 }
 
 async function recordRevoked(ctx: Ctx, tx: Db, grants: RevokedGrant[]): Promise<void> {

@@ -54,16 +54,16 @@ export const revokeGrant = (
   where tenant_id = ${tenant} and id = ${id} and revoked_at is null and expires_at > ${now}
   returning id, agent_id, subject_id`;
 
-/** Those in force that an agent was given or a person gave; `owner`: given by this person only. */
+/** Those in force that agents were given or people gave; `owner`: given by this person only. */
 export const lockGrantsOf = (
   tx: Db,
-  identityId: string,
+  identityIds: string[],
   owner: string | undefined,
   now: Date,
 ): Promise<RevokedGrant[]> =>
   tx.rows(sql<RevokedGrant>`
     select id, agent_id, subject_id from delegations
-    where tenant_id = ${tx.tenant} and (agent_id = ${identityId} or subject_id = ${identityId})
+    where tenant_id = ${tx.tenant} and (agent_id = any(${identityIds}::uuid[]) or subject_id = any(${identityIds}::uuid[]))
       and (${owner}::uuid is null or subject_id = ${owner}::uuid) and revoked_at is null and expires_at > ${now}
     order by id for update`);
 

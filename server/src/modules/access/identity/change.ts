@@ -1,4 +1,4 @@
-import type { Ctx } from '#platform/context.ts';
+import { type Ctx, inTransaction } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
 import { conflict, forbidden, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
@@ -6,7 +6,7 @@ import { isUuid } from '#platform/ids.ts';
 import { authorize, isPermitted } from '#platform/permission.ts';
 import { mayGiveRole } from '../policy/service.ts';
 import type { Identity, IdentityUpdate } from './schema.ts';
-import { checkOwner, identitiesChanged, targetOf } from './service.ts';
+import { checkOwner, type EndCredentials, identitiesChanged, targetOf } from './service.ts';
 import { lockActiveOfRole, lockIdentities, updateIdentity } from './store.ts';
 
 /** What decides what somebody may do: only who may assign it changes it, for itself too. */
@@ -14,13 +14,19 @@ const assigned = ['external_id', 'role', 'claims', 'owner_id', 'is_active'] as c
 
 /**
  * Changes an identity. Everybody may change its own name and description; role, claims, owner and activity need
- * `identity:assign`, and nobody changes its own role or shuts itself out.
+ * `identity:assign`, and nobody changes its own role or shuts itself out. With activity its credentials end for good: who
+ * is activated again signs in again.
  * @throws ApiError 403, 404, 409 IDENTITY_EXISTS or LAST_ADMIN, 422
  */
-export async function changeIdentity(ctx: Ctx, id: string, input: IdentityUpdate): Promise<Identity> {
+export async function changeIdentity(
+  ctx: Ctx,
+  id: string,
+  input: IdentityUpdate,
+  endings: EndCredentials[],
+): Promise<Identity> {
   await checkOwner(ctx, input.owner_id);
   return ctx.db.transaction(async (tx) => {
-    const inside: Ctx = Object.create(ctx, { db: { value: tx } });
+    const inside = inTransaction(ctx, tx);
     const [before] = isUuid(id) ? await lockIdentities(tx, [id]) : [];
     if (!before || !(await isPermitted(ctx, 'identity:read', targetOf(before)))) throw notFound('Identity');
     const row: Identity = { ...before, ...input, updated_at: new Date().toISOString() };
@@ -42,6 +48,7 @@ export async function changeIdentity(ctx: Ctx, id: string, input: IdentityUpdate
         data: { changed },
       }),
     );
+    if (before.is_active && !row.is_active) for (const end of endings) await end(inside, [before.id]);
     identitiesChanged(inside, [before.id]);
     return after!;
   });

@@ -3,10 +3,13 @@ import { describe, it } from 'node:test';
 import { sql } from '#platform/db/sql.ts';
 import {
   type Caller,
+  call,
   eventually,
   newKey,
   newMember,
+  newSession,
   newTenant,
+  type Reply,
   testServer,
   useTestServer,
 } from '#test/harness.ts';
@@ -18,7 +21,16 @@ const codeOf = async (reply: Promise<{ status: number; body: any }>) => {
   const { status, body } = await reply;
   return `${status} ${body?.error?.code ?? ''}`.trim();
 };
-const works = async (who: Caller) => (await who.call('GET', '/v1/identity/me')).status === 200;
+const works = async ({ token }: { token: string }) =>
+  (await call('GET', '/v1/identity/me', { token })).status === 200;
+
+/** The kinds of facts that tell what ended with an identity. */
+async function typesAbout(tenant: string, id: string): Promise<string[]> {
+  const { app } = await testServer();
+  const rows = await app.database.tenant(tenant).rows<{ type: string }>(sql`
+    select type from facts where tenant_id = ${tenant} and type like '%.revoked' and data::text like ${`%${id}%`} order by type`);
+  return rows.map(({ type }) => type);
+}
 
 describe('an identity', () => {
   it('changes what an admin may change, and tells it in a fact without its claims', async () => {
@@ -103,16 +115,59 @@ describe('an identity', () => {
     assert.equal((await other.call('PUT', at(other), { external_id })).status, 200);
   });
 
-  it('that is deactivated stops at once, and works again when it is activated', async () => {
+  it('that is deactivated or deleted ends with all it can act by; activated again it has to sign in again', async () => {
+    const [admin, other] = [await newTenant('admin'), await newTenant('admin')];
+    const agent = await newMember(admin, 'agent');
+    const away: [string, (who: Caller) => Promise<Reply>][] = [
+      ['deactivated', (who) => admin.call('PUT', at(who), { is_active: false })],
+      ['deleted', (who) => admin.call('DELETE', at(who))],
+      ['deleted with others', (who) => admin.call('POST', '/v1/identity/bulk-delete', { identity_ids: [who.id] })],
+      ['removed', (who) => admin.call('DELETE', `${at(who)}?hard_delete=true`)],
+    ]; // biome-ignore format: one line each
+    for (const [what, take] of away) {
+      const user = await newMember(admin, 'user');
+      const [key, session] = [await newKey(user), await newSession(user)];
+      const given = await user.call('POST', `/v1/identity/${agent.id}/delegate`);
+      const tokens = [user.token, key.token, session.access_token, given.body.access_token];
+      const refresh = async () =>
+        (await call('POST', '/v1/sessions/refresh', { body: { refresh_token: session.refresh_token } }))
+          .status;
+      for (const token of tokens) assert.ok(await works({ token }), what);
+      assert.equal((await take(user)).status, 200, what);
+      for (const token of tokens) assert.ok(!(await works({ token })), what);
+      assert.equal(await refresh(), 401, what);
+      const ended = await typesAbout(admin.tenant, user.id);
+      assert.deepEqual(
+        ended,
+        ['api_key.revoked', 'delegation.revoked', 'session.revoked', 'session.revoked'],
+        what,
+      );
+      if (what === 'removed') continue;
+      const inactive = (await admin.call('GET', '/v1/identity/?is_active=false')).body;
+      assert.ok(inactive.some(({ id }: Caller) => id === user.id));
+      assert.equal((await admin.call('PUT', at(user), { is_active: true })).status, 200);
+      for (const token of tokens) assert.ok(!(await works({ token })), `${what}, and activated again`);
+      assert.equal(await refresh(), 401, what);
+      assert.ok(await works(await newKey(user)));
+    }
+    assert.ok((await works(admin)) && (await works(agent)) && (await works(other)));
+  });
+
+  it('that is deactivated takes with it what agents do for others by its leave, and it for them', async () => {
     const admin = await newTenant('admin');
-    const user = await newMember(admin, 'user');
-    const key = await newKey(user);
-    assert.ok((await works(user)) && (await works(key)));
-    assert.equal((await admin.call('PUT', at(user), { is_active: false })).status, 200);
-    assert.ok(!(await works(user)) && !(await works(key)));
-    assert.equal((await admin.call('GET', '/v1/identity/?is_active=false')).body[0].id, user.id);
-    assert.equal((await admin.call('PUT', at(user), { is_active: true })).status, 200);
-    assert.ok(await works(key));
+    const [user, first, second] = [
+      await newMember(admin, 'user'),
+      await newMember(admin, 'agent'),
+      await newMember(admin, 'agent'),
+    ];
+    const given = (await user.call('POST', `/v1/identity/${first.id}/delegate`, { scopes: ['admin'] })).body;
+    const passed = await call('POST', `/v1/identity/${second.id}/delegate`, { token: given.access_token });
+    const tokens = [given.access_token, passed.body.access_token];
+    for (const token of tokens) assert.ok(await works({ token }));
+    await admin.call('PUT', at(first), { is_active: false });
+    await admin.call('PUT', at(first), { is_active: true });
+    for (const token of tokens) assert.ok(!(await works({ token })));
+    assert.ok(await works(user));
   });
 
   it('belongs to whoever made the agent, who may see and rename it', async () => {

@@ -1,26 +1,36 @@
-import type { Ctx } from '#platform/context.ts';
+import { type Ctx, inTransaction } from '#platform/context.ts';
 import { ApiError, forbidden, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { isUuid } from '#platform/ids.ts';
 import { authorize, isPermitted } from '#platform/permission.ts';
 import { checkRank, keepAnAdmin } from './change.ts';
 import type { Identity, IdentityBulkDelete, IdentityBulkDeleted } from './schema.ts';
-import { identitiesChanged, targetOf } from './service.ts';
+import { type EndCredentials, identitiesChanged, targetOf } from './service.ts';
 import { deactivateIdentities, deleteIdentities, lockIdentities } from './store.ts';
 
 /**
  * Deletes one identity: it stops working at once; with `hard` it is removed, and what it remembered follows.
  * @throws ApiError 403, 404, 409 LAST_ADMIN
  */
-export async function removeIdentity(ctx: Ctx, id: string, hard: boolean): Promise<{ message: string }> {
-  const [failure] = (await removeIdentities(ctx, { identity_ids: [id], hard_delete: hard })).failures;
+export async function removeIdentity(
+  ctx: Ctx,
+  id: string,
+  hard: boolean,
+  endings: EndCredentials[],
+): Promise<{ message: string }> {
+  const removed = await removeIdentities(ctx, { identity_ids: [id], hard_delete: hard }, endings);
+  const [failure] = removed.failures;
   if (failure) throw failure.error;
   return { message: 'Identity deleted successfully' };
 }
 
 /** Deletes those of these identities that the caller may delete, and says what kept it from the others. */
-export async function bulkDelete(ctx: Ctx, input: IdentityBulkDelete): Promise<IdentityBulkDeleted> {
-  const { deleted, failures } = await removeIdentities(ctx, input);
+export async function bulkDelete(
+  ctx: Ctx,
+  input: IdentityBulkDelete,
+  endings: EndCredentials[],
+): Promise<IdentityBulkDeleted> {
+  const { deleted, failures } = await removeIdentities(ctx, input, endings);
   return {
     deleted_count: deleted.length,
     failed_count: failures.length,
@@ -40,9 +50,10 @@ interface Failure {
 }
 
 /** Deletes identities in one transaction; each that may not be deleted fails alone. */
-export async function removeIdentities(
+async function removeIdentities(
   ctx: Ctx,
   { identity_ids, hard_delete: hard = false, reason }: IdentityBulkDelete,
+  endings: EndCredentials[],
 ): Promise<{ deleted: string[]; failures: Failure[] }> {
   const wanted = [...new Set(identity_ids.map((id) => id.toLowerCase()))];
   return ctx.db.transaction(async (tx) => {
@@ -63,6 +74,8 @@ export async function removeIdentities(
     }
     const ids = deleted.map(({ id }) => id);
     if (ids.length === 0) return { deleted: ids, failures };
+    const inside = inTransaction(ctx, tx);
+    for (const end of endings) await end(inside, ids);
     await tx.batch([
       ...(hard ? deleteIdentities(ctx.tenant, ids, now) : [deactivateIdentities(ctx.tenant, ids, now)]),
       ...deleted.map(({ id, role, external_id }) =>
@@ -75,7 +88,7 @@ export async function removeIdentities(
         }),
       ),
     ]);
-    identitiesChanged(Object.create(ctx, { db: { value: tx } }), ids);
+    identitiesChanged(inside, ids);
     return { deleted: ids, failures };
   });
 }

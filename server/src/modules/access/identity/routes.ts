@@ -12,11 +12,12 @@ import {
   IdentityUpdate,
   Myself,
 } from './schema.ts';
-import { getIdentity, getMyself, listVisibleIdentities } from './service.ts';
+import { type EndCredentials, getIdentity, getMyself, listVisibleIdentities } from './service.ts';
 
 const tag = 'identity';
 
-export const identityRoutes = [
+/** @param endings what ends with the activity of an identity */
+export const identityRoutes = (endings: EndCredentials[]) => [
   route({
     method: 'GET',
     path: '/v1/identity/me',
@@ -34,11 +35,12 @@ export const identityRoutes = [
     summary: 'Change the identity behind the credential',
     tag,
     permission: 'identity:update',
+    decidesRows: true,
     body: IdentityUpdate,
     response: { 200: Identity },
     handler: async (ctx, { body }) => {
       if (!ctx.actor.identity_id) throw notFound('Identity');
-      return changeIdentity(ctx, ctx.actor.identity_id, body);
+      return changeIdentity(ctx, ctx.actor.identity_id, body, endings);
     },
   }),
   route({
@@ -48,9 +50,10 @@ export const identityRoutes = [
     summary: 'Delete many identities',
     tag,
     permission: 'identity:delete',
+    decidesRows: true,
     body: IdentityBulkDelete,
     response: { 200: IdentityBulkDeleted },
-    handler: (ctx, { body }) => bulkDelete(ctx, body),
+    handler: (ctx, { body }) => bulkDelete(ctx, body, endings),
   }),
   route({
     method: 'GET',
@@ -59,6 +62,7 @@ export const identityRoutes = [
     summary: 'One identity',
     tag,
     permission: 'identity:read',
+    decidesRows: true,
     params: IdentityParams,
     response: { 200: Identity },
     handler: (ctx, { params }) => getIdentity(ctx, params.identity_id),
@@ -70,10 +74,11 @@ export const identityRoutes = [
     summary: 'Change an identity',
     tag,
     permission: 'identity:update',
+    decidesRows: true,
     params: IdentityParams,
     body: IdentityUpdate,
     response: { 200: Identity },
-    handler: (ctx, { params, body }) => changeIdentity(ctx, params.identity_id, body),
+    handler: (ctx, { params, body }) => changeIdentity(ctx, params.identity_id, body, endings),
   }),
   route({
     method: 'DELETE',
@@ -82,10 +87,12 @@ export const identityRoutes = [
     summary: 'Delete an identity: it stops working at once; hard_delete removes it and what it remembered',
     tag,
     permission: 'identity:delete',
+    decidesRows: true,
     params: IdentityParams,
     query: T.Object({ hard_delete: T.Optional(T.Boolean()) }, { additionalProperties: false }),
     response: { 200: T.Object({ message: T.String() }) },
-    handler: (ctx, { params, query }) => removeIdentity(ctx, params.identity_id, query.hard_delete ?? false),
+    handler: (ctx, { params, query }) =>
+      removeIdentity(ctx, params.identity_id, query.hard_delete ?? false, endings),
   }),
   route({
     method: 'GET',
@@ -94,6 +101,7 @@ export const identityRoutes = [
     summary: 'Identities the caller may see, newest first',
     tag,
     permission: 'identity:list',
+    decidesRows: true,
     query: IdentityList,
     response: { 200: T.Array(Identity) },
     handler: (ctx, { query }) => listVisibleIdentities(ctx, query),

@@ -106,6 +106,12 @@ export const listVisibleIdentities = (
   });
 };
 
+/**
+ * Ends what identities can act by, in the transaction of `ctx.db` that deactivates or removes them. The modules of those
+ * credentials stand above this one: whoever makes the routes says which there are.
+ */
+export type EndCredentials = (ctx: Ctx, identityIds: string[]) => Promise<void>;
+
 /** Tells all processes that identities changed, once they have. */
 export const identitiesChanged = (ctx: Ctx, ids: string[]): void =>
   ctx.db.afterCommit(() => {

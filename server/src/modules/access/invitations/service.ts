@@ -6,7 +6,7 @@ import { ApiError, conflict, forbidden, invalid, notFound } from '#platform/erro
 import { fact } from '#platform/facts/record.ts';
 import { limitAddress } from '#platform/http/limits.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
-import { authorize, isNarrowed } from '#platform/permission.ts';
+import { authorize, isNarrowed, requireNotActing } from '#platform/permission.ts';
 import { canonicalEmail, insertIdentity, newIdentity } from '../identity/service.ts';
 import { queueMail, requireMail } from '../mails/service.ts';
 import { mayGiveRole, visiblePage } from '../policy/service.ts';
@@ -20,6 +20,7 @@ import {
   findInvitation,
   findOffered,
   findTenantName,
+  forgetInviter,
   insertInvitation,
   listInvitations,
   listTenantsWithExpired,
@@ -55,6 +56,7 @@ export async function createInvitation(ctx: Ctx, input: InvitationCreate): Promi
   requireMail(ctx);
   const emailKey = canonicalEmail(input.email);
   if (!emailKey) throw invalid([{ path: '/email', message: 'is not an e-mail address mails are sent to' }]);
+  requireNotActing(ctx.actor);
   if (isNarrowed(ctx.actor))
     throw forbidden('AUTH_FORBIDDEN', 'An API key that is limited by scopes can not invite.');
   if (!mayGiveRole(ctx.actor, input.role))
@@ -191,6 +193,7 @@ async function endedOf(db: Db, id: string): Promise<ApiError> {
 export async function resendInvitation(ctx: Ctx, id: string): Promise<{ message: string }> {
   requireMail(ctx);
   const found = await invitationFor(ctx, 'invitations:update', id);
+  requireNotActing(ctx.actor);
   if (isNarrowed(ctx.actor) || !mayGiveRole(ctx.actor, found.role))
     throw forbidden('AUTH_FORBIDDEN', 'You may not invite to a role above your own.');
   const now = new Date();
@@ -217,6 +220,10 @@ export async function resendInvitation(ctx: Ctx, id: string): Promise<{ message:
   });
   return { message: 'Invitation sent again' };
 }
+
+/** Forgets by whom others were invited. */
+export const forgetInvitationsOf = async (ctx: Ctx, identityId: string): Promise<void> =>
+  void (await ctx.db.run(forgetInviter(ctx.tenant, identityId)));
 
 const noInvitation = () => new ApiError(404, 'NOT_FOUND', 'Invalid or expired invitation token.');
 

@@ -81,6 +81,10 @@ export const acceptRow = (
   where tenant_id = ${tenant} and id = ${id} and status = 'pending' and token_hash = ${tokenHash} and expires_at > ${now}
   returning id`;
 
+/** Those it accepted go with the identity itself. */
+export const forgetInviter = (tenant: string, identityId: string): Statement =>
+  sql`update invitations set invited_by = null where tenant_id = ${tenant} and invited_by = ${identityId}`;
+
 export const setAcceptedBy = (tenant: string, id: string, identityId: string): Statement =>
   sql`update invitations set identity_id = ${identityId} where tenant_id = ${tenant} and id = ${id}`;
 

@@ -1,11 +1,12 @@
 import type { Ctx } from '#platform/context.ts';
 import { decrypt, encrypt } from '#platform/crypto.ts';
+import type { SealedColumn } from '#platform/db/reseal.ts';
 import type { Statement } from '#platform/db/sql.ts';
 import { unavailable } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import type { Mail } from '#platform/mail.ts';
-import { deleteMail, failMail, findMail, insertMail } from './store.ts';
+import { deleteMail, deleteMailsOf, failMail, findMail, insertMail } from './store.ts';
 
 export type { Mail } from '#platform/mail.ts';
 
@@ -19,16 +20,24 @@ export function requireMail(ctx: Ctx): void {
 
 const boundTo = (tenant: string, id: string) => `mail ${tenant} ${id}`;
 
+export const sealedMails: SealedColumn = {
+  table: 'mails',
+  column: 'sealed',
+  key: { tenant_id: 'text', id: 'uuid' },
+  context: ({ tenant_id, id }) => boundTo(tenant_id, id),
+};
+
 /**
  * The statements that put a mail on its way; they belong in the transaction of what the mail tells. It is sent by a job
  * once that is committed, and again until a server has taken it.
- * @param kind what it is about, e.g. `invitation`; the only thing of it that is written in the clear
+ * @param kind what it is about, e.g. `invitation`; with whom it is to, the only thing of it that is written in the clear
+ * @param identityId whom it is to, where that is an identity; it goes with it
  */
-export function queueMail(ctx: Ctx, kind: string, mail: Mail): Statement[] {
+export function queueMail(ctx: Ctx, kind: string, mail: Mail, identityId?: string): Statement[] {
   const id = uuidv7();
   const sealed = encrypt(ctx.app.keys.encryption, JSON.stringify(mail), boundTo(ctx.tenant, id));
   return [
-    insertMail(ctx.tenant, id, kind, sealed, new Date()),
+    insertMail(ctx.tenant, id, kind, sealed, identityId, new Date()),
     fact(ctx, { id, type: 'mail.queued', resource_type: 'mail', resource_id: id, data: { kind } }),
   ];
 }
@@ -50,6 +59,10 @@ export async function sendMail(ctx: Ctx, id: string): Promise<void> {
     }),
   ]);
 }
+
+/** Removes mails to an identity that have not left. */
+export const forgetMailsOf = async (ctx: Ctx, identityId: string): Promise<void> =>
+  void (await ctx.db.run(deleteMailsOf(ctx.tenant, identityId)));
 
 /** Gives a mail up: no server has taken it for a long time. */
 export async function giveUpMail(ctx: Ctx, id: string, reason: unknown): Promise<void> {

@@ -11,10 +11,11 @@ export const insertMail = (
   id: string,
   kind: string,
   sealed: Buffer,
+  identityId: string | undefined,
   now: Date,
 ): Statement => sql`
-  insert into mails (tenant_id, id, kind, sealed, status, created_at)
-  values (${tenant}, ${id}, ${kind}, ${sealed}, 'queued', ${now})`;
+  insert into mails (tenant_id, id, kind, sealed, identity_id, status, created_at)
+  values (${tenant}, ${id}, ${kind}, ${sealed}, ${identityId}, 'queued', ${now})`;
 
 export const findMail = (db: Db, id: string): Promise<MailRow | undefined> =>
   db.one(sql<MailRow>`
@@ -22,6 +23,9 @@ export const findMail = (db: Db, id: string): Promise<MailRow | undefined> =>
 
 export const deleteMail = (tenant: string, id: string): Statement =>
   sql`delete from mails where tenant_id = ${tenant} and id = ${id}`;
+
+export const deleteMailsOf = (tenant: string, identityId: string): Statement =>
+  sql`delete from mails where tenant_id = ${tenant} and identity_id = ${identityId}`;
 
 /** Keeps that there was a mail, and not what it said. Answers no row when it is not waiting any more. */
 export const failMail = (tenant: string, id: string, reason: string): Statement<{ kind: string }> => sql<{

@@ -2,13 +2,14 @@ import type { FastifyRequest } from 'fastify';
 import type { Ctx } from '#platform/context.ts';
 import { decrypt, encrypt } from '#platform/crypto.ts';
 import type { Db } from '#platform/db/database.ts';
+import type { SealedColumn } from '#platform/db/reseal.ts';
 import { conflict, forbidden, notFound } from '#platform/errors.ts';
 import { recordSoon } from '#platform/facts/denials.ts';
 import { fact } from '#platform/facts/record.ts';
 import { idempotently } from '#platform/http/idempotency.ts';
 import { Answer } from '#platform/http/route.ts';
 import { uuidv7 } from '#platform/ids.ts';
-import { authorize } from '#platform/permission.ts';
+import { authorize, requireNotActing } from '#platform/permission.ts';
 import { type Attempt, lockedFact } from '../attempts/service.ts';
 import { activeIdentity } from '../identity/service.ts';
 import { backupCodeHash, enrolment, newBackupCodes, newSecret, stepOf } from './codes.ts';
@@ -42,8 +43,9 @@ export const setupMs = 15 * 60_000;
  * @throws ApiError 403
  */
 export async function ownCredentials(ctx: Ctx, action: 'read' | 'update'): Promise<string> {
-  const { type, identity_id, delegation } = ctx.actor;
-  if (type !== 'identity' || delegation || !identity_id)
+  requireNotActing(ctx.actor);
+  const { type, identity_id } = ctx.actor;
+  if (type !== 'identity' || !identity_id)
     throw forbidden('AUTH_FORBIDDEN', 'Only somebody who is signed in may do this, for itself.');
   await authorize(ctx, `credentials:${action}`, { id: identity_id, owner: identity_id });
   return identity_id;
@@ -72,6 +74,21 @@ export async function attempted(
 }
 
 const setupBoundTo = (tenant: string, id: string) => `mfa setup ${tenant} ${id}`;
+
+export const sealedFactors: SealedColumn[] = [
+  {
+    table: 'mfa_factors',
+    column: 'secret',
+    key: { tenant_id: 'text', identity_id: 'uuid' },
+    context: ({ tenant_id, identity_id }) => boundTo(tenant_id, identity_id),
+  },
+  {
+    table: 'mfa_setups',
+    column: 'sealed',
+    key: { tenant_id: 'text', identity_id: 'uuid' },
+    context: ({ tenant_id, identity_id }) => setupBoundTo(tenant_id, identity_id),
+  },
+];
 
 const wrongCode = () =>
   forbidden('MFA_CODE_INVALID', 'The code is wrong, too old or was used before. Take the next one.');

@@ -106,7 +106,7 @@ async function mailReset(app: App, request: ResetRequestRow, account: Account): 
   await ctx.db.transaction(async (tx) => {
     if (!(await tx.one(upsertReset(reset, new Date(now.getTime() - againMs))))) return;
     await tx.batch([
-      ...queueMail(ctx, 'password_reset', resetMail(app, email, tenant_id, token)),
+      ...queueMail(ctx, 'password_reset', resetMail(app, email, tenant_id, token), identity_id),
       fact(ctx, {
         type: 'password.reset_requested',
         resource_type: 'identity',

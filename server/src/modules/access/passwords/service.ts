@@ -31,10 +31,12 @@ export async function leastLength(ctx: Ctx, db: Db, identityId: string): Promise
 /** The statements of a notice, where there is an address and a way to send mail. */
 export const notice = (
   ctx: Ctx,
-  { email, tenant_id }: Account,
+  { email, tenant_id, identity_id }: Account,
   what: Parameters<typeof noticeMail>[2],
 ): Statement[] =>
-  email && ctx.app.mail ? queueMail(ctx, `notice.${what}`, noticeMail(email, tenant_id, what)) : [];
+  email && ctx.app.mail
+    ? queueMail(ctx, `notice.${what}`, noticeMail(email, tenant_id, what), identity_id)
+    : [];
 
 /**
  * What a new password ends, besides sessions: resets that were asked for, and sign-ins that wait for a second factor. Before the
@@ -44,6 +46,11 @@ export const endOldPassword = (tenant: string, identityId: string): Statement[] 
   deleteReset(tenant, identityId),
   deleteChallenges(tenant, identityId),
 ];
+
+/** Ends the resets and sign-ins of identities that are under way. */
+export async function endSignInsOf(ctx: Ctx, identityIds: string[]): Promise<void> {
+  await ctx.db.batch(identityIds.flatMap((id) => endOldPassword(ctx.tenant, id)));
+}
 
 const wrongPassword = () => forbidden('PASSWORD_INVALID', 'The password is wrong.');
 

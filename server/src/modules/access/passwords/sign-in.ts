@@ -1,11 +1,12 @@
 import type { FastifyRequest } from 'fastify';
 import { type Ctx, inTenant, inTransaction } from '#platform/context.ts';
-import { ApiError, forbidden, unauthorized } from '#platform/errors.ts';
+import { ApiError, unauthorized } from '#platform/errors.ts';
 import { recordSoon } from '#platform/facts/denials.ts';
 import { fact } from '#platform/facts/record.ts';
 import { idempotently } from '#platform/http/idempotency.ts';
 import { limitAddress } from '#platform/http/limits.ts';
 import { Answer } from '#platform/http/route.ts';
+import { requireNotActing } from '#platform/permission.ts';
 import { type Attempt, attemptToSignIn, lockedFact } from '../attempts/service.ts';
 import { activeIdentity, actorOf, type Identity } from '../identity/service.ts';
 import { hasFactor, prepareChallenge, signedIn } from '../mfa/service.ts';
@@ -34,8 +35,7 @@ export async function register(ctx: Ctx, raw: FastifyRequest, input: Register): 
   const username = checkedUsername(input.username);
   const { config } = ctx.app;
   checkPassword('/password', input.password, config.PASSWORD_MIN_LENGTH, [username, input.email]);
-  if (ctx.actor.delegation)
-    throw forbidden('AUTH_FORBIDDEN', 'An agent that acts for somebody can not register anybody.');
+  requireNotActing(ctx.actor);
   const identity = {
     external_id: username,
     role: input.role ?? (ctx.tenant ? 'user' : 'admin'),

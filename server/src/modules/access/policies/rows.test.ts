@@ -86,6 +86,63 @@ describe('a policy that looks at rows', () => {
     assert.equal((await user.call('GET', `/v1/memory/${secret}`)).status, 404);
   });
 
+  it('opens identities, sessions and keys row by row, and nothing else of them', async () => {
+    const admin = await newTenant();
+    const clerk = await newMember(admin, 'clerk');
+    const [agent, user] = [await newMember(admin, 'agent'), await newMember(admin, 'user')];
+    for (const who of [clerk, user])
+      assert.ok([403, 404].includes((await clerk.call('GET', `/v1/identity/${who.id}`)).status));
+    const resources = { in: [{ var: 'resource' }, ['identity', 'sessions', 'api_keys']] };
+    await written(admin, { role: 'clerk', rule: { and: [resources, is('target.role', 'agent')] } });
+    await written(admin, { role: 'clerk', rule: { and: [resources, is('target.owner', agent.id)] } });
+    const key = async (who: Caller) =>
+      (await who.call('POST', '/v1/api-keys/', { name: 'a key', identity_id: who.id })).body.api_key;
+    const [agents, users] = [
+      (await admin.call('POST', '/v1/api-keys/', { name: 'the agent’s', identity_id: agent.id })).body.api_key
+        .id,
+      (await key(user)).id,
+    ];
+    const statusOf = async (method: string, path: string, body?: object) =>
+      (await clerk.call(method, path, body)).status;
+    assert.equal(await statusOf('GET', `/v1/identity/${agent.id}`), 200);
+    assert.equal(await statusOf('GET', `/v1/identity/${user.id}`), 404);
+    assert.deepEqual(
+      (await clerk.call('GET', '/v1/identity/')).body.map(({ id }: Caller) => id),
+      [agent.id],
+    );
+    assert.equal(await statusOf('PUT', `/v1/identity/${user.id}`, { name: 'x' }), 404);
+    assert.equal(await statusOf('GET', `/v1/api-keys/${users}`), 404);
+    assert.deepEqual(
+      (await clerk.call('GET', '/v1/api-keys/')).body.map(({ id }: Caller) => id),
+      [agents],
+    );
+    assert.equal(await statusOf('DELETE', `/v1/api-keys/${users}`), 404);
+    assert.equal(await statusOf('GET', '/v1/self-serve/api-keys'), 403, 'that door is for who may see all');
+    assert.equal(await statusOf('POST', `/v1/self-serve/api-keys/${users}/revoke`), 403);
+    assert.equal(await statusOf('DELETE', `/v1/sessions/?identity_id=${user.id}`), 403);
+    assert.equal(await statusOf('DELETE', '/v1/sessions/'), 403);
+    assert.equal(await statusOf('POST', '/v1/identity/bulk-delete', { identity_ids: [user.id] }), 200);
+    assert.equal((await user.call('GET', '/v1/identity/me')).status, 200, 'nobody was deleted');
+    assert.equal(await statusOf('GET', '/v1/delegations'), 403);
+  });
+
+  it('closes a row also at the door of services', async () => {
+    const admin = await newTenant();
+    const made = async () =>
+      (await admin.call('POST', '/v1/self-serve/api-keys', { role: 'reader' })).body.data.key_id;
+    const [closed, open] = [await made(), await made()];
+    const rule = { and: [is('resource', 'api_keys'), is('target.id', closed)] };
+    await written(admin, { role: 'admin', effect: 'deny', priority: 5, rule });
+    const list = (await admin.call('GET', '/v1/self-serve/api-keys')).body.data.items;
+    assert.deepEqual(
+      list.map(({ key_id }: any) => key_id),
+      [open],
+    );
+    const revoke = async (id: string) =>
+      (await admin.call('POST', `/v1/self-serve/api-keys/${id}/revoke`)).status;
+    assert.deepEqual([await revoke(closed), await revoke(open)], [404, 200]);
+  });
+
   it('narrows even who may manage policies', async () => {
     const admin = await newTenant();
     const lead = await newMember(admin, 'lead');

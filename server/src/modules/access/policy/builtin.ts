@@ -12,7 +12,7 @@ export const RESOURCE_ACTIONS = {
   policy: ['create', 'read', 'list', 'update', 'delete', 'test'],
   api_keys: ['create', 'read', 'list', 'update', 'delete'],
   sessions: ['create', 'read', 'list', 'delete'],
-  tenants: ['create', 'read', 'list', 'update'],
+  tenants: ['create', 'read', 'list', 'update', 'delete'],
   credentials: ['read', 'update'],
   invitations: ['create', 'read', 'list', 'update', 'delete'],
   identity_providers: ['create', 'read', 'list', 'update', 'delete'],
@@ -138,7 +138,7 @@ export const BUILTIN_POLICIES: readonly PolicyRow[] = BUILTIN_ROLES.map((role) =
  *
  * | role | may |
  * |---|---|
- * | system | make, see and change the tenants of the installation; nothing inside one |
+ * | system | make, see, change and delete the tenants of the installation; nothing inside one |
  * | admin | everything in its tenant (row-level security holds the border, not this rule) |
  * | editor | read and write documents, update corpora, runs, its own memories |
  * | reader | read documents and corpora, runs, read its own memories |

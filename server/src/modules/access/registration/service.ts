@@ -4,7 +4,7 @@ import type { Statement } from '#platform/db/sql.ts';
 import { conflict, forbidden, invalid, unauthorized } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { limitAddress } from '#platform/http/limits.ts';
-import { authorize, isNarrowed } from '#platform/permission.ts';
+import { authorize, isNarrowed, requireNotActing } from '#platform/permission.ts';
 import {
   checkOwner,
   type Identity,
@@ -44,8 +44,8 @@ export async function admit(ctx: Ctx, input: IdentityCreate): Promise<Admission>
 
 async function joinTenant(ctx: Ctx, input: IdentityCreate): Promise<Admission> {
   await authorize(ctx, 'identity:create');
-  const { delegation, identity_id } = ctx.actor;
-  if (delegation || isNarrowed(ctx.actor)) {
+  requireNotActing(ctx.actor);
+  if (isNarrowed(ctx.actor)) {
     // The answer is a session, which no scope would bind.
     throw forbidden('AUTH_FORBIDDEN', 'A credential that is limited by scopes can not make identities.');
   }
@@ -54,7 +54,7 @@ async function joinTenant(ctx: Ctx, input: IdentityCreate): Promise<Admission> {
   await checkOwner(ctx, input.owner_id);
   // An agent belongs to whoever made it, unless told otherwise.
   const isMine = input.role === 'agent' && input.owner_id === undefined;
-  return { ctx, before: [], owner_id: (isMine ? identity_id : input.owner_id) ?? null };
+  return { ctx, before: [], owner_id: (isMine ? ctx.actor.identity_id : input.owner_id) ?? null };
 }
 
 async function signUp(ctx: Ctx, input: IdentityCreate): Promise<Admission> {

@@ -27,7 +27,7 @@ import {
 } from './store.ts';
 import { type AccessClaims, signAccessToken } from './tokens.ts';
 
-export { loadSigningKeys, rotateSigningKey } from './signing-keys.ts';
+export { loadSigningKeys, rotateSigningKey, sealedSigningKeys } from './signing-keys.ts';
 export { type AccessClaims, signAccessToken, verifyAccessToken } from './tokens.ts';
 
 export interface StartedSession {
@@ -187,7 +187,7 @@ const revokedFact = (ctx: Ctx, id: string, identityId: string): Statement =>
 /** Ends all sessions of the caller, the current one as well; or of another identity, where policy lets the caller. */
 export async function revokeAllSessions(ctx: Ctx, identityId: string | undefined) {
   const of = identityId ?? ctx.actor.identity_id ?? '';
-  if (identityId !== undefined) await authorize(ctx, 'sessions:delete', { owner: of });
+  await authorize(ctx, 'sessions:delete', { owner: of });
   const count = isUuid(of) ? await revokeSessions(ctx, of) : 0;
   return { message: `Revoked ${count} sessions`, revoked_count: count };
 }
@@ -196,10 +196,14 @@ export async function revokeAllSessions(ctx: Ctx, identityId: string | undefined
  * Ends all sessions of an identity, or all but one, for every process; `ctx.db` may be a transaction.
  * @returns how many ended
  */
-export async function revokeSessions(ctx: Ctx, identityId: string, keep?: string): Promise<number> {
+export const revokeSessions = (ctx: Ctx, identityId: string, keep?: string): Promise<number> =>
+  revokeSessionsOf(ctx, [identityId], keep);
+
+/** Ends all sessions of identities, or all but one; see `revokeSessions`. */
+export async function revokeSessionsOf(ctx: Ctx, identityIds: string[], keep?: string): Promise<number> {
   return ctx.db.transaction(async (tx) => {
-    const ended = await tx.rows(revokeSessionRows(ctx.tenant, identityId, keep, new Date()));
-    await tx.batch(ended.map(({ id }) => revokedFact(ctx, id, identityId)));
+    const ended = await tx.rows(revokeSessionRows(ctx.tenant, identityIds, keep, new Date()));
+    await tx.batch(ended.map(({ id, identity_id }) => revokedFact(ctx, id, identity_id)));
     for (const { id } of ended)
       tx.afterCommit(() => ctx.app.shared.invalidate('session', `${ctx.tenant}/${id}`));
     return ended.length;

@@ -8,6 +8,7 @@ import {
 } from 'jose';
 import { type App, systemCtx } from '#platform/context.ts';
 import { decrypt, encrypt } from '#platform/crypto.ts';
+import type { SealedColumn } from '#platform/db/reseal.ts';
 import { factRow, insertFacts } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { perApp } from '#platform/per-app.ts';
@@ -160,6 +161,13 @@ async function loadRing(app: App): Promise<KeyRing> {
 }
 
 const boundTo = (kid: string) => `signing key ${kid}`;
+
+export const sealedSigningKeys: SealedColumn = {
+  table: 'signing_keys',
+  column: 'private_jwk',
+  key: { kid: 'text' },
+  context: ({ kid }) => boundTo(kid),
+};
 
 async function privateKey(app: App, { kid, private_jwk }: SigningKey): Promise<CryptoKey> {
   let jwk: JWK;

@@ -115,17 +115,17 @@ export const revokeSessionRow = (
   update sessions set is_active = false, revoked_at = ${now}, updated_at = ${now}
   where tenant_id = ${tenant} and id = ${id} and is_active returning id, identity_id`;
 
-/** Ends the sessions of an identity, except one where it is given; answers those that ended by this. */
+/** Ends the sessions of identities, except one where it is given; answers those that ended by this. */
 export const revokeSessionRows = (
   tenant: string,
-  identityId: string,
+  identityIds: string[],
   keep: string | undefined,
   now: Date,
-): Statement<{ id: string }> => sql<{ id: string }>`
+): Statement<{ id: string; identity_id: string }> => sql<{ id: string; identity_id: string }>`
   update sessions set is_active = false, revoked_at = ${now}, updated_at = ${now}
-  where tenant_id = ${tenant} and identity_id = ${identityId} and is_active and expires_at > ${now}
+  where tenant_id = ${tenant} and identity_id = any(${identityIds}::uuid[]) and is_active and expires_at > ${now}
     and (${keep}::uuid is null or id <> ${keep}::uuid)
-  returning id`;
+  returning id, identity_id`;
 
 /** Rows that are being changed at this moment are passed over: this must never wait for one while it holds another. */
 export const writeSessionUses = (tenant: string, uses: Use[]): Statement => sql`

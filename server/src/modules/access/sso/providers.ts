@@ -1,10 +1,11 @@
 import type { App, Ctx } from '#platform/context.ts';
 import { decrypt, encrypt } from '#platform/crypto.ts';
+import type { SealedColumn } from '#platform/db/reseal.ts';
 import { conflict, forbidden, invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
-import { authorize, isNarrowed } from '#platform/permission.ts';
+import { authorize, isNarrowed, requireNotActing } from '#platform/permission.ts';
 import { mayGiveRole, visiblePage } from '../policy/service.ts';
 import type { IdentityProvider, IdentityProviderCreate, IdentityProviderUpdate } from './schema.ts';
 import {
@@ -41,6 +42,13 @@ function shown(app: App, { client_secret, ...row }: ProviderRow): IdentityProvid
 
 const boundTo = (tenant: string, id: string) => `identity provider ${tenant} ${id}`;
 
+export const sealedClientSecrets: SealedColumn = {
+  table: 'identity_providers',
+  column: 'client_secret',
+  key: { tenant_id: 'text', id: 'text' },
+  context: ({ tenant_id, id }) => boundTo(tenant_id, id),
+};
+
 /** The secret of a stored provider in the clear. */
 export const secretOf = (app: App, { tenant_id, id, client_secret }: ProviderRow): string | undefined =>
   client_secret ? decrypt(app.keys.encryption, client_secret, boundTo(tenant_id, id)).toString() : undefined;
@@ -53,6 +61,7 @@ const sealedSecret = (ctx: Ctx, id: string, secret: string | null | undefined): 
  * @throws ApiError 403
  */
 function requireFullPower({ actor }: Ctx): void {
+  requireNotActing(actor);
   if (isNarrowed(actor) || !mayGiveRole(actor, 'admin'))
     throw forbidden(
       'AUTH_FORBIDDEN',

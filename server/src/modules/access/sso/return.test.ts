@@ -170,6 +170,24 @@ describe('a sign-in that returns to a front end', () => {
     assert.equal(await count('sessions'), sessions);
   });
 
+  it('gives nothing while the tenant is switched off', async () => {
+    const { verifier, url } = await returned();
+    const sessions = await count('sessions');
+    const { database, shared } = server().app;
+    const set = async (active: boolean) => {
+      await database.operatorPool.query('update tenants set is_active = $2 where tenant_id = $1', [
+        ann.tenant,
+        active,
+      ]);
+      shared.invalidate('tenant', ann.tenant);
+    };
+    await set(false);
+    assert.equal(codeOf(await exchange(url.searchParams.get('code')!, verifier)), '400 SSO_INVALID_CODE');
+    assert.equal(await count('sessions'), sessions);
+    await set(true);
+    assert.equal((await exchange(url.searchParams.get('code')!, verifier)).status, 200);
+  });
+
   it('brings the reason where it fails, and nothing else', async () => {
     const closed = await openDoor(ann, idp, { jit_enabled: false });
     const { url } = await returned(person(), 'http://localhost:3000/?code=mine&error=mine', closed);

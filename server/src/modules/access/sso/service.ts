@@ -3,12 +3,14 @@ import { randomNonce, randomPKCECodeVerifier, randomState } from 'openid-client'
 import type { App, Ctx } from '#platform/context.ts';
 import { inTenant } from '#platform/context.ts';
 import { decrypt, encrypt, hmac, sha256 } from '#platform/crypto.ts';
+import type { SealedColumn } from '#platform/db/reseal.ts';
 import { ApiError, badRequest, forbidden, invalid } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { limitAddress } from '#platform/http/limits.ts';
 import { Answer } from '#platform/http/route.ts';
 import { findIdentity, type Identity } from '../identity/service.ts';
 import { startSession } from '../sessions/service.ts';
+import { tenantOf } from '../tenants/service.ts';
 import { browserOf, cookieFor, newBrowser } from './browser.ts';
 import {
   claimCode,
@@ -21,7 +23,7 @@ import {
 } from './flow-store.ts';
 import { actorOf, type Found, inactive, type Landed, land } from './landing.ts';
 import { authorizationUrl, type Expected, invalidState, redeemCode } from './oidc.ts';
-import { addressesOf } from './providers.ts';
+import { addressesOf, sealedClientSecrets } from './providers.ts';
 import type { CallbackQuery, LoginQuery, SsoExchange, SsoUser } from './schema.ts';
 import { type Source, shelfOf, sourceOf } from './sources.ts';
 
@@ -43,6 +45,22 @@ const hashOf = ({ keys }: App, what: 'state' | 'browser' | 'code', secret: strin
   hmac(keys.credential, `sso ${what} ${secret}`);
 const boundTo = (what: 'state' | 'code', tenant: string, hash: Buffer): string =>
   `sso ${what} ${tenant} ${hash.toString('hex')}`;
+
+export const sealedSignIns: SealedColumn[] = [
+  sealedClientSecrets,
+  {
+    table: 'sso_states',
+    column: 'sealed',
+    key: { tenant_id: 'text', state_hash: 'bytea' },
+    context: ({ tenant_id, state_hash }) => boundTo('state', tenant_id, state_hash),
+  },
+  {
+    table: 'sso_codes',
+    column: 'sealed',
+    key: { tenant_id: 'text', code_hash: 'bytea' },
+    context: ({ tenant_id, code_hash }) => boundTo('code', tenant_id, code_hash),
+  },
+];
 
 const limitCalls = (ctx: Ctx): Promise<void> => limitAddress(ctx, 'sso', ctx.app.config.SSO_CALLS_PER_HOUR);
 
@@ -229,7 +247,7 @@ export async function exchangeCode(ctx: Ctx, { code, code_verifier }: SsoExchang
   const challenge = sha256(code_verifier).toString('base64url');
   const row = await findCode(app.database.tenant(tenant), hash, challenge, new Date());
   const identity = row && (await findIdentity(app.database.tenant(tenant), row.identity_id));
-  if (!row || !identity) throw invalidCode();
+  if (!row || !identity || !(await tenantOf(app, tenant))?.is_active) throw invalidCode();
   if (!identity.is_active) throw inactive();
   const { user, found }: KeptForCode = JSON.parse(
     decrypt(app.keys.encryption, row.sealed, boundTo('code', tenant, hash)).toString(),

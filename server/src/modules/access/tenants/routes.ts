@@ -1,8 +1,16 @@
 import { Type as T } from 'typebox';
 import { pageQuery } from '#platform/http/pages.ts';
-import { route } from '#platform/http/route.ts';
+import { Answer, route } from '#platform/http/route.ts';
+import {
+  clearLevels,
+  Rule,
+  RuleSet,
+  removeRule,
+  rulesOfTenant,
+  setRule,
+} from '../../ledger/rate-limits/service.ts';
 import { TenantCreate, TenantParams, TenantResource, TenantUpdate } from './schema.ts';
-import { changeTenant, createTenant, getTenant, tenantPage } from './service.ts';
+import { changeTenant, createTenant, deleteTenant, getTenant, insideTenant, tenantPage } from './service.ts';
 
 const tag = 'tenants';
 const { limit, cursor } = pageQuery(25, 100);
@@ -60,5 +68,70 @@ export const tenantRoutes = [
     body: TenantUpdate,
     response: { 200: TenantResource },
     handler: (ctx, { params, body }) => changeTenant(ctx, params.tenant_id, body),
+  }),
+  route({
+    method: 'DELETE',
+    path: '/v1/admin/tenants/:tenant_id',
+    name: 'delete_tenant',
+    summary: 'Remove a deactivated tenant with all it has, for good; role system only',
+    tag,
+    permission: 'tenants:delete',
+    envelope: true,
+    idempotent: false,
+    params: TenantParams,
+    response: { 202: TenantResource },
+    handler: async (ctx, { params }) => new Answer(202, await deleteTenant(ctx, params.tenant_id)),
+  }),
+  route({
+    method: 'GET',
+    path: '/v1/admin/tenants/:tenant_id/rate-limits/rules',
+    name: 'list_tenant_rate_limit_rules',
+    summary: "A tenant's limits that differ from its plan's, the operator's and its own; role system only",
+    tag,
+    permission: 'tenants:read',
+    envelope: true,
+    params: TenantParams,
+    response: { 200: T.Array(Rule) },
+    handler: async (ctx, { params }) => rulesOfTenant(await insideTenant(ctx, params.tenant_id)),
+  }),
+  route({
+    method: 'PUT',
+    path: '/v1/admin/tenants/:tenant_id/rate-limits/rules',
+    name: 'set_tenant_rate_limit_rule',
+    summary:
+      'Limit a tenant, or somebody of it, in the place of its plan: stricter or wider; role system only',
+    tag,
+    permission: 'tenants:update',
+    envelope: true,
+    idempotent: false,
+    params: TenantParams,
+    body: RuleSet,
+    response: { 200: Rule },
+    handler: async (ctx, { params, body }) => setRule(await insideTenant(ctx, params.tenant_id), body),
+  }),
+  route({
+    method: 'DELETE',
+    path: '/v1/admin/tenants/:tenant_id/rate-limits/rules/:rule_id',
+    name: 'delete_tenant_rate_limit_rule',
+    summary: "Take a rule of the operator's back; role system only",
+    tag,
+    permission: 'tenants:update',
+    idempotent: false,
+    params: T.Object({ ...TenantParams.properties, rule_id: T.String() }),
+    response: { 204: null },
+    handler: async (ctx, { params }) => removeRule(await insideTenant(ctx, params.tenant_id), params.rule_id),
+  }),
+  route({
+    method: 'DELETE',
+    path: '/v1/admin/tenants/:tenant_id/rate-limits',
+    name: 'clear_tenant_rate_limits',
+    summary: 'Fill all buckets of a tenant again, also those of the tenant as a whole; role system only',
+    tag,
+    permission: 'tenants:update',
+    envelope: true,
+    idempotent: false,
+    params: TenantParams,
+    response: { 200: T.Object({ message: T.String(), deleted_count: T.Integer() }) },
+    handler: async (ctx, { params }) => clearLevels(await insideTenant(ctx, params.tenant_id)),
   }),
 ];

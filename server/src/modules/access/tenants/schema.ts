@@ -12,6 +12,9 @@ export const TenantResource = T.Object({
   is_active: T.Boolean({ description: 'false: every credential of the tenant is refused' }),
   created_at: T.String(),
   updated_at: T.String(),
+  deleted_at: T.Union([T.String(), T.Null()], {
+    description: 'Since when all that it has is being removed; soon afterwards there is no such tenant',
+  }),
 });
 export type TenantResource = Static<typeof TenantResource>;
 

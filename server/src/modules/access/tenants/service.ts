@@ -1,6 +1,6 @@
 import { createCache } from '#platform/cache.ts';
 import type { Plan } from '#platform/config.ts';
-import type { Actor, App, Ctx } from '#platform/context.ts';
+import { type Actor, type App, type Ctx, inTenant } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
 import type { Statement } from '#platform/db/sql.ts';
 import { conflict, forbidden, notFound } from '#platform/errors.ts';
@@ -18,6 +18,7 @@ import {
   listAllTenants,
   listTenantsAfter,
   lockTenantRow,
+  markTenantDeleted,
   type Tenant,
   updateTenant,
 } from './store.ts';
@@ -112,6 +113,15 @@ export async function changeTenant(ctx: Ctx, id: string, change: TenantUpdate): 
 
 const isTenantId = (id: string): boolean => isSlug(id) && id !== SYSTEM_TENANT;
 
+/**
+ * The request of an operator inside a tenant: what it does there stands in that tenant's ledger, under the operator's name.
+ * @throws ApiError 403, 404
+ */
+export async function insideTenant(ctx: Ctx, id: string): Promise<Ctx> {
+  await getTenant(ctx, id);
+  return inTenant(ctx, id);
+}
+
 /** Makes a tenant, for whoever may; the fact stands in the new tenant's ledger. @throws ApiError 409 TENANT_EXISTS */
 export async function makeTenant(ctx: Ctx, { id, name, plan }: TenantCreate): Promise<TenantResource> {
   const taken = () => conflict('TENANT_EXISTS', 'A tenant with this id exists. Choose another id.');
@@ -132,12 +142,13 @@ export async function makeTenant(ctx: Ctx, { id, name, plan }: TenantCreate): Pr
   return tenant;
 }
 
-/** Changes a tenant, for whoever may. Deactivated, its credentials are refused by every process. @throws ApiError 404 */
+/** Changes a tenant, for whoever may. Deactivated, its credentials are refused by every process. @throws ApiError 404, 409 TENANT_DELETED */
 export async function setTenant(ctx: Ctx, id: string, change: TenantUpdate): Promise<TenantResource> {
   if (!isTenantId(id)) throw notFound('Tenant');
   const tenant = await ctx.app.database.tenant(id).transaction(async (tx) => {
     const before = await lockTenantRow(tx);
     if (!before) throw notFound('Tenant');
+    if (before.deleted_at) throw beingDeleted();
     const wanted: TenantResource = { ...before, ...change };
     if (JSON.stringify(stateOf(wanted)) === JSON.stringify(stateOf(before))) return before;
     const after = { ...wanted, updated_at: new Date().toISOString() };
@@ -153,6 +164,40 @@ export async function setTenant(ctx: Ctx, id: string, change: TenantUpdate): Pro
   });
   tenantChanged(ctx.app, id);
   return tenant;
+}
+
+const beingDeleted = () =>
+  conflict('TENANT_DELETED', 'This tenant is being removed with all it has. There is no way back.');
+
+/** @throws ApiError 403, 404, 409 TENANT_ACTIVE */
+export async function deleteTenant(ctx: Ctx, id: string): Promise<TenantResource> {
+  requireOperator(ctx);
+  return removeTenant(ctx, id);
+}
+
+/**
+ * Removes a tenant with all it has, for whoever may: a schedule does it, from this moment on. It must have been
+ * deactivated before, so that nothing comes while its things go, and nobody removes a tenant by a slip.
+ * @throws ApiError 404, 409 TENANT_ACTIVE
+ */
+export async function removeTenant(ctx: Ctx, id: string): Promise<TenantResource> {
+  const { database } = ctx.app;
+  const before = isTenantId(id) ? await findTenantResource(database.tenant(id)) : undefined;
+  if (!before) throw notFound('Tenant');
+  // In the operators' ledger: the tenant's own goes with it.
+  const requested = factRow(ctx, {
+    type: 'tenant.deletion_requested',
+    resource_type: 'tenant',
+    resource_id: id,
+    before: stateOf(before),
+  });
+  return database.operator.transaction(async (tx) => {
+    const [marked] = await tx.rows(markTenantDeleted(id, new Date()));
+    if (!marked)
+      throw conflict('TENANT_ACTIVE', 'This tenant is active. Deactivate it first, then delete it.');
+    if (!before.deleted_at) await tx.run(insertFacts(SYSTEM_TENANT, [requested]));
+    return marked;
+  });
 }
 
 const stateOf = ({ name, plan, is_active }: TenantResource) => ({ name, plan, is_active });

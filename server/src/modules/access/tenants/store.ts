@@ -11,7 +11,7 @@ export interface Tenant {
   created_at: string;
 }
 
-const columns = sql`tenant_id as id, name, plan, is_active, created_at, updated_at`;
+const columns = sql`tenant_id as id, name, plan, is_active, created_at, updated_at, deleted_at`;
 
 /** Answers the row, or nothing when the id is taken. */
 export const insertTenant = (
@@ -41,6 +41,27 @@ export const lockTenantRow = (tx: Db): Promise<TenantResource | undefined> =>
 export const updateTenant = (tenant: TenantResource): Statement => sql`
   update tenants set name = ${tenant.name}, plan = ${tenant.plan}, is_active = ${tenant.is_active}, updated_at = ${tenant.updated_at}
   where tenant_id = ${tenant.id}`;
+
+/** Marks a tenant, that is not active, as one whose everything is to be removed; for the operator. Answers it as it was marked first. */
+export const markTenantDeleted = (
+  tenant: string,
+  now: Date,
+): Statement<TenantResource> => sql<TenantResource>`
+  update tenants set deleted_at = coalesce(deleted_at, ${now}) where tenant_id = ${tenant} and not is_active
+  returning ${columns}`;
+
+export interface DeletedTenant {
+  id: string;
+  deleted_at: string;
+}
+
+/** Tenants whose everything is to be removed, those that were deleted first before the others. */
+export const listDeletedTenants = (operator: Db): Promise<DeletedTenant[]> =>
+  operator.rows(sql<DeletedTenant>`
+    select tenant_id as id, deleted_at from tenants where deleted_at is not null order by deleted_at limit 100`);
+
+export const deleteTenantRow = (tenant: string): Statement<{ id: string }> => sql<{ id: string }>`
+  delete from tenants where tenant_id = ${tenant} and deleted_at is not null returning tenant_id as id`;
 
 export const listAllTenants = (operator: Db): Promise<Tenant[]> =>
   operator.rows(

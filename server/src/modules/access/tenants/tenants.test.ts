@@ -36,7 +36,7 @@ describe('tenants', () => {
     const made = await operator.call('POST', path, { id: acme, name: 'Acme', plan: 'pro' });
     assert.equal(made.status, 201);
     const { created_at, updated_at, ...tenant } = made.body.data;
-    assert.deepEqual(tenant, { id: acme, name: 'Acme', plan: 'pro', is_active: true });
+    assert.deepEqual(tenant, { id: acme, name: 'Acme', plan: 'pro', is_active: true, deleted_at: null });
     assert.ok(created_at && updated_at);
     assert.equal((await operator.call('POST', path, { id: acme })).body.error.code, 'TENANT_EXISTS');
     assert.deepEqual((await operator.call('GET', `${path}/${acme}`)).body.data, made.body.data);
@@ -122,7 +122,21 @@ describe('tenants', () => {
     const user = await newMember(admin, 'user');
     const key = await newKey(admin);
     const session = await newSession(admin);
-    const tokens = [admin.token, user.token, key.token, session.access_token];
+    const agent = await newMember(admin, 'agent');
+    const acting = (await user.call('POST', `/v1/identity/${agent.id}/delegate`)).body.access_token;
+    const exchanged = async () => {
+      const type = 'urn:ietf:params:oauth:token-type:access_token';
+      const form = {
+        grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
+        subject_token: user.token,
+        subject_token_type: type,
+      };
+      const headers = { 'content-type': 'application/x-www-form-urlencoded' };
+      const payload = new URLSearchParams(form).toString();
+      return (await call('POST', '/v1/oauth/token', { token: agent.token, payload, headers })).status;
+    };
+    assert.equal(await exchanged(), 200);
+    const tokens = [admin.token, user.token, key.token, session.access_token, acting];
     const refresh = () =>
       call('POST', '/v1/sessions/refresh', { body: { refresh_token: session.refresh_token } });
     for (const token of tokens) assert.ok(await works(token));
@@ -130,6 +144,7 @@ describe('tenants', () => {
     assert.equal((await set(false)).body.data.is_active, false);
     for (const token of tokens) assert.equal(await works(token), false);
     assert.equal((await refresh()).status, 401);
+    assert.equal(await exchanged(), 401);
     assert.equal((await set(true)).status, 200);
     for (const token of tokens) assert.ok(await works(token));
     assert.equal((await refresh()).status, 200);

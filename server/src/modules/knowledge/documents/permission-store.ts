@@ -52,6 +52,14 @@ export const deletePermission = (
     delete from document_permissions where tenant_id = ${tenant} and document_id = ${documentId} and id = ${id}
     returning id, tenant_id, document_id, principal_type, principal_id, permission, granted_by, expires_at, created_at`;
 
+/** Takes an identity out of the grants: those it holds go, those it gave stay. */
+export const forgetGrantee = (tenant: string, identityId: string): Statement[] => [
+  sql`
+    delete from document_permissions
+    where tenant_id = ${tenant} and principal_type = 'user' and principal_id = ${identityId}`,
+  sql`update document_permissions set granted_by = null where tenant_id = ${tenant} and granted_by = ${identityId}`,
+];
+
 /** All grants of a document, which leave with it. */
 export const deletePermissions = (tenant: string, documentId: string): Statement =>
   sql`delete from document_permissions where tenant_id = ${tenant} and document_id = ${documentId}`;

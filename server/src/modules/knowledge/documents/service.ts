@@ -12,7 +12,7 @@ import { accepted, enqueued } from './accept.ts';
 import { maySee, principalsOf, requireGrant, requireOwner } from './access.ts';
 import { deleteChunks } from './chunk-store.ts';
 import { countedTexts } from './ingest.ts';
-import { deletePermissions } from './permission-store.ts';
+import { deletePermissions, forgetGrantee } from './permission-store.ts';
 import type { DocumentUpdate, Reindex } from './schema.ts';
 import { sizesOf } from './sizes.ts';
 import {
@@ -21,6 +21,7 @@ import {
   deleteDocument,
   findContent,
   findDocument,
+  forgetCreator,
   listDocuments,
   lockDocument,
   queueDocument,
@@ -32,6 +33,13 @@ export { storeText } from './intake.ts';
 export { ChunkSearch, DocumentAccepted, RetrievedChunk, TextIngest } from './schema.ts';
 export { retrieveChunks } from './search.ts';
 export { chunkVectors } from './vectors.ts';
+
+/** Takes an identity that was removed out of documents and their grants. Its documents are the tenant's, and stay. */
+export const forgetInDocuments = async (ctx: Ctx, identityId: string): Promise<void> =>
+  void (await ctx.db.batch([
+    forgetCreator(ctx.tenant, identityId),
+    ...forgetGrantee(ctx.tenant, identityId),
+  ]));
 
 /** @throws ApiError 404 also for a document the caller may not see */
 export async function getDocument(ctx: Ctx, id: string): Promise<DocumentRow> {

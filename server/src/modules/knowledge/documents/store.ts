@@ -202,6 +202,9 @@ export const queueDocument = (
     queued_at = ${now}, processing_started_at = null, completed_at = null, updated_at = ${now}, last_job_id = ${job}
   where tenant_id = ${tenant} and id = ${id}`;
 
+export const forgetCreator = (tenant: string, identityId: string): Statement =>
+  sql`update documents set created_by = null where tenant_id = ${tenant} and created_by = ${identityId}`;
+
 export const deleteDocument = (tenant: string, id: string): Statement =>
   sql`delete from documents where tenant_id = ${tenant} and id = ${id}`;
 

@@ -44,7 +44,7 @@ export async function rememberConversation(
       now,
     ),
   );
-  if (view.rows === 'each' && !rows.every((row) => view.sees(targetOf(row))))
+  if (view.rows !== 'all' && !rows.every((row) => view.sees(targetOf(row))))
     throw forbidden('POLICY_DENIED', 'A policy of your tenant does not allow this.');
   await refuseErased(ctx, rows);
   const memory_ids = rows.map(({ id }) => id);

@@ -4,13 +4,11 @@ import { systemCtx } from '#platform/context.ts';
 import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import type { Schedule } from '#platform/jobs/schedule.ts';
-import type { JobDefinition, JobPayload } from '#platform/jobs/worker.ts';
+import type { JobDefinition } from '#platform/jobs/worker.ts';
 import { perApp } from '#platform/per-app.ts';
 import { type Embedded, embedTexts } from '../embeddings/service.ts';
 import { type CountedText, countTexts } from '../retrieval/service.ts';
 import { storeVectors, tailGrew } from '../vectors/service.ts';
-import { deleteDerivations } from './erasure-store.ts';
-import { dropImports } from './import-store.ts';
 import { lifeJobs, lifeSchedules } from './life-jobs.ts';
 import { takeOut } from './remove.ts';
 import { analyzeMemory } from './rows.ts';
@@ -19,12 +17,11 @@ import {
   listTenantsWaiting,
   listWaiting,
   lockExpired,
-  lockOwned,
   takeFromQueue,
   type WaitingMemory,
 } from './store.ts';
 import { memoryScope, memoryVectors } from './vectors.ts';
-import { hideMemories, removeMemories } from './write-store.ts';
+import { hideMemories } from './write-store.ts';
 
 const batch = 2_000;
 /** What was just written is soon followed by more; a larger batch costs far less a memory. */
@@ -125,47 +122,7 @@ async function store(ctx: Ctx, waiting: WaitingMemory[], memories: Prepared[]): 
   });
 }
 
-/** Removes what an identity remembered that was removed itself, in steps that may be broken off anywhere. */
-async function purgeOwned(ctx: Ctx, { resource_id, data }: JobPayload): Promise<void> {
-  if (data.kind !== 'hard_deleted') return;
-  await ctx.db.run(dropImports(ctx.tenant, resource_id!, new Date()));
-  const size = 500;
-  for (let removed = size; removed === size; ) {
-    ctx.signal.throwIfAborted();
-    removed = await ctx.db.transaction(async (tx) => {
-      const owned = await lockOwned(tx, resource_id!, size);
-      if (owned.length === 0) return 0;
-      // Those that were deleted before left statistics and vectors then.
-      await takeOut(
-        tx,
-        ctx.tenant,
-        owned.filter(({ deleted_at }) => deleted_at === null),
-      );
-      const ids = owned.map(({ id }) => id);
-      await tx.batch([
-        ...removeMemories(ctx.tenant, ids),
-        deleteDerivations(ctx.tenant, ids),
-        fact(ctx, {
-          type: 'memory.bulk_deleted',
-          resource_type: 'memory',
-          data: { kind: 'hard_deleted', deleted_count: ids.length, identity_id: resource_id },
-        }),
-      ]);
-      return owned.length;
-    });
-  }
-}
-
 export const memoryJobs: JobDefinition[] = [
-  {
-    name: 'memory.purge',
-    follows: ['identity.deleted'],
-    per: 'fact',
-    concurrency: 1,
-    timeoutS: 900,
-    retries: 20,
-    run: purgeOwned,
-  },
   {
     name: 'memory.embed',
     follows: ['memory.created', 'memory.updated', 'memory.restored', 'memory.bulk_created'],

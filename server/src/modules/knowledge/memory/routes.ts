@@ -74,6 +74,7 @@ export const memoryRoutes = [
     summary: 'Remember the messages of a conversation, and have facts inferred from them in the background',
     tag,
     permission: 'memory:create',
+    decidesRows: true,
     body: ConversationInfer,
     response: { 202: ConversationInferred },
     handler: async (ctx, { body }) => {

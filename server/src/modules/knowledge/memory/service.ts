@@ -17,6 +17,7 @@ import { targetOf } from './target.ts';
 export { changeMemory } from './change.ts';
 export { createMemories, createMemory } from './create.ts';
 export { eraseMemories } from './erasure.ts';
+export { forgetMemoriesOf } from './forget.ts';
 export { getMemoryAsOf, historyOf, listVisibleAsOf } from './history.ts';
 export { rememberConversation } from './inferences.ts';
 export { deleteMemories, deleteMemory, takeOut } from './remove.ts';

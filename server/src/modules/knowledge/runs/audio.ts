@@ -60,27 +60,35 @@ function rangeOf(header: string, size: number): { start: number; end: number } |
   return start >= size ? 'none' : { start, end };
 }
 
+/** Removes all spoken answers of a tenant. Their rows are for whoever removes the tenant. */
+export const removeAudioOf = (app: App, tenant: string): Promise<void> =>
+  app.blobs.removeAll(`audio/${tenant}`);
+
 const batch = 200;
 
 /** Removes spoken answers past their time, those of deleted runs, and what dead processes left half written. */
 export async function removeOldAudio(app: App): Promise<void> {
   const now = new Date();
   for (const { tenant_id } of await listTenantsWithOldAudio(app.database.operator, now)) {
-    const ctx = systemCtx(app, tenant_id, uuidv7());
-    for (let count = batch; count === batch; ) {
-      const old = (await listOldAudio(ctx.db, now, batch)).map(({ id }) => id);
-      count = old.length;
-      // The rows go last: killed in between, the files are looked for again.
-      for (const id of old) await app.blobs.remove(blobOf(tenant_id, id));
-      if (count === 0) break;
-      await ctx.db.batch([
-        deleteAudio(tenant_id, old),
-        fact(ctx, {
-          type: 'run.audio_removed',
-          resource_type: 'run_audio',
-          data: { audio_ids: old, deleted_count: count },
-        }),
-      ]);
-    }
+    await removeOldAudioOf(systemCtx(app, tenant_id, uuidv7()), now);
+  }
+}
+
+export async function removeOldAudioOf(ctx: Ctx, now: Date): Promise<void> {
+  const { app, tenant } = ctx;
+  for (let count = batch; count === batch; ) {
+    const old = (await listOldAudio(ctx.db, now, batch)).map(({ id }) => id);
+    count = old.length;
+    // The rows go last: killed in between, the files are looked for again.
+    for (const id of old) await app.blobs.remove(blobOf(tenant, id));
+    if (count === 0) break;
+    await ctx.db.batch([
+      deleteAudio(tenant, old),
+      fact(ctx, {
+        type: 'run.audio_removed',
+        resource_type: 'run_audio',
+        data: { audio_ids: old, deleted_count: count },
+      }),
+    ]);
   }
 }

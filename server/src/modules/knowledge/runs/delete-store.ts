@@ -29,6 +29,21 @@ export const deleteRuns = (tenant: string, ids: string[], now: Date): Statement[
   sql`delete from runs where tenant_id = ${tenant} and id = any(${ids}::uuid[])`,
 ];
 
+/** Some runs of an identity, locked. */
+export const lockRunsOf = (tx: Db, identityId: string, limit: number): Promise<LockedRun[]> =>
+  tx.rows(sql<LockedRun>`
+    select id, status from runs where tenant_id = ${tx.tenant} and identity_id = ${identityId}
+    order by id limit ${limit} for update`);
+
+/** All sessions of an identity, and what else of it hangs on no run. */
+export const deleteSessionsOf = (tenant: string, identityId: string, now: Date): Statement[] => [
+  sql`delete from run_sessions where tenant_id = ${tenant} and identity_id = ${identityId}`,
+  sql`delete from run_messages where tenant_id = ${tenant} and identity_id = ${identityId}`,
+  sql`delete from run_checkpoint_writes where tenant_id = ${tenant} and starts_with(thread_id, ${`${identityId}:`})`,
+  sql`delete from run_checkpoints where tenant_id = ${tenant} and starts_with(thread_id, ${`${identityId}:`})`,
+  sql`update run_audio set expires_at = ${now} where tenant_id = ${tenant} and identity_id = ${identityId} and expires_at > ${now}`,
+];
+
 export const findSession = (db: Db, owner: string, id: string): Promise<{ id: string } | undefined> =>
   db.one(sql<{ id: string }>`
     select id from run_sessions where tenant_id = ${db.tenant} and identity_id = ${owner} and id = ${id} for update`);

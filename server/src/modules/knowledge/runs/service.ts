@@ -19,6 +19,8 @@ import type { Run, RunCreate, RunWithMessages } from './schema.ts';
 import { findRun, listRuns, type NewRun, type RunFilter } from './store.ts';
 import { runsHere } from './under-way.ts';
 
+export { removeAudioOf } from './audio.ts';
+export { forgetRunsOf } from './forget.ts';
 export { Citation, RunCreate } from './schema.ts';
 
 /** Resolves when no run is under way in this process any more. */

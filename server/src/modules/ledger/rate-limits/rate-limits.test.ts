@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { ConfigError, readConfig } from '#platform/config.ts';
-import { type Caller, newKey, newMember, newTenant, type Reply, startServer } from '#test/harness.ts';
+import {
+  type Caller,
+  newKey,
+  newMember,
+  newOperator,
+  newTenant,
+  type Reply,
+  startServer,
+} from '#test/harness.ts';
 import type { Running } from '../../../app.ts';
 
 const rules = '/v1/admin/rate-limits/rules';
@@ -107,6 +115,59 @@ describe('limits of a tenant', () => {
       );
     }
     assert.deepEqual((await admin.call('GET', rules)).body, []);
+  });
+
+  it('are the operator’s to widen or narrow, for any tenant, whatever the tenant wants', async () => {
+    const [admin, other] = [await newTenant('admin', server), await newTenant('admin', server)];
+    const operator = await newOperator(server);
+    const path = `/v1/admin/tenants/${admin.tenant}/rate-limits`;
+    const user = await newMember(admin, 'user', server);
+    const role = { scope: 'role', subject: 'user', endpoint: 'read', window_seconds: 60 };
+    const set = async (limit: number) =>
+      (await operator.call('PUT', `${path}/rules`, { ...role, limit })).body.data;
+    const wide = await set(1_000);
+    assert.deepEqual([wide.is_operator, wide.tenant_id, wide.limit], [true, admin.tenant, 1_000]);
+    assert.deepEqual([await limitOf(user), await limitOf(admin), await limitOf(other)], [1_000, 400, 400]);
+    assert.equal((await admin.call('PUT', rules, { ...role, limit: 100 })).status, 200);
+    assert.equal(await limitOf(user), 100, 'the tenant may be stricter');
+    assert.equal((await set(50)).id, wide.id, 'in its place');
+    assert.equal(await limitOf(user), 50, 'and never wider');
+    const [seen, own] = [
+      (await operator.call('GET', `${path}/rules`)).body.data,
+      (await admin.call('GET', rules)).body,
+    ];
+    assert.deepEqual(seen, own);
+    assert.equal(own.length, 2);
+    const { id } = own.find((rule: { is_operator: boolean }) => !rule.is_operator);
+    for (const reply of [
+      await admin.call('DELETE', `${rules}/${wide.id}`),
+      await operator.call('DELETE', `${path}/rules/${id}`),
+      await operator.call('DELETE', `/v1/admin/tenants/${other.tenant}/rate-limits/rules/${wide.id}`),
+      await operator.call('GET', '/v1/admin/tenants/never-was/rate-limits/rules'),
+    ])
+      assert.equal(codeOf(reply), '404 NOT_FOUND');
+    for (const reply of [
+      await other.call('GET', `${path}/rules`),
+      await admin.call('PUT', `${path}/rules`, { ...role, limit: 10 }),
+      await admin.call('DELETE', `${path}/rules/${wide.id}`),
+      await admin.call('DELETE', path),
+    ])
+      assert.equal(codeOf(reply), '403 AUTH_FORBIDDEN');
+    assert.ok((await operator.call('DELETE', path)).body.data.deleted_count >= 1);
+    assert.equal((await operator.call('DELETE', `${path}/rules/${wide.id}`)).status, 204);
+    assert.equal(await limitOf(user), 100);
+    const { rows } = await server.app.database.operatorPool.query(
+      `select type from facts where tenant_id = $1 and actor_id = $2 order by id`,
+      [admin.tenant, operator.id],
+    );
+    const [setFact, cleared, deleted] = ['rule_set', 'cleared', 'rule_deleted'].map(
+      (what) => `rate_limit.${what}`,
+    );
+    assert.deepEqual(
+      rows.map(({ type }) => type),
+      [setFact, setFact, cleared, deleted],
+      'in the tenant’s own ledger',
+    );
   });
 
   it('are set by admins only, and seen by everybody for itself', async () => {

@@ -54,6 +54,7 @@ export const rateLimitRoutes = [
     summary: "Go back to the plan's limit",
     tag,
     permission: 'rate_limits:delete',
+    decidesRows: true,
     params: T.Object({ rule_id: T.String() }),
     response: { 204: null },
     handler: (ctx, { params }) => removeRule(ctx, params.rule_id),

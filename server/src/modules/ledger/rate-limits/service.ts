@@ -7,10 +7,19 @@ import { isPermitted } from '#platform/permission.ts';
 import type { FilledBucket } from '#platform/shared.ts';
 import { limitsFor, mostRules, planLimitsOf, rateOf } from './effective.ts';
 import type { Level, Rule, RuleSet } from './schema.ts';
-import { countRules, deleteRule, findRule, listRules, type RuleRow, upsertRule } from './store.ts';
+import {
+  countRules,
+  deleteRule,
+  deleteRulesAbout,
+  findRule,
+  listRules,
+  type RuleRow,
+  upsertRule,
+} from './store.ts';
 import { operationNames, routeClasses } from './table.ts';
 
 export { limitsFor } from './effective.ts';
+export { Rule, RuleSet } from './schema.ts';
 
 const resourceOf = ({ burst, subject, ...rule }: RuleRow): Rule => ({
   ...rule,
@@ -22,12 +31,15 @@ const resourceOf = ({ burst, subject, ...rule }: RuleRow): Rule => ({
 export const rulesOfTenant = async (ctx: Ctx): Promise<Rule[]> =>
   (await listRules(ctx.db, 2 * mostRules)).map(resourceOf);
 
+/** An operator of the installation, who is let into a tenant's limits by the routes about tenants alone. */
+const byOperator = ({ actor }: Ctx): boolean => actor.role === 'system';
+
 /** A run takes three tokens at once: a smaller bucket would never let one through. */
 const leastOf: Partial<Record<string, number>> = { run: 3 };
 
 /**
  * Sets the limit of a tenant, role, identity or credential for a class of routes or an operation, in the place of an
- * earlier one. A tenant may only be stricter than its plan.
+ * earlier one. A tenant may only be stricter than its plan; the operator's rule stands in the plan's place.
  * @throws ApiError 409 RULE_LIMIT_REACHED, 422
  */
 export async function setRule(ctx: Ctx, input: RuleSet): Promise<Rule> {
@@ -38,7 +50,7 @@ export async function setRule(ctx: Ctx, input: RuleSet): Promise<Rule> {
     ]);
   const least = leastOf[endpoint] ?? 1;
   if (limit < least) throw invalid([{ path: '/limit', message: `must be ${least} or more for ${endpoint}` }]);
-  const isOperator = ctx.actor.type === 'system';
+  const isOperator = byOperator(ctx);
   if (!isOperator) await checkWithinPlan(ctx, input);
   const at = new Date().toISOString();
   const row: RuleRow = {
@@ -55,7 +67,7 @@ export async function setRule(ctx: Ctx, input: RuleSet): Promise<Rule> {
   };
   return ctx.db.transaction(async (tx) => {
     const stored = (await tx.one(upsertRule(row)))!;
-    if (((await countRules(tx))?.rules ?? 0) > mostRules)
+    if (((await countRules(tx, isOperator))?.rules ?? 0) > mostRules)
       throw conflict('RULE_LIMIT_REACHED', `A tenant has at most ${mostRules} rules. Delete one first.`);
     await tx.run(
       fact(ctx, {
@@ -89,11 +101,12 @@ async function checkWithinPlan({ app, tenant }: Ctx, input: RuleSet): Promise<vo
   }
 }
 
-/** @throws ApiError 404 also for a rule of the operator's */
+/** @throws ApiError 404 also, for a tenant, for a rule of the operator's, and the other way round */
 export async function removeRule(ctx: Ctx, id: string): Promise<void> {
   const rule = isUuid(id) ? await findRule(ctx.db, id) : undefined;
-  const isTheirs = rule?.is_operator === (ctx.actor.type === 'system');
-  if (!rule || !isTheirs || !(await isPermitted(ctx, 'rate_limits:delete', { id: rule.id })))
+  const isOperator = byOperator(ctx);
+  const mayBe = rule?.is_operator === isOperator;
+  if (!rule || !mayBe || !(isOperator || (await isPermitted(ctx, 'rate_limits:delete', { id: rule.id }))))
     throw notFound('Rule');
   const { scope, subject, endpoint, burst, window_seconds } = rule;
   await ctx.db.batch([
@@ -106,6 +119,12 @@ export async function removeRule(ctx: Ctx, id: string): Promise<void> {
     }),
   ]);
   ctx.db.afterCommit(() => ctx.app.shared.invalidate('rate_limits', ctx.tenant));
+}
+
+/** Removes the rules about an identity. */
+export async function forgetRulesOf(ctx: Ctx, identityId: string): Promise<void> {
+  await ctx.db.run(deleteRulesAbout(ctx.tenant, identityId));
+  ctx.app.shared.invalidate('rate_limits', ctx.tenant);
 }
 
 const scopes: Record<string, Level['scope']> = { k: 'api_key', c: 'operation', t: 'tenant', o: 'operation' };
@@ -141,7 +160,7 @@ export async function levelsOfTenant(ctx: Ctx): Promise<Level[]> {
  * lift its own plan.
  */
 export async function clearLevels(ctx: Ctx): Promise<{ message: string; deleted_count: number }> {
-  const kinds = ctx.actor.type === 'system' ? ['k', 'c', 't', 'o'] : ['k', 'c'];
+  const kinds = byOperator(ctx) ? ['k', 'c', 't', 'o'] : ['k', 'c'];
   let deleted = 0;
   for (const kind of kinds) deleted += await ctx.app.shared.clear(`${ctx.tenant}:${kind}:`);
   await ctx.db.run(

@@ -37,6 +37,11 @@ export const upsertRule = (rule: RuleRow): Statement<RuleRow> => sql<RuleRow>`
 export const deleteRule = (tenant: string, id: string): Statement =>
   sql`delete from rate_limit_rules where tenant_id = ${tenant} and id = ${id}`;
 
-export const countRules = (tx: Db): Promise<{ rules: number } | undefined> =>
+export const deleteRulesAbout = (tenant: string, identityId: string): Statement => sql`
+  delete from rate_limit_rules where tenant_id = ${tenant} and scope = 'identity' and subject = ${identityId}`;
+
+/** Of the operator's, or of the tenant's own. */
+export const countRules = (tx: Db, isOperator: boolean): Promise<{ rules: number } | undefined> =>
   tx.one(sql<{ rules: number }>`
-    select count(*)::int as rules from rate_limit_rules where tenant_id = ${tx.tenant}`);
+    select count(*)::int as rules from rate_limit_rules
+    where tenant_id = ${tx.tenant} and is_operator = ${isOperator}`);

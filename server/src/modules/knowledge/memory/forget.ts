@@ -1,0 +1,43 @@
+import type { Ctx } from '#platform/context.ts';
+import { fact } from '#platform/facts/record.ts';
+import { deleteDerivations } from './erasure-store.ts';
+import { deleteTracesOf } from './forget-store.ts';
+import { dropImports } from './import-store.ts';
+import { takeOut } from './remove.ts';
+import { lockOwned } from './store.ts';
+import { removeMemories } from './write-store.ts';
+
+const size = 500;
+
+/**
+ * Removes what an identity remembered that was removed itself, in steps that may be broken off anywhere; and who it was
+ * in what stays: others' memories that it changed, and erasures that it asked for, whose signed receipts are kept.
+ */
+export async function forgetMemoriesOf(ctx: Ctx, identityId: string): Promise<void> {
+  await ctx.db.run(dropImports(ctx.tenant, identityId, new Date()));
+  for (let removed = size; removed === size; ) {
+    ctx.signal.throwIfAborted();
+    removed = await ctx.db.transaction(async (tx) => {
+      const owned = await lockOwned(tx, identityId, size);
+      if (owned.length === 0) return 0;
+      // Those that were deleted before left statistics and vectors then.
+      await takeOut(
+        tx,
+        ctx.tenant,
+        owned.filter(({ deleted_at }) => deleted_at === null),
+      );
+      const ids = owned.map(({ id }) => id);
+      await tx.batch([
+        ...removeMemories(ctx.tenant, ids),
+        deleteDerivations(ctx.tenant, ids),
+        fact(ctx, {
+          type: 'memory.bulk_deleted',
+          resource_type: 'memory',
+          data: { kind: 'hard_deleted', deleted_count: ids.length, identity_id: identityId },
+        }),
+      ]);
+      return owned.length;
+    });
+  }
+  await ctx.db.batch(deleteTracesOf(ctx.tenant, identityId));
+}
