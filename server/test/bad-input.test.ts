@@ -657,6 +657,9 @@ describe('a query', () => {
 });
 
 describe('an address', () => {
+  const isTenant = async (id: string) =>
+    (await ask('GET', `/v1/admin/tenants/${id}`, { token: operator.token })).body?.data?.id === id;
+
   for (const route of routes.filter(hasParameters)) {
     it(`${keyOf(route)} finds nothing under ids of other forms, and refuses addresses that are none`, async () => {
       const body = route.body ? { body: sampleOf(route.body as Schema) } : {};
@@ -684,9 +687,9 @@ describe('an address', () => {
         'x'.repeat(1_001),
         'x'.repeat(9_000),
       ]) {
-        const reply = await send(id);
         // Operators see what all have: a tenant was called `constructor` above.
-        if (callerOf(route.path) === operator && reply.body?.data?.id === id) continue;
+        if (callerOf(route.path) === operator && (await isTenant(id))) continue;
+        const reply = await send(id);
         assertUnknown(id.slice(0, 60), reply);
       }
     });
