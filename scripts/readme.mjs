@@ -3,7 +3,8 @@
 //   node scripts/readme.mjs [document ...]
 // A `bash` block is run; a `json` or `text` block right after it is what it prints, `…` standing for anything. An `env`
 // block holds settings that the server of the document starts with.
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -99,6 +100,23 @@ async function startServer(settings) {
   }
 }
 
+/** Runs a script of the shell to its end, of two minutes at most; answers what it printed. */
+async function runShell(script, env) {
+  const child = spawn('bash', ['-c', script], {
+    cwd: root,
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: 120_000,
+  });
+  const said = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'])
+    child[name].setEncoding('utf8').on('data', (text) => {
+      said[name] += text;
+    });
+  await once(child, 'close');
+  return said;
+}
+
 /** Runs one document; answers how many of its commands did what it says. */
 async function runDocument(file) {
   const name = relative(root, file);
@@ -115,12 +133,7 @@ async function runDocument(file) {
         ({ run }) => `${run.replaceAll('localhost:8000', `localhost:${server.port}`)}\necho; echo '${mark}'`,
       )
       .join('\n');
-    const shell = spawnSync('bash', ['-c', script], {
-      encoding: 'utf8',
-      timeout: 120_000,
-      cwd: root,
-      env: { ...process.env, API_KEY: server.apiKey, DATA_DIR: server.directory },
-    });
+    const shell = await runShell(script, { API_KEY: server.apiKey, DATA_DIR: server.directory });
     const outputs = shell.stdout.split(mark);
     for (const [i, { run, prints }] of steps.entries()) {
       const output = (outputs[i] ?? '').trim();
@@ -139,10 +152,14 @@ async function runDocument(file) {
 
 let passed = 0;
 let failed = 0;
-for (const file of documents) {
-  const counts = await runDocument(file);
-  passed += counts.passed;
-  failed += counts.failed;
-}
+const waiting = [...documents];
+const work = async () => {
+  for (let file = waiting.shift(); file; file = waiting.shift()) {
+    const counts = await runDocument(file);
+    passed += counts.passed;
+    failed += counts.failed;
+  }
+};
+await Promise.all([work(), work()]);
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed ? 1 : 0);

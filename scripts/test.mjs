@@ -110,7 +110,7 @@ async function openEngine(node, engine) {
   // A database of its own for each process: migrations start from nothing, and runs side by side do not meet.
   const variables = (lane) => {
     const name = `test_${process.pid}_${Date.now().toString(36)}_${made++}`;
-    const redis = 1 + (((process.pid % 7) * LANES + lane) % 15);
+    const redis = 1 + (((process.pid % 7) * 2 * LANES + lane) % 15);
     const env = {
       TEST_ENGINE: 'postgres',
       DATABASE_URL: createDatabase(name),
@@ -133,9 +133,10 @@ async function runSuite(node, engine, files, options) {
   const alone = files.filter((file) => PROCESS_TEST_FILE.test(file));
   const parts = partsOf(files.filter((file) => !alone.includes(file)));
   try {
-    for (const [waiting, flags] of [
-      [parts, ['--test-isolation=none', '--test-force-exit']],
-      [alone.map((file) => [file]), ['--test-isolation=process']],
+    for (const [waiting, lanes, flags] of [
+      [parts, opened.lanes, ['--test-isolation=none', '--test-force-exit']],
+      // They wait more than they work.
+      [alone.map((file) => [file]), opened.lanes * 1.5, ['--test-isolation=process']],
     ]) {
       const work = async (_, lane) => {
         for (let part = waiting.shift(); part && !interrupted; part = waiting.shift()) {
@@ -148,7 +149,7 @@ async function runSuite(node, engine, files, options) {
           }
         }
       };
-      await Promise.all(Array.from({ length: opened.lanes }, work));
+      await Promise.all(Array.from({ length: lanes }, work));
     }
   } finally {
     await opened.close();
