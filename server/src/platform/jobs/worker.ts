@@ -153,7 +153,8 @@ async function declareQueue(boss: PgBoss, { name, per, timeoutS, retries }: JobD
     retryLimit: retries,
     retryDelay: 1,
     retryBackoff: true,
-    retryDelayMax: 300,
+    // A worker's death counts as a failure too: what several of them held must not wait for long.
+    retryDelayMax: 60,
     expireInSeconds: timeoutS,
     // A worker that was killed is found by its missing heartbeat, long before the job's own limit.
     heartbeatSeconds: 10,

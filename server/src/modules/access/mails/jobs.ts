@@ -15,8 +15,8 @@ export const mailJobs: JobDefinition[] = [
     per: 'fact',
     concurrency: 2,
     timeoutS: 60,
-    // With the queue's back-off of at most five minutes: some six hours.
-    retries: 80,
+    // With the queue's back-off of at most a minute: some six hours.
+    retries: 360,
     run: (ctx, { resource_id }) => sendMail(ctx, resource_id!),
     failed: (ctx, { resource_id }, reason) => giveUpMail(ctx, resource_id!, reason),
   },
