@@ -268,6 +268,7 @@ describe('what an operator switches off', () => {
   const routed = { provider: 'aws_bedrock_kb', knowledge_base_id: 'KB123', region: 'eu-west-1' };
   const calls: Record<string, [method: string, path: string, body: unknown]> = {
     run: ['POST', '/v1/run', run({})],
+    'incomplete run': ['POST', '/v1/run', { session_id: 'switched', message: 'Hello?' }],
     spoken: ['POST', '/v1/run', run({ audio: true })],
     text: ['POST', '/v1/documents/text', text],
     reindex: ['POST', '/v1/documents/d0/reindex', {}],
@@ -305,6 +306,8 @@ describe('what an operator switches off', () => {
         const [method, path, body] = calls[one]!;
         assert.ok((await ann.call(method, path, body)).status < 300, one);
       }
+      const [method, path, body] = calls['incomplete run']!;
+      assert.equal((await ann.call(method, path, body)).status, name === 'run' ? 503 : 422);
       // Whoever may not do it is told that, whatever is switched off.
       const reader = await newMember(ann, 'reader', server);
       if (off.includes('text'))

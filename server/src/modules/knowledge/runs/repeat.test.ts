@@ -90,6 +90,18 @@ test('a run that is going on is followed, though its tenant has no place for ano
   assert.equal(eventOf(await ann.run(next, nextKey), 'message.final').citations.length, 1);
 });
 
+test('the key of a run that was removed begins no other', async () => {
+  const [body, key] = [asked(), newKey()];
+  const { run_id } = eventOf(await ann.run(body, key), 'request.accepted');
+  await ann.send('DELETE', `/v1/runs/${run_id}`);
+  const frames = await ann.run(body, key);
+  assert.deepEqual(
+    frames.map(({ data }) => data.type),
+    ['resume.unsupported', 'done'],
+  );
+  assert.deepEqual(await runsOf(ann, body.session_id), []);
+});
+
 test('of many at once under one key one begins a run', async () => {
   const [body, key] = [asked(), newKey()];
   const replies = await Promise.all(Array.from({ length: 8 }, () => ann.send('POST', '/v1/run', body, key)));
