@@ -42,7 +42,7 @@ import { ssoRoutes } from '#modules/access/sso/routes.ts';
 import { sealedSignIns } from '#modules/access/sso/service.ts';
 import { type ForgetTenant, purgeTenants, tenantSchedules } from '#modules/access/tenants/jobs.ts';
 import { tenantRoutes } from '#modules/access/tenants/routes.ts';
-import { isAtHome, planOf, tenantOf } from '#modules/access/tenants/service.ts';
+import { isAtHome, planOf, SYSTEM_TENANT, tenantOf } from '#modules/access/tenants/service.ts';
 import { corpusRoutes } from '#modules/knowledge/corpora/routes.ts';
 import { documentJobs, documentSchedules } from '#modules/knowledge/documents/jobs.ts';
 import { documentRoutes } from '#modules/knowledge/documents/routes.ts';
@@ -201,6 +201,8 @@ const features: Features = {
     if (!found || !isAtHome(found.tenant, found.actor)) return undefined;
     return (await tenantOf(app, found.tenant))?.is_active ? found : undefined;
   },
+  isActive: async (app, tenant) =>
+    tenant !== SYSTEM_TENANT && (await tenantOf(app, tenant))?.is_active === true,
   prepare: pinPolicies,
   decide: decideAccess,
   planOf,

@@ -26,6 +26,7 @@ const testEnvironment = {
   PORT: '0',
   RATE_LIMIT_ENABLED: 'false',
   SIGN_UPS_PER_HOUR: '1000000',
+  MAX_IN_FLIGHT: '2000',
   LOGIN_FREE_FAILURES: '1000000',
   PUBLIC_URL: 'http://manushya.test',
   SECRET_KEY: 'a secret of the tests, forty characters.',

@@ -360,6 +360,11 @@ describe('how often', () => {
     assert.equal(reply.status, 429);
     assert.equal(reply.body.error.code, 'RATE_LIMITED');
     assert.ok(number(reply, 'retry-after') >= 1);
+    assert.equal(number(reply, 'x-ratelimit-limit'), perHour);
+    assert.equal(number(reply, 'x-ratelimit-remaining'), 0);
+    assert.ok(number(reply, 'x-ratelimit-reset') > Date.now() / 1000);
+    assert.equal(reply.headers['ratelimit-policy'], `"signup";q=${perHour};w=3600`);
+    assert.match(String(reply.headers.ratelimit), /^"signup";r=0;t=\d+$/);
     // Gives back what the other tests of this server need.
     await app.shared.take([{ ...bucket, cost: -perHour / 2 }]);
   });

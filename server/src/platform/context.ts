@@ -53,6 +53,8 @@ export interface Features {
     target?: Target,
     rowsFollow?: boolean,
   ) => Promise<PermissionDecision>;
+  /** Whether a tenant is there and not switched off. */
+  isActive: (app: App, tenant: string) => Promise<boolean>;
   /** The tenant's plan. */
   planOf: (app: App, tenant: string) => Promise<Plan>;
   /** What a request counts against. */

@@ -44,6 +44,15 @@ export const choice = <const V extends string>(
   about,
   read: (raw) => values.find((value) => value === raw) ?? fail(`must be one of ${values.join(', ')}`),
 });
+/** Some of several values, comma separated. */
+export const choices = <const V extends string>(values: readonly V[], about: string): Setting<V[]> => ({
+  initial: [],
+  about,
+  read: (raw) =>
+    list(about)
+      .read(raw)
+      .map((item) => choice(values[0]!, values, about).read(item)),
+});
 export const boolean = (initial: boolean, about: string): Setting<boolean> => ({
   initial,
   about,

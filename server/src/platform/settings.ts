@@ -1,6 +1,7 @@
 import {
   boolean,
   choice,
+  choices,
   decided,
   integer,
   list,
@@ -312,6 +313,10 @@ export const settings = {
   ),
   RELAY_POLL_MS: integer(500, 10, 60_000, 'how often the relay looks for facts nobody told it of'),
   SHUTDOWN_GRACE_MS: integer(10_000, 0, 600_000, 'time for requests and jobs to end at shutdown'),
+  KILL_SWITCHES: choices(
+    ['run', 'ingest', 'tts', 'external_retrieval'],
+    'what is switched off for a while and answers 503 FEATURE_TEMPORARILY_DISABLED, comma separated: run, ingest, tts, external_retrieval',
+  ),
   LEGACY_ROUTES_ENABLED: boolean(true, 'serve the unversioned aliases at all'),
   LEGACY_ROUTES_SUNSET: text('2027-05-10', 'day from which the unversioned aliases answer 410'),
 } satisfies Record<string, Setting<unknown>>;

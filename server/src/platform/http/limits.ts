@@ -79,7 +79,7 @@ export async function chargeOperation(ctx: Ctx, operation: string, count: number
   if (buckets.length === 0) return;
   try {
     const taken = await ctx.app.shared.take(buckets);
-    if (!taken.allowed) throw refused(ctx, 'operation', 'mutation', taken.retryAfterMs);
+    if (!taken.allowed) throw refusedBy(ctx, 'operation', 'mutation', operation, buckets, taken);
   } catch (error) {
     if (!(error instanceof SharedUnavailable)) throw error;
     if (ctx.app.config.RL_FAIL_MODE === 'closed') throw limitsUnavailable();
@@ -100,7 +100,7 @@ export async function limitAddress(ctx: Ctx, operation: string, perHour: number)
   } catch (error) {
     throw error instanceof SharedUnavailable ? limitsUnavailable() : error;
   }
-  if (!taken.allowed) throw refused(ctx, 'address', ctx.request!.route_class, taken.retryAfterMs);
+  if (!taken.allowed) throw refusedBy(ctx, 'address', ctx.request!.route_class, operation, [bucket], taken);
 }
 
 function lost(ctx: Ctx, reply: FastifyReply, error: unknown): void {
@@ -113,6 +113,34 @@ function lost(ctx: Ctx, reply: FastifyReply, error: unknown): void {
 
 const scopes = ['api_key', 'tenant', 'operation', 'operation'];
 
+/** A limit as answers tell it: how much there is, what is left of it, and when it is whole again. */
+interface Told {
+  limit: number;
+  left: number;
+  reset_s: number;
+  /** Left out where a limit is of no fixed time. */
+  window_s?: number;
+}
+
+/** The headers of a limit: those of draft-ietf-httpapi-ratelimit-headers, and the older ones. */
+export const limitHeaders = (
+  name: string,
+  { limit, left, reset_s, window_s }: Told,
+): Record<string, string> => ({
+  'x-ratelimit-limit': String(limit),
+  'x-ratelimit-remaining': String(left),
+  'x-ratelimit-reset': String(Math.floor(Date.now() / 1000) + reset_s),
+  'ratelimit-policy': `"${name}";q=${limit}${window_s === undefined ? '' : `;w=${window_s}`}`,
+  ratelimit: `"${name}";r=${left};t=${reset_s}`,
+});
+
+const toldOf = ({ rate, burst }: Rate, left: number): Told => ({
+  limit: burst,
+  left: Math.max(0, Math.floor(left)),
+  reset_s: Math.ceil((burst - left) / rate),
+  window_s: Math.ceil(burst / rate),
+});
+
 function answer(
   ctx: Ctx,
   reply: FastifyReply,
@@ -122,16 +150,8 @@ function answer(
 ): void {
   const shown = taken.allowed ? tightest(buckets, taken.remaining) : taken.scope;
   const bucket = buckets[shown]!;
-  const left = Math.max(0, Math.floor(taken.remaining[shown]!));
-  const resetS = Math.ceil((bucket.burst - taken.remaining[shown]!) / bucket.rate);
-  reply.raw.setHeader('x-ratelimit-limit', bucket.burst);
-  reply.raw.setHeader('x-ratelimit-remaining', left);
-  reply.raw.setHeader('x-ratelimit-reset', Math.floor(Date.now() / 1000) + resetS);
-  reply.raw.setHeader(
-    'ratelimit-policy',
-    `"${routeClass}";q=${bucket.burst};w=${Math.ceil(bucket.burst / bucket.rate)}`,
-  );
-  reply.raw.setHeader('ratelimit', `"${routeClass}";r=${left};t=${resetS}`);
+  const told = limitHeaders(routeClass, toldOf(bucket, taken.remaining[shown]!));
+  for (const [name, value] of Object.entries(told)) reply.raw.setHeader(name, value);
   if (taken.allowed) return;
   throw refused(ctx, scopes[taken.scope]!, routeClass, taken.retryAfterMs);
 }
@@ -139,7 +159,30 @@ function answer(
 const limitsUnavailable = () =>
   unavailable('RATE_LIMIT_UNAVAILABLE', 'Limits can not be checked right now. Repeat the request.', 1);
 
-function refused(ctx: Ctx, scope: string, routeClass: RouteClass, retryAfterMs: number): ApiError {
+/** A refusal by what no class of routes counts, which says its limit itself. */
+const refusedBy = (
+  ctx: Ctx,
+  scope: string,
+  routeClass: RouteClass,
+  operation: string,
+  buckets: Bucket[],
+  { scope: full, remaining, retryAfterMs }: Taken,
+) =>
+  refused(
+    ctx,
+    scope,
+    routeClass,
+    retryAfterMs,
+    limitHeaders(operation, toldOf(buckets[full]!, remaining[full]!)),
+  );
+
+function refused(
+  ctx: Ctx,
+  scope: string,
+  routeClass: RouteClass,
+  retryAfterMs: number,
+  headers: Record<string, string> = {},
+): ApiError {
   ctx.app.metrics.rateLimited.inc({ scope });
   return new ApiError(
     429,
@@ -151,6 +194,7 @@ function refused(ctx: Ctx, scope: string, routeClass: RouteClass, retryAfterMs: 
       'x-ratelimit-scope': scope,
       'x-ratelimit-route-class': routeClass,
       'x-ratelimit-retry-after-ms': String(retryAfterMs),
+      ...headers,
     },
   );
 }

@@ -3,7 +3,7 @@ import swaggerUi from '@fastify/swagger-ui';
 import type { FastifyInstance } from 'fastify';
 import { Type as T } from 'typebox';
 import type { App } from '../context.ts';
-import { operationIdOf, type Route } from './route.ts';
+import { operationIdOf, type Route, takesIdempotencyKey } from './route.ts';
 
 /** Shape of every error answer. */
 export const ErrorBody = T.Object({
@@ -22,14 +22,18 @@ export function describe(route: Route): Record<string, unknown> {
     summary: route.summary,
     tags: [route.tag],
     ...(route.hidden ? { hide: true } : {}),
-    ...(route.public ? { security: [] } : {}),
+    ...(route.public ? { security: securityOf(route) } : {}),
     ...(route.consumes ? { consumes: [route.consumes] } : {}),
     ...(route.headers ? { 'x-headers': route.headers } : {}),
     ...(route.permission ? { 'x-permission': route.permission } : {}),
-    ...(route.method !== 'GET' && route.idempotent !== false && route.permission
-      ? { 'x-idempotent': true }
-      : {}),
+    ...(takesIdempotencyKey(route) ? { 'x-idempotent': true } : {}),
   };
+}
+
+/** What a public route takes, of which nothing is needed. */
+function securityOf({ public: isPublic, readsBearer }: Route): Record<string, string[]>[] {
+  if (isPublic === 'optional') return [{}, { bearer: [] }, { apiKey: [] }];
+  return readsBearer ? [{}, { bearer: [] }] : [];
 }
 
 /** Serves the contract at /v1/openapi.json and its pages at /v1/docs. Register before the routes. */
@@ -108,6 +112,8 @@ export function openApiDocument(server: FastifyInstance): object {
             name: 'Idempotency-Key',
             in: 'header',
             required: false,
+            description:
+              'Names the request for 24 hours: sent again it is not done again. Needs a credential',
             schema: { type: 'string', maxLength: 128 },
           } as never,
         ];

@@ -8,7 +8,7 @@ import { idempotencyKeyOf, idempotently } from './idempotency.ts';
 import { limit } from './limits.ts';
 import { describe } from './openapi.ts';
 import { pathOf, RequestContext } from './request-context.ts';
-import { Answer, type Route, routeClassOf, Stream } from './route.ts';
+import { Answer, type Route, routeClassOf, Stream, takesIdempotencyKey } from './route.ts';
 import { validatorCompiler } from './validate.ts';
 
 declare module 'fastify' {
@@ -148,7 +148,7 @@ async function authenticate(app: App, route: Route, request: FastifyRequest): Pr
   }
   if (route.public) return anonymous;
   const bypass = app.config.AUTH_DEV_BYPASS ? developmentActor(request) : undefined;
-  if (!bypass) throw refusal();
+  if (!bypass || !(await app.features.isActive(app, bypass.tenant))) throw refusal();
   return bypass;
 }
 
@@ -198,8 +198,9 @@ async function handle(
   const work = async () => asAnswer(route, await route.handler(ctx, input as never));
   let answer: Answer | Stream;
   // Where the handler works before it claims the key, a bad one is told first all the same.
-  if (route.idempotent === 'manual') idempotencyKeyOf(request);
-  if (route.method === 'GET' || route.idempotent !== undefined || !ctx.tenant) answer = await work();
+  const key = takesIdempotencyKey(route) ? idempotencyKeyOf(request) : undefined;
+  if (key !== undefined && !ctx.tenant) throw keyNeedsCredential();
+  if (key === undefined || route.idempotent === 'manual') answer = await work();
   else
     answer = await idempotently(ctx, request, [request.body, request.query], work as () => Promise<Answer>);
   if (route.method !== 'GET') app.nudgeRelay();
@@ -211,7 +212,10 @@ async function handle(
     await answer.write(request, reply.raw);
     return reply;
   }
-  reply.code(answer.status).headers(answer.headers);
+  const { link, ...headers } = answer.headers;
+  reply.code(answer.status).headers(headers);
+  // An alias says where its successor is, a page where the next one is: both are links of one answer (RFC 8288, section 3).
+  if (link !== undefined) reply.header('link', [reply.getHeader('link'), link].filter(Boolean).join(', '));
   if (answer.body === undefined || answer.status === 204) return reply.send();
   if (route.produces) return reply.serializer((text: string) => text).send(answer.body);
   const bare = !route.envelope || !request.url.startsWith('/v1');
@@ -219,6 +223,13 @@ async function handle(
     bare ? answer.body : { data: answer.body, meta: { request_id: request.id, api_version: 'v1' } },
   );
 }
+
+/** A key belongs to a credential: taken from a stranger it would do nothing, and be believed. */
+const keyNeedsCredential = () =>
+  badRequest(
+    'IDEMPOTENCY_KEY_NEEDS_CREDENTIAL',
+    'Idempotency-Key works together with a credential only. Send the request without it.',
+  );
 
 function asAnswer(route: Route, result: unknown): Answer | Stream {
   if (result instanceof Answer || result instanceof Stream) return result;

@@ -65,14 +65,18 @@ interface Common<P, Q, B> {
   cost?: number;
   /** Tokens of one call where they depend on its headers. */
   costOf?: (request: FastifyRequest) => number;
-  /** False for writes that only read, and for streams; `manual` where the handler itself calls `idempotently`. */
+  /** False for writes that only read; `manual` where the handler itself looks at the Idempotency-Key. */
   idempotent?: false | 'manual';
   /** Errors in the form of OAuth 2.0 (RFC 6749, section 5.2) or of JSON-RPC 2.0, whose clients read no other. */
   errors?: 'oauth' | 'json-rpc';
+  /** Of a public route: its handler itself looks at a bearer token. */
+  readsBearer?: true;
   /** What `WWW-Authenticate` says beyond `Bearer` where a credential is missing or bad. */
   challenge?: (config: Config) => string;
   /** `Authorization: Token` is taken as `Bearer` is, for clients that know no other. */
   tokenScheme?: true;
+  /** Pages of this server, and of the machine of a server that only its machine reaches, may call as well as those of CORS_ORIGINS. */
+  localPages?: true;
   /** Another path with the same parameters that leads here; rules about paths see the first. */
   also?: string;
   /** Also served without `/v1`, as a deprecated alias. */
@@ -113,6 +117,10 @@ export function route<
 export const operationIdOf = ({ operationId, name, path, method }: Route): string =>
   operationId ??
   `${name}_${path}_${method.toLowerCase()}`.replace(/:/g, '').replace(/\W+/g, '_').replace(/_+/g, '_');
+
+/** Whether an Idempotency-Key means something to a route, for callers with a credential. */
+export const takesIdempotencyKey = ({ method, idempotent, public: isPublic }: Route): boolean =>
+  method !== 'GET' && idempotent !== false && isPublic !== true;
 
 export const routeClassOf = (route: Route): RouteClass =>
   route.routeClass ?? (route.method === 'GET' ? 'read' : 'mutation');

@@ -9,6 +9,7 @@ import {
 import type { App } from '../context.ts';
 import { ApiError, badRequest, notFound, toApiError, unavailable, unsupportedMediaType } from '../errors.ts';
 import { uuidv7 } from '../ids.ts';
+import { corsOf } from './cors.ts';
 import { parseForm, parseJson, tooLarge } from './json.ts';
 import { registerOpenApi } from './openapi.ts';
 import { allowedMethods, registerRoute } from './register.ts';
@@ -72,7 +73,7 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
   server.setValidatorCompiler(validatorCompiler);
   server.setSchemaErrorFormatter((errors) => errors[0] as unknown as Error);
   server.setErrorHandler((error: FastifyError, request, reply) => sendError(app, error, request, reply));
-  hooks(app, server);
+  hooks(app, server, routes);
   await registerOpenApi(app, server);
   for (const route of routes) registerRoute(app, server, route);
   server.setNotFoundHandler((request, reply) => {
@@ -107,14 +108,15 @@ const protectionsOf = ({ config }: App): [string, string][] => [
     : []),
 ];
 
-function hooks(app: App, server: FastifyInstance): void {
+function hooks(app: App, server: FastifyInstance, routes: Route[]): void {
+  const cors = corsOf(app.config, routes);
   const protections = protectionsOf(app);
   let inFlight = 0;
   let admitted = 0;
   server.addHook('onRequest', (request, reply, done) => {
     reply.raw.setHeader('x-request-id', request.id);
     for (const [name, value] of protections) reply.raw.setHeader(name, value);
-    cors(app, request, reply);
+    cors(request, reply);
     if (request.url.includes('%00'))
       return done(badRequest('INVALID_URL', 'The address contains a NUL character.'));
     done();
@@ -154,25 +156,6 @@ function hooks(app: App, server: FastifyInstance): void {
     done();
   });
   server.options('/*', { schema: { hide: true } }, (_request, reply) => reply.code(204).send());
-}
-
-function cors({ config }: App, request: FastifyRequest, reply: FastifyReply): void {
-  const { origin } = request.headers;
-  if (!origin || config.CORS_ORIGINS.length === 0) return;
-  if (!config.CORS_ORIGINS.includes(origin) && !config.CORS_ORIGINS.includes('*')) return;
-  reply.raw.setHeader('access-control-allow-origin', origin);
-  reply.raw.setHeader('vary', 'origin');
-  reply.raw.setHeader(
-    'access-control-expose-headers',
-    'x-request-id, x-next-cursor, link, retry-after, idempotency-replayed',
-  );
-  if (request.method !== 'OPTIONS') return;
-  reply.raw.setHeader('access-control-allow-methods', 'GET, POST, PUT, PATCH, DELETE');
-  reply.raw.setHeader(
-    'access-control-allow-headers',
-    'authorization, content-type, x-api-key, x-request-id, idempotency-key, last-event-id',
-  );
-  reply.raw.setHeader('access-control-max-age', '600');
 }
 
 /** What Fastify and its parsers throw, as errors of ours. */

@@ -63,7 +63,19 @@ describe('guessing', () => {
         assert.equal(refused.status, 429);
         assert.equal(refused.body.error.code, 'TOO_MANY_ATTEMPTS');
         const ms = refused.body.error.details.retry_after_ms;
-        assert.equal(retryAfter(refused), Math.ceil(ms / 1000));
+        const seconds = Math.ceil(ms / 1000);
+        assert.equal(retryAfter(refused), seconds);
+        const told = refused.headers;
+        assert.deepEqual(
+          [
+            told['x-ratelimit-limit'],
+            told['x-ratelimit-remaining'],
+            told['ratelimit-policy'],
+            told.ratelimit,
+          ],
+          ['5', '0', '"attempts";q=5', `"attempts";r=0;t=${seconds}`],
+        );
+        assert.ok(Number(told['x-ratelimit-reset']) > Date.now() / 1000);
         await waited();
         assert.equal((await signIn(wrong(ann), newAddress())).status, 401);
       }

@@ -4,6 +4,7 @@ import { hmac } from '#platform/crypto.ts';
 import type { Statement } from '#platform/db/sql.ts';
 import { ApiError } from '#platform/errors.ts';
 import type { FactInput } from '#platform/facts/record.ts';
+import { limitHeaders } from '#platform/http/limits.ts';
 import {
   attemptsOf,
   type Charge,
@@ -69,13 +70,19 @@ async function charge(app: App, one: Charge): Promise<number> {
   const counted = await count(app, one);
   if ('failures' in counted) return counted.failures;
   const { waitMs } = counted;
+  const waitS = Math.ceil(waitMs / 1000);
   app.metrics.rateLimited.inc({ scope: 'attempts' });
   throw new ApiError(
     429,
     'TOO_MANY_ATTEMPTS',
     'Too many failed attempts. Wait as long as Retry-After says.',
     { retry_after_ms: waitMs },
-    { 'retry-after': String(Math.ceil(waitMs / 1000)) },
+    {
+      'retry-after': String(waitS),
+      'x-ratelimit-scope': 'attempts',
+      'x-ratelimit-retry-after-ms': String(waitMs),
+      ...limitHeaders('attempts', { limit: one.free, left: 0, reset_s: waitS }),
+    },
   );
 }
 

@@ -34,6 +34,7 @@ export const delegationRoutes = [
     summary: "An agent exchanges a person's token and its own for one that acts for the person (RFC 8693)",
     tag,
     public: true,
+    readsBearer: true,
     errors: 'oauth',
     consumes: 'application/x-www-form-urlencoded',
     body: TokenExchange,

@@ -442,8 +442,24 @@ describe('the versions of a policy', () => {
       ],
     );
     assert.deepEqual((await admin.call('GET', `/v1/policy/${id}/versions/1`)).body, versions[1]);
-    assert.deepEqual((await admin.call('GET', `/v1/policy/${id}/versions?before=2`)).body, [versions[1]]);
-    assert.deepEqual((await admin.call('GET', `/v1/policy/${id}/versions?limit=1`)).body, [versions[0]]);
+    const first = await admin.call('GET', `/v1/policy/${id}/versions?limit=1`);
+    assert.deepEqual(first.body, [versions[0]]);
+    const cursor = String(first.headers['x-next-cursor']);
+    const [, next] = /^<(.+)>; rel="next"$/.exec(String(first.headers.link))!;
+    assert.match(next!, new RegExp(`^/v1/policy/${id}/versions\\?`));
+    const last = await admin.call('GET', next!);
+    assert.deepEqual(
+      [last.body, last.headers['x-next-cursor'], last.headers.link],
+      [[versions[1]], undefined, undefined],
+    );
+    const stranger = await newTenant();
+    const { id: another } = await written(stranger, {
+      role: 'user',
+      rule: about('memory', 'create'),
+      effect: 'deny',
+    });
+    const foreign = await stranger.call('GET', `/v1/policy/${another}/versions?cursor=${cursor}`);
+    assert.deepEqual([foreign.status, foreign.body.error.code], [400, 'INVALID_CURSOR']);
     for (const version of ['3', '0', 'x', '1.0', '99999999999'])
       assert.equal((await admin.call('GET', `/v1/policy/${id}/versions/${version}`)).status, 404, version);
 

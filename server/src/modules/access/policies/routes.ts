@@ -166,17 +166,9 @@ export const policyRoutes = [
     permission: 'policy:read',
     decidesRows: true,
     params,
-    query: T.Object(
-      {
-        limit: T.Optional(T.Integer({ minimum: 1, maximum: 100, default: 100 })),
-        before: T.Optional(
-          T.Integer({ minimum: 1, maximum: 2_147_483_647, description: 'Versions older than this one' }),
-        ),
-      },
-      closed,
-    ),
+    query: T.Object(pageQuery(100, 100), closed),
     response: { 200: T.Array(PolicyVersion) },
-    handler: (ctx, { params, query }) => policyVersions(ctx, params.policy_id, query.before, query.limit),
+    handler: (ctx, { params, query }) => policyVersions(ctx, params.policy_id, query),
   }),
   route({
     method: 'GET',

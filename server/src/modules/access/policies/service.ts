@@ -1,8 +1,8 @@
 import type { Ctx } from '#platform/context.ts';
 import { type ApiError, conflict, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
-import type { PageQuery } from '#platform/http/pages.ts';
-import type { Answer } from '#platform/http/route.ts';
+import { type PageQuery, page, positionOf } from '#platform/http/pages.ts';
+import { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { authorize } from '#platform/permission.ts';
 import { BUILTIN_POLICIES, viewOf, visiblePage } from '../policy/service.ts';
@@ -254,14 +254,21 @@ export const versionShown = ({ content, actor_type, actor_id, on_behalf_of, ...v
   policy: content,
 });
 
-/** Every state a policy had, the latest first; also of one that was deleted. */
-export async function policyVersions(ctx: Ctx, id: string, before: number | undefined, limit = 100) {
-  if (builtinPolicies.has(id)) return [];
-  const versions = isUuid(id) ? await listVersions(ctx.db, id, before, limit) : [];
-  const [latest] = before === undefined ? versions : await listVersions(ctx.db, id, undefined, 1);
+/** A page of the states a policy had, the latest first; also of one that was deleted. @throws ApiError 404, 400 INVALID_CURSOR */
+export async function policyVersions(ctx: Ctx, id: string, query: PageQuery): Promise<Answer> {
+  if (builtinPolicies.has(id)) return new Answer(200, []);
   const view = await viewOf(ctx, 'policy:read');
+  const [latest] = isUuid(id) ? await listVersions(ctx.db, id, { skip: 0, limit: 1 }) : [];
   if (!latest || !view.reaches(targetOf({ id, role: latest.content.role }))) throw notFound('Policy');
-  return versions.map(versionShown);
+  const list = `policy versions ${id}`;
+  const after = positionOf(ctx, list, {}, query.cursor);
+  const limit = query.limit ?? 100;
+  const rows = await listVersions(ctx.db, id, {
+    limit,
+    ...(after ? { after } : {}),
+    skip: query.skip ?? 0,
+  });
+  return page(ctx, list, {}, rows, limit, ({ version }) => [version], versionShown);
 }
 
 export async function policyVersion(ctx: Ctx, id: string, version: string) {
@@ -277,7 +284,7 @@ export async function rollBackPolicy(ctx: Ctx, id: string, input: PolicyRollback
   refuseBuiltin(id);
   const view = await viewOf(ctx, 'policy:update');
   const policy = await changePolicies(ctx, input.force, async (tx) => {
-    const [latest] = isUuid(id) ? await listVersions(tx, id, undefined, 1) : [];
+    const [latest] = isUuid(id) ? await listVersions(tx, id, { skip: 0, limit: 1 }) : [];
     if (!latest || !view.reaches(targetOf({ id, role: latest.content.role }))) throw notFound('Policy');
     const wanted = await findVersion(tx, id, input.version);
     if (!wanted || !view.reaches(targetOf({ id, role: wanted.content.role })))

@@ -155,17 +155,13 @@ export function insertVersion(
 }
 
 /** The latest first. */
-export const listVersions = (
-  db: Db,
-  id: string,
-  before: number | undefined,
-  limit: number,
-): Promise<Version[]> =>
+export const listVersions = (db: Db, id: string, { after, skip, limit }: PageFrom): Promise<Version[]> =>
   db.rows(sql<Version>`
     select policy_id, version, change, content, reason, actor_type, actor_id, on_behalf_of, created_at
     from policy_versions
-    where tenant_id = ${db.tenant} and policy_id = ${id} and (${before}::int is null or version < ${before})
-    order by version desc limit ${limit}`);
+    where tenant_id = ${db.tenant} and policy_id = ${id} 
+      and (${after?.[0]}::int is null or version < ${after?.[0]}::int)
+    order by version desc limit ${limit + 1} offset ${skip}`);
 
 export const findVersion = (db: Db, id: string, version: number): Promise<Version | undefined> =>
   db.one(sql<Version>`

@@ -5,6 +5,7 @@ import { ApiError, invalid, unavailable } from '#platform/errors.ts';
 import { idempotently } from '#platform/http/idempotency.ts';
 import { checkText, parseJson } from '#platform/http/json.ts';
 import type { Answer } from '#platform/http/route.ts';
+import { requireSwitchedOn } from '#platform/kill-switches.ts';
 import { perApp } from '#platform/per-app.ts';
 import { type Input, store } from './accept.ts';
 import { type Format, Unreadable } from './formats/format.ts';
@@ -17,6 +18,7 @@ import { isObject } from './visible.ts';
 
 /** Takes a text; its chunks follow in the background. @throws ApiError 404, 409, 413, 415, 422, 503 SERVICE_BUSY */
 export async function storeText(ctx: Ctx, body: TextIngest): Promise<Answer> {
+  requireSwitchedOn(ctx.app, 'ingest');
   const filename = filenameOf(body.filename);
   const format = recogniseText({ content_type: body.content_type ?? undefined, filename });
   const bytes = Buffer.from(body.text);
@@ -44,6 +46,7 @@ const uploadsOf = perApp((_app: App) => ({ reading: 0 }));
  * @throws ApiError 400, 404, 409, 413, 415, 422, 503 SERVICE_BUSY
  */
 export async function storeUpload(ctx: Ctx, request: FastifyRequest): Promise<Answer> {
+  requireSwitchedOn(ctx.app, 'ingest');
   const uploads = uploadsOf(ctx.app);
   // Each is in memory whole until it is stored.
   if (uploads.reading >= ctx.app.config.UPLOAD_MAX_CONCURRENCY)

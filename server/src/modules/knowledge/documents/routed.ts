@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Ctx } from '#platform/context.ts';
+import { requireSwitchedOn } from '#platform/kill-switches.ts';
 import { type FoundPassage, searchEnginesOf } from '#platform/search-engines/search-engines.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import type { Corpus, Retrieval } from '../corpora/service.ts';
@@ -25,6 +26,7 @@ export async function searchOutside(
   query: string,
   limit: number,
 ): Promise<RetrievedChunk[]> {
+  requireSwitchedOn(ctx.app, 'external_retrieval');
   const view = await viewOf(ctx, 'documents:read');
   if (view.rows === 'none') return [];
   const wanted = view.rows === 'all' ? limit : Math.min(most, limit * spare);

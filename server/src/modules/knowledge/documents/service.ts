@@ -4,6 +4,7 @@ import { fact } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import { Answer } from '#platform/http/route.ts';
 import { uuidv7 } from '#platform/ids.ts';
+import { requireSwitchedOn } from '#platform/kill-switches.ts';
 import { authorize } from '#platform/permission.ts';
 import { visiblePage } from '../../access/policy/service.ts';
 import { corpusScope, lockCorpusContent } from '../corpora/service.ts';
@@ -140,6 +141,7 @@ const inFlight = ({ status }: DocumentRow): boolean => status === 'queued' || st
 export async function reindexDocument(ctx: Ctx, id: string, input: Reindex): Promise<Answer> {
   const found = await getDocument(ctx, id);
   await authorize(ctx, 'documents:reindex', targetOf(found));
+  requireSwitchedOn(ctx.app, 'ingest');
   return ctx.db.transaction(async (tx) => {
     const [document] = await tx.rows(lockDocument(ctx.tenant, id, principalsOf(ctx)));
     if (!document) throw notFound('Document');

@@ -12,6 +12,7 @@ const metadata = (path: string, name: string) =>
     summary: 'What a client of /mcp must know about credentials (RFC 9728)',
     tag,
     public: true,
+    localPages: true,
     response: { 200: ProtectedResource },
     handler: async ({ app }) => resourceMetadata(app.config),
   });
@@ -25,6 +26,7 @@ export const mcpRoutes = [
     summary: 'Memory and knowledge as tools (Model Context Protocol, streamable HTTP without sessions)',
     tag,
     forwards: true,
+    localPages: true,
     routeClass: 'read',
     idempotent: false,
     errors: 'json-rpc',

@@ -12,6 +12,7 @@ import type { FastifyRequest } from 'fastify';
 import type { Config } from '#platform/config.ts';
 import type { Ctx } from '#platform/context.ts';
 import { type ApiError, forbidden, toApiError } from '#platform/errors.ts';
+import { isOriginAllowed } from '#platform/http/cors.ts';
 import { forward, refusalIn } from '#platform/http/forward.ts';
 import { checkTexts } from '#platform/http/json.ts';
 import { Answer } from '#platform/http/route.ts';
@@ -68,15 +69,9 @@ const headersOf = ({ headers }: FastifyRequest): Record<string, string> =>
     }),
   );
 
-const isLoopback = (url: string): boolean =>
-  URL.canParse(url) && ['localhost', '127.0.0.1', '[::1]'].includes(new URL(url).hostname);
-
 /** A page of a stranger must not reach a server that only its reader's machine reaches, by a name that leads there. */
-function checkOrigin({ CORS_ORIGINS, publicUrl }: Config, origin: string | undefined): void {
-  if (origin === undefined || origin === new URL(publicUrl).origin) return;
-  // To a server that is for its own machine only, that machine's pages are no strangers, whatever they call it.
-  if (isLoopback(publicUrl) && isLoopback(origin)) return;
-  if (CORS_ORIGINS.includes(origin) || CORS_ORIGINS.includes('*')) return;
+function checkOrigin(config: Config, origin: string | undefined): void {
+  if (origin === undefined || isOriginAllowed(config, origin)) return;
   throw forbidden('AUTH_FORBIDDEN', 'Pages of this origin may not call. CORS_ORIGINS names those that may.');
 }
 

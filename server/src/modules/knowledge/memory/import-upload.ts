@@ -3,6 +3,7 @@ import type { FastifyRequest } from 'fastify';
 import type { Ctx } from '#platform/context.ts';
 import { badRequest, conflict, notFound, unsupportedMediaType } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
+import { idempotencyKeyOf } from '#platform/http/idempotency.ts';
 import { tooLarge } from '#platform/http/json.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import { Answer } from '#platform/http/route.ts';
@@ -58,7 +59,7 @@ export async function startImport(
   request: FastifyRequest,
 ): Promise<Answer> {
   const body = streamOf(request);
-  const upload_key = keyOf(request);
+  const upload_key = idempotencyKeyOf(request) ?? null;
   checkSize(ctx, request, 0);
   if (preserve_ids) await authorize(ctx, 'admin:create');
   const row = {
@@ -102,17 +103,6 @@ const streamOf = (request: FastifyRequest): Readable | undefined => {
     throw unsupportedMediaType();
   return undefined;
 };
-
-function keyOf({ headers }: FastifyRequest): string | null {
-  const key = headers['idempotency-key'];
-  if (key === undefined) return null;
-  if (typeof key !== 'string' || !/^[\x21-\x7e][\x20-\x7e]{0,127}$/.test(key))
-    throw badRequest(
-      'IDEMPOTENCY_KEY_INVALID',
-      'Idempotency-Key must be 1 to 128 printable ASCII characters.',
-    );
-  return key;
-}
 
 /**
  * Goes on with an upload.

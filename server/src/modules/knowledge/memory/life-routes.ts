@@ -55,7 +55,7 @@ export const lifeRoutes = [
     permission: 'memory:create',
     operation: 'memory:import',
     consumes: lines,
-    idempotent: false,
+    idempotent: 'manual',
     query: ImportOptions,
     body: MemoryLine,
     response: { 202: MemoryImport },

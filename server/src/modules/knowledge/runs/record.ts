@@ -30,8 +30,17 @@ export const acceptedEvent = (run: NewRun): RunEvent => ({
 export const expiryOf = ({ config }: App, now: Date): string =>
   new Date(now.getTime() + config.RUN_EVENTS_TTL_HOURS * 3_600_000).toISOString();
 
-/** Commits the session, the message, the run and its first event. @throws ApiError 409 RUN_IN_PROGRESS */
-export async function recordBegin(ctx: Ctx, run: NewRun, message: string): Promise<void> {
+/**
+ * Commits the session, the message, the run and its first event.
+ * @param once does the write unless it was done before, in its own transaction
+ * @throws ApiError 409 RUN_IN_PROGRESS
+ */
+export async function recordBegin<T>(
+  ctx: Ctx,
+  run: NewRun,
+  message: string,
+  once: (write: () => Promise<unknown>) => Promise<T>,
+): Promise<T> {
   const statements = () => [
     insertRun(run, new Date(Date.now() + leaseMsOf(ctx.app))),
     insertEvents(ctx.tenant, run.id, [
@@ -54,8 +63,7 @@ export async function recordBegin(ctx: Ctx, run: NewRun, message: string): Promi
   ];
   for (let attempt = 1; ; attempt++) {
     try {
-      await ctx.db.batch(statements());
-      return;
+      return await once(() => ctx.db.batch(statements()));
     } catch (error) {
       if ((error as { code?: string }).code !== '23505') throw error;
     }

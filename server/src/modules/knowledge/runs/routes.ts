@@ -36,7 +36,7 @@ export const runRoutes = [
     cost: 3,
     // To go on with a run is to read.
     costOf: (request) => (lastEventIdOf(request) === undefined ? 3 : 1),
-    idempotent: false,
+    idempotent: 'manual',
     legacy: true,
     produces: 'text/event-stream',
     headers,
@@ -46,13 +46,16 @@ export const runRoutes = [
         description:
           'Events request.accepted, token.delta (any number), message.final, audio.ready or audio.error (with audio), done; ' +
           'or error and done. Each has the data {type, request_id, session_id, data, seq} and the id run:seq; heartbeats ' +
-          'have {ts, request_id, seq} and no id. With Last-Event-ID: what came after that event, or resume.unsupported and done.',
+          'have {ts, request_id, seq} and no id. With Last-Event-ID: what came after that event, or resume.unsupported and done. ' +
+          'With the Idempotency-Key of an earlier request: the events of its run, from the first on.',
       }),
       204: null,
     },
     handler: async (ctx, { body, raw }) => {
       const lastEventId = lastEventIdOf(raw);
-      return lastEventId === undefined ? startRun(ctx, body) : resumeRun(ctx, lastEventId, body.session_id);
+      return lastEventId === undefined
+        ? startRun(ctx, raw, body)
+        : resumeRun(ctx, lastEventId, body.session_id);
     },
   }),
   route({

@@ -1,9 +1,12 @@
+import type { FastifyRequest } from 'fastify';
 import type { App, Ctx, Target } from '#platform/context.ts';
 import { conflict, invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
+import { idempotently } from '#platform/http/idempotency.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import { Answer, Stream } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
+import { requireSwitchedOn } from '#platform/kill-switches.ts';
 import { authorize, isPermitted } from '#platform/permission.ts';
 import { visiblePage } from '../../access/policy/service.ts';
 import { EXTRACTIVE } from './answer.ts';
@@ -28,29 +31,45 @@ export const runsEnded = (app: App): Promise<void> => runsHere(app).ended();
 
 /**
  * Begins a run: session, message and run are committed when this returns. The run is worked on whether the answer is
- * read or not; the stream is its first reader.
- * @throws ApiError 503 SERVICE_BUSY, 409 RUN_IN_PROGRESS when the session has a run, 403, 422
+ * read or not; the stream is its first reader. With the Idempotency-Key of an earlier request it begins none, and reads
+ * the run of that one.
+ * @throws ApiError 503 SERVICE_BUSY, 409 RUN_IN_PROGRESS when the session has a run, 409 IDEMPOTENCY_KEY_CONFLICT, 403, 422
  */
-export async function startRun(ctx: Ctx, input: RunCreate): Promise<Stream> {
+export async function startRun(ctx: Ctx, raw: FastifyRequest, input: RunCreate): Promise<Stream | Answer> {
   const { app } = ctx;
+  requireSwitchedOn(app, 'run');
+  if (input.audio) requireSwitchedOn(app, 'tts');
   const here = runsHere(app);
   const memory = await planMemory(ctx, input.memory);
   if (input.corpus_id === undefined && !memory.recall)
     throw invalid([{ path: '/corpus_id', message: 'is required unless memories are recalled' }]);
-  const leave = here.takePlace(ctx.tenant);
+  const run = newRun(ctx, input, here.processId);
+  let leave: (() => void) | undefined;
   try {
-    const run = newRun(ctx, input, here.processId);
-    await recordBegin(ctx, run, input.message);
+    const { body } = await recordBegin(ctx, run, input.message, (write) =>
+      idempotently(ctx, raw, [raw.body, raw.query], async () => {
+        // Not before: to read an earlier run takes no place.
+        leave ??= here.takePlace(ctx.tenant);
+        await write();
+        return new Answer(200, { run_id: run.id });
+      }),
+    );
+    const { run_id } = body as { run_id: string };
+    if (run_id !== run.id) {
+      leave?.();
+      leave = undefined;
+      return await replayRun(ctx, run_id, input.session_id);
+    }
     const log = new RunLog(run);
     log.publish([acceptedEvent(run)]);
     const one = here.add(run, log);
     void conductRun(contextOfRun(ctx, one.cancel.signal), one, input, memory).finally(() => {
       here.remove(one);
-      leave();
+      leave?.();
     });
     return new Stream((_request, response) => followHere(ctx, one, 0, response));
   } catch (error) {
-    leave();
+    leave?.();
     throw error;
   }
 }
@@ -67,6 +86,16 @@ const newRun = ({ app, tenant, actor, requestId }: Ctx, input: RunCreate, proces
   provider: app.models.answers ? app.config.LLM_PROVIDER : EXTRACTIVE,
   created_at: new Date().toISOString(),
 });
+
+/** The run that an earlier request with the same Idempotency-Key began, from its first event on. */
+async function replayRun(ctx: Ctx, id: string, sessionId: string): Promise<Stream | Answer> {
+  const answer = await readRun(ctx, id, 0, sessionId);
+  if (answer instanceof Answer) return answer;
+  return new Stream((request, response) => {
+    response.setHeader('idempotency-replayed', 'true');
+    return answer.write(request, response);
+  });
+}
 
 /** Goes on with a run of the caller's own session after the event a `Last-Event-ID` names. */
 export async function resumeRun(ctx: Ctx, lastEventId: string, sessionId: string): Promise<Stream | Answer> {
