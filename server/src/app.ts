@@ -264,6 +264,12 @@ export async function openApp(
   }
 }
 
+/** Lets requests end, and cuts off those that do not in time: one that nobody sends on would hold up everything else. */
+async function closeWithin(server: FastifyInstance, graceMs: number): Promise<void> {
+  const late = setTimeout(() => server.server.closeAllConnections(), graceMs);
+  await server.close().finally(() => clearTimeout(late));
+}
+
 /** Starts the parts a process is asked to be: the HTTP server, the worker, or both. */
 export async function start(
   config: Config,
@@ -301,7 +307,7 @@ export async function start(
       const closable = server;
       // A run whose client left outlives its connection; it needs the database to the end.
       stops.push(() => runsEnded(app));
-      stops.push(() => closable.close());
+      stops.push(() => closeWithin(closable, config.SHUTDOWN_GRACE_MS));
       await server.listen({ host: config.HOST, port: config.PORT });
     }
     let stopping: Promise<void> | undefined;

@@ -129,10 +129,14 @@ async function runProcess(parts: { serve: boolean; work: boolean }): Promise<voi
     if (stopping) process.exit(1);
     stopping = true;
     log.info({ signal }, 'shutting down');
-    const late = setTimeout(() => {
-      log.error('shutdown took too long');
-      process.exit(1);
-    }, config.SHUTDOWN_GRACE_MS + 5_000);
+    const late = setTimeout(
+      () => {
+        log.error('shutdown took too long');
+        process.exit(1);
+        // Requests have one such time to end, and jobs another.
+      },
+      2 * config.SHUTDOWN_GRACE_MS + 5_000,
+    );
     late.unref();
     running.stop().then(
       () => process.exit(0),

@@ -29,7 +29,7 @@ import {
 
 export { activeKey, authenticateKey, flushKeyUses } from './authenticate.ts';
 export { type KeyInput, prepareApiKey } from './prepare.ts';
-export { fitsOwn, scopeProblem } from './scopes.ts';
+export { checkScopes, fitsOwn, scopeProblem } from './scopes.ts';
 
 const targetOf = ({ id, identity_id }: ApiKeyRow): Target => ({ id, owner: identity_id });
 

@@ -376,6 +376,18 @@ describe('token exchange', () => {
     assert.equal((await exchange(request(user), bearer(key))).status, 200, 'with a key of the agent');
   });
 
+  it('gives no scope that is none', async () => {
+    const { user, agent } = await trio();
+    const scopes = ['memory:read', 'memry:read'];
+    const reply = await user.call('POST', `/v1/identity/${agent.id}/delegate`, { scopes });
+    assert.equal(reply.status, 422);
+    assert.equal(reply.body.error.details.errors[0].path, '/scopes/1');
+    assert.equal(
+      outcome(await exchange(request(user, { scope: 'memry:read' }), bearer(agent))),
+      '400 invalid_scope',
+    );
+  });
+
   it('gives an agent with a narrowed key no more than the key has', async () => {
     const { user, agent } = await trio();
     const key = await newKey(agent, { scopes: ['memory:read', 'memory:list'] });

@@ -1,7 +1,7 @@
 import type { Actor, Authenticated, Ctx } from '#platform/context.ts';
 import { ApiError } from '#platform/errors.ts';
 import { chargeOperation, limitAddress } from '#platform/http/limits.ts';
-import { fitsOwn } from '../api-keys/service.ts';
+import { fitsOwn, scopeProblem } from '../api-keys/service.ts';
 import { type Delegated, exchangeGrant, type TokenExchange, tokenTypes } from './schema.ts';
 import { defaultScopes, delegate } from './service.ts';
 
@@ -67,12 +67,10 @@ function checkRequest({ app }: Ctx, input: TokenExchange): void {
       throw refuse('INVALID_TARGET', 'Tokens are given for this server only.');
 }
 
-const scopeForm = /^(read|write|admin|\*|[a-z_]+:([a-z_]+|\*)|\*:[a-z_]+)$/;
-
 function scopesOf(scope: string | undefined): string[] | undefined {
   const scopes = scope?.split(' ').filter(Boolean) ?? [];
   if (scopes.length === 0) return undefined;
-  const bad = scopes.find((one) => !scopeForm.test(one));
+  const bad = scopes.find((one) => scopeProblem(one) !== undefined);
   if (bad !== undefined || scopes.length > 50)
     throw refuse('INVALID_SCOPE', 'Scopes are read, write, admin, or resource:action, separated by spaces.');
   return scopes;

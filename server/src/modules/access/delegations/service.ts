@@ -5,6 +5,7 @@ import { fact } from '#platform/facts/record.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { authorize, isPermitted } from '#platform/permission.ts';
+import { checkScopes } from '../api-keys/service.ts';
 import { findIdentity, targetOf as identityTarget } from '../identity/service.ts';
 import { viewOf, visiblePage } from '../policy/service.ts';
 import { signAccessToken } from '../sessions/service.ts';
@@ -38,6 +39,7 @@ export async function delegate(ctx: Ctx, agentId: string, input: Delegate): Prom
   const agent = isUuid(agentId) ? await findIdentity(ctx.db, agentId) : undefined;
   if (!agent?.is_active || !subject) throw notFound('Identity');
   await authorize(ctx, 'delegations:create', identityTarget(agent));
+  checkScopes(input.scopes ?? []);
   const agents = actor.delegation?.agents ?? [];
   if (agent.id === subject || agents.some(({ identity_id }) => identity_id === agent.id))
     throw badRequest('DELEGATION_CIRCULAR', 'An identity can not be let act for itself. Name another agent.');

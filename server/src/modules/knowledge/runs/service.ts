@@ -7,7 +7,7 @@ import type { PageQuery } from '#platform/http/pages.ts';
 import { Answer, Stream } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { requireSwitchedOn } from '#platform/kill-switches.ts';
-import { authorize, isPermitted } from '#platform/permission.ts';
+import { authorize, isPermitted, refusalOf } from '#platform/permission.ts';
 import { visiblePage } from '../../access/policy/service.ts';
 import { EXTRACTIVE } from './answer.ts';
 import { conductRun } from './conduct.ts';
@@ -41,6 +41,9 @@ export async function startRun(ctx: Ctx, raw: FastifyRequest, input: RunCreate):
   if (input.audio) requireSwitchedOn(app, 'tts');
   const here = runsHere(app);
   const memory = await planMemory(ctx, input.memory);
+  // Its passages are read as by a search of the corpus.
+  const refusal = input.corpus_id && (await refusalOf(ctx, 'documents:read', undefined, true));
+  if (refusal) throw refusal();
   if (input.corpus_id === undefined && !memory.recall)
     throw invalid([{ path: '/corpus_id', message: 'is required unless memories are recalled' }]);
   const run = newRun(ctx, input, here.processId);

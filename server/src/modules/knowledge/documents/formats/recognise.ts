@@ -68,8 +68,10 @@ const unsupported = (what: string): ApiError =>
  */
 export function recognise(bytes: Buffer, hints: Hints): Recognised {
   const type = mediaTypeOf(hints.content_type);
-  const declared = unknown.includes(type) ? undefined : (byMediaType[type] ?? null);
   const named = byEnding[/\.([a-z]{1,10})$/i.exec(hints.filename ?? '')?.[1]?.toLowerCase() ?? ''];
+  // A part that says no type is plain text (RFC 7578, section 4.4): then its name says more.
+  const isUnsaid = unknown.includes(type) || (type === 'text/plain' && named !== undefined);
+  const declared = isUnsaid ? undefined : (byMediaType[type] ?? null);
   const hint = declared ?? named;
   const found = bySignature(bytes, hint);
   if (!found) {
