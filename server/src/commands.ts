@@ -3,7 +3,7 @@ import { flushCompileCache } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { ConfigError, environmentExample, readConfig } from '#platform/config.ts';
+import { ConfigError, environmentExample, readConfig, withoutEffect } from '#platform/config.ts';
 import type { App } from '#platform/context.ts';
 import { generateTables } from '#platform/db/tables.ts';
 import { openApiDocument } from '#platform/http/openapi.ts';
@@ -123,6 +123,7 @@ async function runProcess(parts: { serve: boolean; work: boolean }): Promise<voi
     );
   }
   const log = createLog(config.LOG_LEVEL);
+  for (const sentence of withoutEffect(config)) log.warn(sentence);
   const running = await start(config, log, parts);
   let stopping = false;
   const stop = (signal: string) => {
