@@ -11,6 +11,7 @@ import { buildServer } from '#platform/http/server.ts';
 import { createLog } from '#platform/log.ts';
 import { registerAccessCommands } from './access-commands.ts';
 import { openApp, routes, start } from './app.ts';
+import { examine } from './commands/doctor.ts';
 import { smokeOf, smokeProvider } from './commands/provider-smoke.ts';
 import { seedDemo } from './seed.ts';
 
@@ -101,6 +102,15 @@ export function registerCommands(program: Command): void {
       guarded(async (options: Record<string, string>) => {
         const smoke = smokeOf(options);
         await withApp((app) => smokeProvider(app, smoke, say));
+      }),
+    );
+  program
+    .command('doctor')
+    .description('ask all that a server needs whether it is there: one line each, nothing is changed')
+    .addHelpText('after', '\nEnds with 0 when all is well, with 1 when something is not.')
+    .action(
+      guarded(async () => {
+        if (!(await examine(process.env, say))) process.exitCode = 1;
       }),
     );
   program
