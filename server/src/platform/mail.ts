@@ -57,10 +57,7 @@ export function openMailer(config: Config, log: Log): Mailer | undefined {
       await writeFile(join(outbox, `${id}.eml`), message as unknown as Buffer, { mode: 0o600 });
       log.info({ file: `outbox/${id}.eml`, to: mail.to, subject: mail.subject }, 'a mail was written');
     },
-    check: async () => {
-      await mkdir(outbox, { recursive: true });
-      return `files in ${outbox}`;
-    },
+    check: async () => `files in ${outbox}`,
     close: () => compose.close(),
   };
 }
