@@ -1,8 +1,9 @@
 // Runs the commands of the README and of the guides as a newcomer pastes them, each document on a server of its own, and
 // compares what they print with what the document says.
 //   node scripts/readme.mjs [document ...]
-// A `bash` block is run; a `json` or `text` block right after it is what it prints, `…` standing for anything. An `env`
-// block holds settings that the server of the document starts with.
+// A `bash` block is run, and so is an `sh` block, with the server stopped meanwhile (the embedded database has one process);
+// all its commands have to succeed. A `json` or `text` block right after it is what it prints, `…` standing for anything.
+// An `env` block holds settings that the server of the document starts with. `console` is only read.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -35,14 +36,13 @@ const settingsOf = (blocks) =>
       ),
   );
 
-/** Each `bash` block with the block that follows it: what to run, and what it prints. */
+/** Each block to run with the block that follows it: what it prints. */
 function stepsOf(blocks) {
   return blocks.flatMap(({ language, text }, i) => {
-    if (language !== 'bash') return [];
+    if (language !== 'bash' && language !== 'sh') return [];
     const next = blocks[i + 1];
-    return [
-      { run: text, prints: next && ['json', 'text'].includes(next.language) ? next.text.trim() : undefined },
-    ];
+    const prints = next && ['json', 'text'].includes(next.language) ? next.text.trim() : undefined;
+    return [{ run: text, prints, stopped: language === 'sh' }];
   });
 }
 
@@ -62,59 +62,71 @@ const freePort = () =>
     });
   });
 
-/** Starts a server with these settings, on a free port and an empty directory. */
-async function startServer(settings) {
+/** A server with these settings, on a free port and an empty directory; it can be stopped and started again. */
+async function serverOf(settings) {
   const directory = mkdtempSync(join(tmpdir(), 'manushya-readme-'));
   const port = await freePort();
-  const began = Date.now();
-  const child = spawn(process.execPath, [join(root, 'scripts/start.mjs')], {
-    cwd: root,
-    env: {
-      ...process.env,
-      ...settings,
-      DATA_DIR: directory,
-      PORT: String(port),
-      DATABASE_URL: '',
-      REDIS_URL: '',
-    },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  let said = '';
-  child.stdout.on('data', (bytes) => {
-    said += bytes;
-  });
+  const env = { ...settings, DATA_DIR: directory, DATABASE_URL: '', REDIS_URL: '' };
+  let child;
   const stop = async () => {
     child.kill('SIGTERM');
     if (child.exitCode === null) await new Promise((resolve) => child.once('exit', resolve));
-    rmSync(directory, { recursive: true, force: true });
   };
-  for (;;) {
-    const found = /Admin API key +(mk_\S+)/.exec(said);
-    const ms = Date.now() - began;
-    if (found) return { apiKey: found[1], port, directory, ms, stop };
-    if (child.exitCode !== null || ms > 90_000) {
-      await stop();
-      throw new Error(`the server did not start:\n${said}`);
+  /** Answers what it said until it was ready. */
+  const start = async () => {
+    const began = Date.now();
+    child = spawn(process.execPath, [join(root, 'scripts/start.mjs')], {
+      cwd: root,
+      env: { ...process.env, ...env, PORT: String(port) },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let said = '';
+    child.stdout.on('data', (bytes) => {
+      said += bytes;
+    });
+    while (!said.split('Manushya is ready at')[1]?.includes('\n\n')) {
+      if (child.exitCode !== null || Date.now() - began > 90_000) {
+        await stop();
+        throw new Error(`the server did not start:\n${said}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
+    return { said, ms: Date.now() - began };
+  };
+  return { env, port, start, stop, remove: () => rmSync(directory, { recursive: true, force: true }) };
 }
 
-/** Runs a script of the shell to its end, of two minutes at most; answers what it printed. */
-async function runShell(script, env) {
+/**
+ * Runs a script of the shell to its end, of four minutes at most; answers what it printed. Where the script says `asks`, `obey`
+ * does what it asks for, while it waits for a line on its descriptor 3.
+ */
+async function runShell(script, env, asks, obey) {
   const child = spawn('bash', ['-c', script], {
     cwd: root,
     env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: 120_000,
+    stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    timeout: 240_000,
   });
   const said = { stdout: '', stderr: '' };
+  let obeyed = 0;
+  let failure;
   for (const name of ['stdout', 'stderr'])
     child[name].setEncoding('utf8').on('data', (text) => {
       said[name] += text;
+      while (said.stdout.split(asks).length - 1 > obeyed) {
+        obeyed += 1;
+        obey(obeyed).then(
+          () => child.stdio[3].write('\n'),
+          (error) => {
+            failure = error;
+            child.kill();
+          },
+        );
+      }
     });
   await once(child, 'close');
-  return said;
+  if (failure) throw failure;
+  return { ...said, stdout: said.stdout.replaceAll(asks, '') };
 }
 
 /** Runs one document; answers how many of its commands did what it says. */
@@ -123,29 +135,40 @@ async function runDocument(file) {
   const blocks = blocksOf(readFileSync(file, 'utf8'));
   const steps = stepsOf(blocks);
   if (steps.length === 0) throw new Error(`${name} has no commands`);
-  const server = await startServer(settingsOf(blocks));
+  const server = await serverOf(settingsOf(blocks));
   let failed = 0;
+  let ready;
   try {
+    ready = await server.start();
+    const apiKey = /Admin API key +(mk_\S+)/.exec(ready.said)?.[1];
     const mark = `=== ${Math.random()}`;
+    const asks = `=? ${Math.random()}`;
+    const broken = 'A COMMAND FAILED';
+    const ask = `echo '${asks}'; read -r -u 3`;
     // One shell for all, so that what one block exports the next one has.
     const script = steps
-      .map(
-        ({ run }) => `${run.replaceAll('localhost:8000', `localhost:${server.port}`)}\necho; echo '${mark}'`,
-      )
+      .map(({ run, stopped }) => {
+        const here = run.replaceAll('localhost:8000', `localhost:${server.port}`);
+        const lines = stopped ? `${ask}\ntrap 'echo "${broken}"' ERR\n${here}\ntrap - ERR\n${ask}` : here;
+        return `${lines}\necho; echo '${mark}'`;
+      })
       .join('\n');
-    const shell = await runShell(script, { API_KEY: server.apiKey, DATA_DIR: server.directory });
+    const toggle = (times) => (times % 2 ? server.stop() : server.start());
+    const shell = await runShell(script, { ...server.env, API_KEY: apiKey }, asks, toggle);
     const outputs = shell.stdout.split(mark);
-    for (const [i, { run, prints }] of steps.entries()) {
+    for (const [i, { run, prints, stopped }] of steps.entries()) {
       const output = (outputs[i] ?? '').trim();
       // A command that was never reached has not passed, whatever it was to print.
-      if (i < outputs.length - 1 && (prints === undefined || patternOf(prints).test(output))) continue;
+      const whole = i < outputs.length - 1 && !(stopped && output.includes(broken));
+      if (whole && (prints === undefined || patternOf(prints).test(output))) continue;
       failed += 1;
       console.log(`\n${name} SAYS\n${run}prints\n${prints}\nBUT IT PRINTS\n${output}\n${shell.stderr}`);
     }
   } finally {
     await server.stop();
+    server.remove();
   }
-  const seconds = (server.ms / 1000).toFixed(1);
+  const seconds = (ready.ms / 1000).toFixed(1);
   console.log(`${name}: ${steps.length - failed} of ${steps.length}, server ready after ${seconds} s`);
   return { passed: steps.length - failed, failed };
 }

@@ -3,7 +3,7 @@ import { flushCompileCache } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { ConfigError, environmentExample, readConfig } from '#platform/config.ts';
+import { ConfigError, environmentExample, readConfig, withoutEffect } from '#platform/config.ts';
 import type { App } from '#platform/context.ts';
 import { generateTables } from '#platform/db/tables.ts';
 import { openApiDocument } from '#platform/http/openapi.ts';
@@ -11,6 +11,7 @@ import { buildServer } from '#platform/http/server.ts';
 import { createLog } from '#platform/log.ts';
 import { registerAccessCommands } from './access-commands.ts';
 import { openApp, routes, start } from './app.ts';
+import { examine } from './commands/doctor.ts';
 import { smokeOf, smokeProvider } from './commands/provider-smoke.ts';
 import { seedDemo } from './seed.ts';
 
@@ -104,6 +105,15 @@ export function registerCommands(program: Command): void {
       }),
     );
   program
+    .command('doctor')
+    .description('ask all that a server needs whether it is there: one line each, nothing is changed')
+    .addHelpText('after', '\nEnds with 0 when all is well, with 1 when something is not.')
+    .action(
+      guarded(async () => {
+        if (!(await examine(process.env, say))) process.exitCode = 1;
+      }),
+    );
+  program
     .command('openapi')
     .description('write the published contract')
     .option('--check', 'only say whether openapi.json is up to date')
@@ -123,6 +133,7 @@ async function runProcess(parts: { serve: boolean; work: boolean }): Promise<voi
     );
   }
   const log = createLog(config.LOG_LEVEL);
+  for (const sentence of withoutEffect(config)) log.warn(sentence);
   const running = await start(config, log, parts);
   let stopping = false;
   const stop = (signal: string) => {

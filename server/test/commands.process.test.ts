@@ -78,6 +78,56 @@ describe('the command line', () => {
     assert.equal(third.out, second.out.replace('Made the key', 'A rotation is under way:'));
   });
 
+  it('tells with doctor what is well and what is not', async () => {
+    const lines = ({ out }: Said): Record<string, string> =>
+      Object.fromEntries(out.split('\n').filter(Boolean).map((line) => {
+        const [, state, name, about] = /^(ok|FAILED) +(\w+) +(.*)$/.exec(line)!;
+        return [name, `${state} ${about}`];
+      })); // biome-ignore format: short
+    const well = await run('doctor');
+    assert.equal(well.code, 0, well.out + well.err);
+    const found = lines(well);
+    assert.deepEqual(Object.keys(found), [
+      'configuration',
+      'database',
+      'extension',
+      'role',
+      'migrations',
+      'redis',
+      'embeddings',
+      'answers',
+      'reranker',
+      'speech',
+      'mail',
+    ]);
+    assert.match(found.database!, env.DATABASE_URL ? /^ok PostgreSQL 1\d/ : /^ok embedded PostgreSQL 1\d/);
+    assert.match(found.extension!, /^ok vector \d/);
+    assert.match(found.role!, /^ok \w+_app$/);
+    assert.match(found.migrations!, /^ok \d+ applied$/);
+    assert.match(found.redis!, env.REDIS_URL ? /^ok \S+:\d+/ : /^ok none/);
+    const nowhere = 'redis://127.0.0.1:1/0';
+    const away = {
+      ...env,
+      REDIS_URL: nowhere,
+      SMTP_URL: 'smtp://127.0.0.1:1',
+      RERANK_BASE_URL: 'http://127.0.0.1:1',
+      JWT_SECRET_KEY: 'hush',
+      ...(env.DATABASE_URL ? { DATABASE_URL: 'postgres://nobody:hidden@127.0.0.1:1/none' } : {}),
+    };
+    const ill = await command(away, 'doctor');
+    assert.equal(ill.code, 1, ill.out + ill.err);
+    const failed = Object.entries(lines(ill)).flatMap(([name, about]) =>
+      about.startsWith('FAILED') ? [name] : [],
+    );
+    const database = env.DATABASE_URL ? ['database'] : [];
+    assert.deepEqual(failed, [...database, 'redis', 'reranker', 'mail']);
+    assert.match(lines(ill).configuration!, /JWT_SECRET_KEY is not used/);
+    assert.ok(!/hidden|hush/.test(ill.out + ill.err));
+    const misread = await command({ ...env, PORT: 'harbour' }, 'doctor');
+    assert.equal(misread.code, 1);
+    assert.match(misread.out, /^FAILED +configuration +PORT must be a whole number.*\n$/);
+  });
+
   it('and the server does as it was told', async () => {
     server = await startServer({ DATA_DIR: env.DATA_DIR! }, { serve: true, work: false });
     const status = async (token: string, method = 'GET', url = '/v1/identity/me', body?: object) =>

@@ -367,6 +367,7 @@ const lists: Record<string, string> = {
   '/v1/api-keys/': 'key_id',
   '/v1/api-keys/inactive': 'inactive_key',
   '/v1/self-serve/api-keys': 'key_id',
+  '/v1/self-serve/api-keys/inactive-report': 'inactive_key',
   '/v1/invitations/': 'invitation_id',
   '/v1/admin/identity/providers': 'provider_id',
   '/v1/policy/': 'policy_id',

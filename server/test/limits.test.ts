@@ -207,6 +207,28 @@ describe('who may call', () => {
     const refused = await (await newKey(ann, { scopes: ['read'] })).call('POST', '/v1/memory/', note);
     assert.equal(refused.body.error.code, 'AUTH_FORBIDDEN');
   });
+
+  it('in development with AUTH_DEV_BYPASS is who the headers say, of a role there is', async () => {
+    const { app } = await testServer();
+    const open = await buildServer({ ...app, config: { ...app.config, AUTH_DEV_BYPASS: true } }, routes);
+    try {
+      const [one, other] = [await newTenant('admin'), await newTenant('admin')];
+      await one.call('POST', '/v1/memory/', { text: 'a note', type: 'note' });
+      const list = (headers: Record<string, string>) =>
+        open.inject({ method: 'GET', url: '/v1/memory/', headers });
+      const seen = async (tenant: string) =>
+        (await list({ 'x-tenant-id': tenant, 'x-role': 'admin' })).json().length;
+      assert.deepEqual([await seen(one.tenant), await seen(other.tenant)], [1, 0]);
+      for (const role of ['system', 'Admin', '']) {
+        const refused = await list({ 'x-tenant-id': one.tenant, 'x-role': role });
+        assert.equal(refused.statusCode, 400, role);
+        assert.equal(refused.json().error.code, 'AUTH_INVALID_ROLE');
+      }
+      assert.equal((await list({ 'x-role': 'admin' })).statusCode, 401);
+    } finally {
+      await open.close();
+    }
+  });
 });
 
 describe('how often', () => {
@@ -335,17 +357,26 @@ describe('how often', () => {
     assert.equal((await (await newTenant('admin', server)).call('GET', '/v1/memory/')).status, 200);
   });
 
-  it('the hourly ceiling of an operation holds beside them', async () => {
-    const ann = await newTenant('admin', server);
-    const { app } = server;
-    const bucket = { key: `${ann.tenant}:o:memory:create`, rate: 1_000 / 3600, burst: 1_000, cost: 1_000 };
-    assert.ok((await app.shared.take([bucket])).allowed);
-    const reply = await ann.call('POST', '/v1/memory/', { text: 'a note', type: 'note' });
-    assert.equal(reply.status, 429);
-    assert.equal(reply.headers['x-ratelimit-scope'], 'operation');
-    assert.equal(number(reply, 'x-ratelimit-limit'), 1_000);
-    assert.equal((await ann.call('GET', '/v1/memory/')).status, 200);
-  });
+  for (const [operation, perHour, url, body] of [
+    ['memory:create', 1_000, '/v1/memory/', { text: 'a note', type: 'note' }],
+    ['memory:search', 2_000, '/v1/memory/search', { query: 'a note' }],
+    ['identity:create', 100, '/v1/identity/', { external_id: 'another', role: 'user' }],
+    ['policy:test', 500, '/v1/policy/test', { role: 'user', action: 'read', resource: 'memory' }],
+    ['invitation:create', 50, '/v1/invitations/', { email: 'guest@example.com', role: 'user' }],
+  ] as const)
+    it(`the hourly ceiling of ${operation} holds beside them, for one tenant`, async () => {
+      const [ann, other] = [await newTenant('admin', server), await newTenant('admin', server)];
+      const key = `${ann.tenant}:o:${operation}`;
+      const bucket = { key, rate: perHour / 3600, burst: perHour, cost: perHour };
+      assert.ok((await server.app.shared.take([bucket])).allowed);
+      const reply = await ann.call('POST', url, body);
+      assert.equal(reply.status, 429);
+      assert.equal(reply.headers['x-ratelimit-scope'], 'operation');
+      assert.equal(number(reply, 'x-ratelimit-limit'), perHour);
+      assert.equal((await ann.call('GET', '/v1/memory/')).status, 200);
+      const theirs = await other.call('POST', url, body);
+      assert.ok(theirs.status < 300, theirs.text);
+    });
 
   it('a stranger who signs up again and again is stopped', async () => {
     const { app } = server;

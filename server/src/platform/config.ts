@@ -63,6 +63,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
   const secrets = production ? undefined : developmentSecrets(dataDir, values);
   return {
     ...values,
+    ACCESS_TOKEN_TTL_S: accessTokenLife(values, Boolean(env.ACCESS_TOKEN_TTL_S?.trim())),
     production,
     dataDir,
     publicUrl,
@@ -80,6 +81,22 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     version: '0.1.0',
   };
 }
+
+function accessTokenLife({ ACCESS_TOKEN_TTL_S, JWT_EXPIRATION_MINUTES }: Raw, given: boolean): number {
+  if (JWT_EXPIRATION_MINUTES === undefined) return ACCESS_TOKEN_TTL_S;
+  const seconds = JWT_EXPIRATION_MINUTES * 60;
+  if (given && seconds !== ACCESS_TOKEN_TTL_S)
+    throw new ConfigError(
+      `JWT_EXPIRATION_MINUTES=${JWT_EXPIRATION_MINUTES} and ACCESS_TOKEN_TTL_S=${ACCESS_TOKEN_TTL_S} say different lives of an access token: set one`,
+    );
+  return seconds;
+}
+
+/** What is set and does nothing, one sentence each. */
+export const withoutEffect = ({ JWT_SECRET_KEY }: Config): string[] =>
+  JWT_SECRET_KEY
+    ? ['JWT_SECRET_KEY is not used: access tokens are signed by keys that the server makes and rotates']
+    : [];
 
 function factorsOf(given: string): Record<Plan, number> {
   const factors: Record<Plan, number> = { free: 1, pro: 10, enterprise: 100 };

@@ -19,6 +19,8 @@ export interface Mailer {
    * @throws Error when no server has taken it
    */
   send(id: string, mail: Mail): Promise<void>;
+  /** Says where mails go, when they can go there. @throws Error */
+  check(): Promise<string>;
   close(): void;
 }
 
@@ -38,6 +40,10 @@ export function openMailer(config: Config, log: Log): Mailer | undefined {
     } as object);
     return {
       send: async (id, mail) => void (await transport.sendMail(messageOf(id, mail))),
+      check: async () => {
+        await transport.verify();
+        return new URL(config.SMTP_URL!).host;
+      },
       close: () => transport.close(),
     };
   }
@@ -51,6 +57,7 @@ export function openMailer(config: Config, log: Log): Mailer | undefined {
       await writeFile(join(outbox, `${id}.eml`), message as unknown as Buffer, { mode: 0o600 });
       log.info({ file: `outbox/${id}.eml`, to: mail.to, subject: mail.subject }, 'a mail was written');
     },
+    check: async () => `files in ${outbox}`,
     close: () => compose.close(),
   };
 }

@@ -35,6 +35,11 @@ export const integer = (initial: number, min: number, max: number, about: string
       : fail(`must be a whole number from ${min} to ${max}`);
   },
 });
+/** A whole number that is `undefined` until it is given. */
+export const optionalInteger = (min: number, max: number, about: string): Setting<number | undefined> => ({
+  ...integer(min, min, max, about),
+  initial: undefined,
+});
 export const choice = <const V extends string>(
   initial: V,
   values: readonly V[],

@@ -6,6 +6,7 @@ import {
   integer,
   list,
   optional,
+  optionalInteger,
   origins,
   proxies,
   type Setting,
@@ -52,6 +53,8 @@ export const settings = {
     'address clients use; issuer of tokens; unset: http://localhost:PORT',
   ),
   ACCESS_TOKEN_TTL_S: integer(900, 30, 86_400, 'life of an access token'),
+  JWT_EXPIRATION_MINUTES: optionalInteger(1, 1_440, 'the same in minutes, where ACCESS_TOKEN_TTL_S is unset'),
+  JWT_SECRET_KEY: optional('not used: access tokens are signed by keys that the server makes and rotates'),
   DELEGATION_TTL_MAX_S: integer(
     3_600,
     10,

@@ -67,15 +67,26 @@ export async function migrate(
 
 async function checkServer(client: pg.PoolClient): Promise<void> {
   const { rows } = await client.query('show server_version_num');
-  if (Number(rows[0].server_version_num) < 150_000) {
-    throw new Error(`PostgreSQL 15 or newer is needed; this server says ${rows[0].server_version_num}`);
-  }
+  requireVersion(rows[0].server_version_num);
   const available = await client.query(
     `select default_version from pg_available_extensions where name = 'vector'`,
   );
-  if (!available.rows.length)
-    throw new Error('the extension "vector" (pgvector) is not installed on this PostgreSQL server');
+  requireVector(available.rows);
   await client.query('create extension if not exists vector');
+}
+
+function requireVersion(number: string): void {
+  if (Number(number) < 150_000)
+    throw new Error(`PostgreSQL 15 or newer is needed; this server says ${number}`);
+}
+
+function requireVector(available: unknown[]): void {
+  if (!available.length)
+    throw new Error('the extension "vector" (pgvector) is not installed on this PostgreSQL server');
+}
+
+function requireBound(role: string, rows: { bypasses: boolean }[]): void {
+  if (rows[0]?.bypasses) throw new Error(`the role ${role} must be neither superuser nor BYPASSRLS`);
 }
 
 async function ensureAppRole(client: pg.PoolClient, database: Database, keys: Keys): Promise<void> {
@@ -94,34 +105,15 @@ async function ensureAppRole(client: pg.PoolClient, database: Database, keys: Ke
     'select rolsuper or rolbypassrls as bypasses from pg_roles where rolname = $1',
     [database.appRole],
   );
-  if (rows[0]?.bypasses)
-    throw new Error(`the role ${database.appRole} must be neither superuser nor BYPASSRLS`);
+  requireBound(database.appRole, rows);
 }
 
 async function apply(client: pg.PoolClient, appRole: string): Promise<string[]> {
   await client.query(
     `create table if not exists schema_migrations (version int primary key, name text not null, checksum text not null, applied_at timestamptz not null default now())`,
   );
-  const { rows } = await client.query(
-    'select version, name, checksum from schema_migrations order by version',
-  );
-  const done = new Map(rows.map((row) => [row.version as number, row]));
-  const migrations = await readMigrations();
-  const newest = migrations.at(-1)?.version ?? 0;
-  const last = rows.at(-1);
-  if (last && last.version > newest) {
-    throw new Error(
-      `the database has migration ${last.name}, which this version does not know: run a newer version`,
-    );
-  }
   const applied: string[] = [];
-  for (const migration of migrations) {
-    const before = done.get(migration.version);
-    if (before) {
-      if (before.checksum !== migration.checksum)
-        throw new Error(`${migration.name} was changed after it was applied to this database`);
-      continue;
-    }
+  for (const migration of (await standing(client)).pending) {
     await client.query('begin');
     try {
       await client.query(migration.text.replaceAll(':app_role', pg.escapeIdentifier(appRole)));
@@ -138,4 +130,70 @@ async function apply(client: pg.PoolClient, appRole: string): Promise<string[]> 
     applied.push(migration.name);
   }
   return applied;
+}
+
+/**
+ * How many migrations the database has, and which it is to get.
+ * @throws Error when an applied migration differs from its file, or the database is newer than the program
+ */
+async function standing(client: pg.PoolClient | pg.Pool): Promise<{ applied: number; pending: Migration[] }> {
+  const { rows } = await client.query(
+    'select version, name, checksum from schema_migrations order by version',
+  );
+  const done = new Map(rows.map((row) => [row.version as number, row]));
+  const migrations = await readMigrations();
+  const newest = migrations.at(-1)?.version ?? 0;
+  const last = rows.at(-1);
+  if (last && last.version > newest) {
+    throw new Error(
+      `the database has migration ${last.name}, which this version does not know: run a newer version`,
+    );
+  }
+  const changed = migrations.find(
+    ({ version, checksum }) => done.has(version) && done.get(version).checksum !== checksum,
+  );
+  if (changed) throw new Error(`${changed.name} was changed after it was applied to this database`);
+  return { applied: rows.length, pending: migrations.filter(({ version }) => !done.has(version)) };
+}
+
+/** What a start would find in a database; changes nothing. Each part says what there is, or throws what is wrong. */
+export function inspect({ operatorPool, appRole }: Database, options: { manageRole: boolean }) {
+  return {
+    server: async (): Promise<string> => {
+      const { rows } = await operatorPool.query('show server_version_num');
+      requireVersion(rows[0].server_version_num);
+      return (await operatorPool.query('show server_version')).rows[0].server_version;
+    },
+    extension: async (): Promise<string> => {
+      const { rows } = await operatorPool.query(
+        `select installed_version, default_version from pg_available_extensions where name = 'vector'`,
+      );
+      requireVector(rows);
+      return `vector ${rows[0].installed_version ?? `${rows[0].default_version}, to be made by the next start`}`;
+    },
+    role: async (): Promise<string> => {
+      const { rows } = await operatorPool.query(
+        `select rolsuper or rolbypassrls as bypasses from pg_roles where rolname = $1`,
+        [appRole],
+      );
+      requireBound(appRole, rows);
+      if (rows.length > 0) return appRole;
+      const owner = await operatorPool.query(
+        'select rolsuper or rolcreaterole as makes from pg_roles where rolname = current_user',
+      );
+      if (!options.manageRole) throw new Error(`there is no role ${appRole}, which DATABASE_APP_URL names`);
+      if (!owner.rows[0]?.makes)
+        throw new Error(
+          `the role ${appRole} can not be made: give the owner CREATEROLE, or make the role and set DATABASE_APP_URL`,
+        );
+      return `${appRole}, to be made by the next start`;
+    },
+    migrations: async (): Promise<string> => {
+      const { rows } = await operatorPool.query(`select to_regclass('schema_migrations') as there`);
+      const { applied, pending } = rows[0].there
+        ? await standing(operatorPool)
+        : { applied: 0, pending: await readMigrations() };
+      return `${applied} applied${pending.length ? `, ${pending.length} to be applied by the next start` : ''}`;
+    },
+  };
 }

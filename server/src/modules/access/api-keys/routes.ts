@@ -10,6 +10,7 @@ import {
   ApiKeyTested,
   ApiKeyUpdate,
   InactiveApiKey,
+  InactiveServiceKeys,
   KeyParams,
   ServiceKey,
   ServiceKeyCreate,
@@ -26,7 +27,7 @@ import {
   rotateApiKey,
   testApiKey,
 } from './service.ts';
-import { createServiceKey, listServiceKeys, revokeServiceKey } from './service-keys.ts';
+import { createServiceKey, listServiceKeys, reportInactiveKeys, revokeServiceKey } from './service-keys.ts';
 
 const tag = 'api-keys';
 const selfServe = 'self-serve';
@@ -168,6 +169,26 @@ export const apiKeyRoutes = [
     query: T.Object(pageQuery(100, 100), { additionalProperties: false }),
     response: { 200: ServiceKeyList },
     handler: (ctx, { query }) => listServiceKeys(ctx, query),
+  }),
+  route({
+    method: 'GET',
+    path: '/v1/self-serve/api-keys/inactive-report',
+    name: 'self_serve_inactive_api_keys',
+    summary: 'API keys of the tenant that were not used for so many days',
+    tag: selfServe,
+    permission: 'api_keys:list',
+    decidesRows: true,
+    envelope: true,
+    legacy: true,
+    query: T.Object(
+      {
+        ...pageQuery(100, 100),
+        inactive_days: T.Optional(T.Integer({ minimum: 1, maximum: 3_650, default: 90 })),
+      },
+      { additionalProperties: false },
+    ),
+    response: { 200: InactiveServiceKeys },
+    handler: (ctx, { query }) => reportInactiveKeys(ctx, query),
   }),
   route({
     method: 'POST',

@@ -110,6 +110,12 @@ export const ServiceKeyMade = T.Object({
 });
 export const ServiceKeyList = T.Object({ items: T.Array(ServiceKey) });
 
+const { revoked_at: _, is_active: __, ...serviceKeyKept } = serviceKey;
+export const InactiveServiceKeys = T.Object({
+  inactive_days_threshold: T.Integer(),
+  items: T.Array(T.Object({ ...serviceKeyKept, inactive_days: T.Integer(), is_expired: T.Boolean() })),
+});
+
 export const ServiceKeyCreate = T.Object(
   {
     name: T.Optional(Name),

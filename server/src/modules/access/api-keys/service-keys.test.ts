@@ -61,6 +61,49 @@ describe('keys of services', () => {
     assert.equal((await admin.call('POST', `${path}/${own.id}/revoke`)).status, 200);
   });
 
+  it('are reported when nobody uses them, those past their time among them', async () => {
+    const [admin, other] = [await newTenant('admin'), await newTenant('admin')];
+    const { operatorPool } = (await testServer()).app.database;
+    const made: string[] = [];
+    for (const owner of [admin, admin, admin, admin, other]) made.push((await make(owner)).body.data.key_id);
+    const [idle, expired, paused, young, theirs] = made as [string, string, string, string, string];
+    const [old, past] = [new Date(Date.now() - 100.5 * 86_400_000), new Date(Date.now() - 1_000)];
+    const longAgo = [idle, expired, paused, theirs];
+    await operatorPool.query('update api_keys set created_at = $2 where id = any($1)', [longAgo, old]);
+    await operatorPool.query('update api_keys set expires_at = $2 where id = $1', [expired, past]);
+    await operatorPool.query('update api_keys set is_active = false where id = $1', [paused]);
+    const report = async (query = '', who = admin) =>
+      (await who.call('GET', `${path}/inactive-report${query}`)).body.data;
+    const { items, inactive_days_threshold } = await report();
+    assert.equal(inactive_days_threshold, 90);
+    assert.deepEqual(Object.keys(items[0]).sort(), [
+      'created_at',
+      'expires_at',
+      'inactive_days',
+      'is_expired',
+      'key_id',
+      'key_prefix',
+      'last_used_at',
+      'name',
+      'role',
+    ]);
+    const seen = (list: { key_id: string; inactive_days: number; is_expired: boolean }[]) =>
+      list.map((item) => [item.key_id, item.inactive_days, item.is_expired]);
+    assert.deepEqual(seen(items), [
+      [expired, 100, true],
+      [idle, 100, false],
+    ]);
+    assert.deepEqual(await report('?inactive_days=101'), { inactive_days_threshold: 101, items: [] });
+    assert.ok(!items.some((item: { key_id: string }) => item.key_id === young));
+    assert.deepEqual(seen((await report('', other)).items), [[theirs, 100, false]]);
+    const refused = await admin.call('GET', `${path}/inactive-report?inactive_days=0`);
+    assert.equal(refused.status, 422);
+    const editor = await newMember(admin, 'editor');
+    assert.equal((await editor.call('GET', `${path}/inactive-report`)).status, 403);
+    const legacy = await admin.call('GET', '/self-serve/api-keys/inactive-report');
+    assert.equal(legacy.body.items.length, 2);
+  });
+
   it('are the business of those who may make keys for others', async () => {
     const admin = await newTenant('admin');
     const { data } = (await make(admin)).body;

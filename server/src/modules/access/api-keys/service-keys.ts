@@ -12,7 +12,7 @@ import { prepareApiKey } from './prepare.ts';
 import type { ServiceKey, ServiceKeyCreate } from './schema.ts';
 import { scopesFrom } from './scopes.ts';
 import { keyPrefix } from './secret.ts';
-import { revokeApiKey } from './service.ts';
+import { daysBefore, inactiveDays, revokeApiKey } from './service.ts';
 import { findKeyWithRole, type KeyWithRole, listKeysWithRole } from './store.ts';
 
 // The door by which those who administer a tenant give keys to services. Same table and rules as the other one; each
@@ -68,20 +68,42 @@ export async function createServiceKey(ctx: Ctx, { name, role, expires_in_days }
 
 const targetOf = ({ id, identity_id }: KeyWithRole): Target => ({ id, owner: identity_id });
 
-/**
- * A page of the tenant's keys, newest first, whichever way they were made; without those that a policy hides.
- * @throws ApiError 403 for who may not see the tenant's, 400 INVALID_CURSOR
- */
-export async function listServiceKeys(ctx: Ctx, query: PageQuery): Promise<Answer> {
-  await authorize(ctx, 'api_keys:list', {});
-  const { status, body, headers } = await visiblePage(ctx, 'api_keys:list', {}, query, {
-    rows: (from) => listKeysWithRole(ctx.db, from),
+/** A page of the tenant's keys, newest first; without those that a policy hides. */
+const pageOfKeys = (ctx: Ctx, asked: object, query: PageQuery, unused_since?: Date): Promise<Answer> =>
+  visiblePage(ctx, 'api_keys:list', asked, query, {
+    rows: (from) => listKeysWithRole(ctx.db, { unused_since }, from),
     owned: false,
     target: targetOf,
     position: ({ id }) => [id],
     size: 100,
   });
+
+/**
+ * The tenant's keys, whichever way they were made.
+ * @throws ApiError 403 for who may not see the tenant's, 400 INVALID_CURSOR
+ */
+export async function listServiceKeys(ctx: Ctx, query: PageQuery): Promise<Answer> {
+  await authorize(ctx, 'api_keys:list', {});
+  const { status, body, headers } = await pageOfKeys(ctx, {}, query);
   return new Answer(status, { items: (body as KeyWithRole[]).map(shown) }, headers);
+}
+
+/**
+ * The tenant's keys that nobody used for so many days and nobody revoked or paused; those past their time among them.
+ * @throws ApiError 403 for who may not see the tenant's, 400 INVALID_CURSOR
+ */
+export async function reportInactiveKeys(
+  ctx: Ctx,
+  { inactive_days: days = 90, ...query }: PageQuery & { inactive_days?: number },
+): Promise<Answer> {
+  await authorize(ctx, 'api_keys:list', {});
+  const now = Date.now();
+  const { status, body, headers } = await pageOfKeys(ctx, { days }, query, daysBefore(now, days));
+  const items = (body as KeyWithRole[]).map((row) => {
+    const { revoked_at: _, is_active, ...key } = shown(row);
+    return { ...key, inactive_days: inactiveDays(row, now), is_expired: !is_active };
+  });
+  return new Answer(status, { inactive_days_threshold: days, items }, headers);
 }
 
 /** Revokes a key; again and again, if need be. @throws ApiError 403, 404 */

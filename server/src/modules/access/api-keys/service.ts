@@ -76,13 +76,19 @@ export const listVisibleKeys = (
 
 const dayMs = 86_400_000;
 
+/** Whole days since a key was used, or made where it never was. */
+export const inactiveDays = (row: Pick<ApiKeyRow, 'last_used_at' | 'created_at'>, now: number): number =>
+  Math.floor((now - Date.parse(row.last_used_at ?? row.created_at)) / dayMs);
+
+export const daysBefore = (now: number, days: number): Date => new Date(now - days * dayMs);
+
 /** Working keys that nobody used for so many days, newest first. */
 export function listInactiveKeys(ctx: Ctx, { days = 90, ...query }: PageQuery & { days?: number }) {
   const now = Date.now();
-  const filter = { is_active: true, unused_since: new Date(now - days * dayMs) };
+  const filter = { is_active: true, unused_since: daysBefore(now, days) };
   return pageOfKeys(ctx, { days }, query, filter, (row) => ({
     ...shown(row),
-    inactive_days: Math.floor((now - Date.parse(row.last_used_at ?? row.created_at)) / dayMs),
+    inactive_days: inactiveDays(row, now),
   }));
 }
 

@@ -181,9 +181,15 @@ export const findKeyWithRole = (db: Db, id: string): Promise<KeyWithRole | undef
     select ${columnsWithRole} from api_keys k join identities i on i.tenant_id = k.tenant_id and i.id = k.identity_id
     where k.tenant_id = ${db.tenant} and k.id = ${id}`);
 
-/** All keys of the tenant, newest first; one row more than `limit` when there are more. */
-export const listKeysWithRole = (db: Db, { after, skip, limit }: PageFrom): Promise<KeyWithRole[]> =>
+/** Keys of the tenant, newest first; one row more than `limit` when there are more. */
+export const listKeysWithRole = (
+  db: Db,
+  { unused_since }: Pick<KeyFilter, 'unused_since'>,
+  { after, skip, limit }: PageFrom,
+): Promise<KeyWithRole[]> =>
   db.rows(sql<KeyWithRole>`
     select ${columnsWithRole} from api_keys k join identities i on i.tenant_id = k.tenant_id and i.id = k.identity_id
-    where k.tenant_id = ${db.tenant} ${after === undefined ? raw('') : sql`and k.id < ${after[0]}::uuid`}
+    where k.tenant_id = ${db.tenant}
+      ${unused_since === undefined ? raw('') : sql`and k.is_active and coalesce(k.last_used_at, k.created_at) < ${unused_since}`}
+      ${after === undefined ? raw('') : sql`and k.id < ${after[0]}::uuid`}
     order by k.id desc limit ${limit + 1} offset ${skip}`);

@@ -13,6 +13,7 @@ import {
   testServer,
   useTestServer,
 } from '#test/harness.ts';
+import { keepAnAdmin } from './change.ts';
 
 useTestServer();
 
@@ -258,6 +259,20 @@ describe('deleting identities', () => {
       const { status, body } = await who.call('GET', '/v1/identity/me');
       return status === 200 && body.role === 'admin';
     }
+  });
+
+  it('leaves a tenant its only admin, whatever admins another tenant has', async () => {
+    const [ann, other] = [await newTenant('admin'), await newTenant('admin')];
+    const { database } = (await testServer()).app;
+    const leave = async (who: Caller) => {
+      const { body } = await who.call('GET', '/v1/identity/me');
+      return database.tenant(who.tenant).transaction((tx) => keepAnAdmin(tx, [body]));
+    };
+    // Nobody removes itself, so this needs two at once: here the other one has gone already.
+    await assert.rejects(leave(ann), { status: 409, code: 'LAST_ADMIN' });
+    await newMember(ann, 'admin');
+    await leave(ann);
+    await assert.rejects(leave(other), { status: 409, code: 'LAST_ADMIN' });
   });
 
   it('of an admin by a lesser role with the permission is refused', async () => {

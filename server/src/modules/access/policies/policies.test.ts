@@ -704,3 +704,23 @@ describe('asking what would be decided', () => {
     assert.equal((await admin.call('GET', '/v1/policy/')).text, before);
   });
 });
+
+describe('a tenant’s policies', () => {
+  it('are so many at most, and so many bytes', async () => {
+    const [many, long, other] = [await newTenant(), await newTenant(), await newTenant()];
+    const { operatorPool } = (await testServer()).app.database;
+    const insert = (tenant: string, count: number, rule: unknown) =>
+      operatorPool.query(
+        `insert into policies (tenant_id, id, role, rule, is_active, created_at, updated_at)
+         select $1, gen_random_uuid(), 'guest', $2, false, now(), now() from generate_series(1, $3::int)`,
+        [tenant, JSON.stringify(rule), count],
+      );
+    await insert(many.tenant, 5_000, false);
+    await insert(long.tenant, 1, { var: 'x'.repeat(4 * 1024 * 1024) });
+    const write = async (owner: Caller) =>
+      codeOf(await owner.call('POST', '/v1/policy/', { role: 'guest', rule: false }));
+    assert.deepEqual(await write(many), [409, 'POLICY_LIMIT_REACHED']);
+    assert.deepEqual(await write(long), [409, 'POLICY_LIMIT_REACHED']);
+    assert.deepEqual(await write(other), [201, undefined]);
+  });
+});

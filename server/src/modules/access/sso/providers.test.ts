@@ -50,11 +50,13 @@ describe('identity providers', () => {
       client_id: 'client-1',
       has_client_secret: true,
       scopes: ['openid', 'email'],
+      scopes_json: ['openid', 'email'],
       default_role: 'user',
       allowed_email_domains: ['acme.example'],
       jit_enabled: false,
       role_claim: null,
       role_mapping: [],
+      role_mapping_json: {},
       enabled: true,
       login_url: `http://manushya.test/v1/sso/login/${ann.tenant}.okta`,
       redirect_uri: `http://manushya.test/v1/sso/callback/${ann.tenant}.okta`,
@@ -76,10 +78,11 @@ describe('identity providers', () => {
       jit_enabled: true,
       role_claim: 'groups',
       role_mapping: [{ value: 'writers', role: 'editor' }],
+      role_mapping_json: { writers: 'editor' },
       has_client_secret: false,
       updated_at: changed.body.data.updated_at,
     });
-    assert.deepEqual((await ann.call('GET', path)).body.data, [changed.body.data]);
+    assert.deepEqual((await ann.call('GET', path)).body.data, { items: [changed.body.data] });
 
     assert.equal((await ann.call('DELETE', `${path}/okta`)).status, 204);
     for (const method of ['GET', 'PATCH', 'DELETE'])
@@ -95,6 +98,63 @@ describe('identity providers', () => {
       ['identity_provider.created', 'identity_provider.updated', 'identity_provider.deleted'],
     );
     assert.ok(!JSON.stringify(facts).includes(secret));
+  });
+
+  it('take the fields of NexusRAG’s clients', async () => {
+    const [eve, other] = [await newTenant('admin'), await newTenant('admin')];
+    const theirs = {
+      type: 'oidc',
+      name: 'Okta',
+      issuer: 'https://acme.okta.example',
+      client_id: 'client-1',
+      client_secret_ref: 'env:OKTA_SECRET',
+      auth_url: 'https://acme.okta.example/authorize',
+      token_url: 'https://acme.okta.example/token',
+      jwks_url: 'https://acme.okta.example/keys',
+      scopes_json: ['email'],
+      default_role: 'reader',
+      role_mapping_json: { writers: 'editor', heads: 'admin' },
+      jit_enabled: true,
+    };
+    const made = await eve.call('POST', path, theirs);
+    assert.equal(made.status, 201, made.text);
+    const { id, ...provider } = made.body.data;
+    assert.match(id, /^[0-9a-f-]{36}$/);
+    assert.deepEqual(
+      [provider.scopes, provider.scopes_json, provider.role_claim, provider.has_client_secret],
+      [['openid', 'email'], ['openid', 'email'], 'groups', false],
+    );
+    assert.deepEqual(provider.role_mapping, [
+      { value: 'writers', role: 'editor' },
+      { value: 'heads', role: 'admin' },
+    ]);
+    assert.deepEqual(provider.role_mapping_json, theirs.role_mapping_json);
+    assert.ok(!made.text.includes('OKTA_SECRET'));
+    const changed = await eve.call('PATCH', `${path}/${id}`, {
+      jwks_url: 'https://acme.okta.example/other-keys',
+      scopes_json: [],
+      role_mapping_json: { heads: 'editor' },
+    });
+    assert.deepEqual(
+      [changed.body.data.scopes, changed.body.data.role_mapping],
+      [['openid'], [{ value: 'heads', role: 'editor' }]],
+    );
+    for (const [more, field] of [
+      [{ type: 'saml' }, '/type'],
+      [{ scopes: ['email'] }, '/scopes_json'],
+      [{ role_mapping: [] }, '/role_mapping_json'],
+    ] as const) {
+      const refused = await eve.call('POST', path, { ...theirs, ...more });
+      assert.equal(code(refused), '422 VALIDATION_ERROR', field);
+      assert.deepEqual(
+        refused.body.error.details.errors.map((error: { path: string }) => error.path),
+        [field],
+      );
+    }
+    assert.equal(code(await other.call('GET', `${path}/${id}`)), '404 NOT_FOUND');
+    assert.equal(code(await other.call('PATCH', `${path}/${id}`, { scopes_json: [] })), '404 NOT_FOUND');
+    assert.deepEqual((await other.call('GET', path)).body.data, { items: [] });
+    assert.deepEqual((await eve.call('GET', path)).body.data, { items: [changed.body.data] });
   });
 
   it('keep their client secret to themselves', async () => {

@@ -4,7 +4,8 @@ import type { SealedColumn } from '#platform/db/reseal.ts';
 import { conflict, forbidden, invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
-import type { Answer } from '#platform/http/route.ts';
+import { Answer } from '#platform/http/route.ts';
+import { uuidv7 } from '#platform/ids.ts';
 import { authorize, isNarrowed, requireNotActing } from '#platform/permission.ts';
 import { mayGiveRole, visiblePage } from '../policy/service.ts';
 import type { IdentityProvider, IdentityProviderCreate, IdentityProviderUpdate } from './schema.ts';
@@ -36,6 +37,9 @@ function shown(app: App, { client_secret, ...row }: ProviderRow): IdentityProvid
     ...row,
     type: 'oidc',
     has_client_secret: client_secret !== null,
+    scopes_json: row.scopes,
+    // The first entry of a value counts.
+    role_mapping_json: Object.fromEntries(row.role_mapping.map(({ value, role }) => [value, role]).reverse()),
     ...addressesOf(app, `${row.tenant_id}.${row.id}`),
   };
 }
@@ -101,6 +105,33 @@ function domainsOf(domains: string[]): string[] {
 /** `openid` makes it OpenID Connect, so it is always asked for. */
 const scopesOf = (scopes: string[]): string[] => [...new Set(['openid', ...scopes])];
 
+/**
+ * The fields a provider is stored by, from those of NexusRAG as well.
+ * @throws ApiError 422
+ */
+function inOwnWords<Input extends IdentityProviderUpdate>(input: Input) {
+  const { type, client_secret_ref, auth_url, token_url, jwks_url, scopes_json, role_mapping_json, ...own } =
+    input;
+  if (type === 'saml')
+    throw invalid([{ path: '/type', message: 'must be oidc: sign-in by SAML is not offered' }]);
+  const twice = [
+    ...(own.scopes && scopes_json ? ['scopes'] : []),
+    ...(own.role_mapping && role_mapping_json ? ['role_mapping'] : []),
+  ];
+  if (twice.length > 0)
+    throw invalid(
+      twice.map((name) => ({ path: `/${name}_json`, message: `must not be given together with ${name}` })),
+    );
+  return {
+    ...own,
+    ...(scopes_json && { scopes: scopes_json }),
+    ...(role_mapping_json && {
+      role_claim: own.role_claim === undefined ? 'groups' : own.role_claim,
+      role_mapping: Object.entries(role_mapping_json).map(([value, role]) => ({ value, role })),
+    }),
+  };
+}
+
 /** What a fact says of a provider. */
 const described = ({ name, issuer, client_id, default_role, jit_enabled, enabled, ...row }: ProviderRow) => ({
   name,
@@ -116,9 +147,10 @@ const described = ({ name, issuer, client_id, default_role, jit_enabled, enabled
 });
 
 /** @throws ApiError 403, 409 IDENTITY_PROVIDER_EXISTS, 422 */
-export async function createProvider(ctx: Ctx, input: IdentityProviderCreate): Promise<IdentityProvider> {
+export async function createProvider(ctx: Ctx, body: IdentityProviderCreate): Promise<IdentityProvider> {
   requireFullPower(ctx);
-  if (!isProviderId(input.id))
+  const { id = uuidv7(), ...input } = inOwnWords(body);
+  if (!isProviderId(id))
     throw invalid([
       { path: '/id', message: 'must be 1 to 63 of a-z 0-9 - and begin with a letter or digit' },
     ]);
@@ -126,11 +158,11 @@ export async function createProvider(ctx: Ctx, input: IdentityProviderCreate): P
   const now = new Date().toISOString();
   const row: ProviderRow = {
     tenant_id: ctx.tenant,
-    id: input.id,
+    id,
     name: input.name,
     issuer: input.issuer,
     client_id: input.client_id,
-    client_secret: sealedSecret(ctx, input.id, input.client_secret),
+    client_secret: sealedSecret(ctx, id, input.client_secret),
     scopes: scopesOf(input.scopes ?? ['email', 'profile']),
     default_role: input.default_role ?? 'user',
     allowed_email_domains: domainsOf(input.allowed_email_domains ?? []),
@@ -181,8 +213,9 @@ export const getProvider = async (ctx: Ctx, id: string): Promise<IdentityProvide
 export async function changeProvider(
   ctx: Ctx,
   id: string,
-  { client_secret, ...input }: IdentityProviderUpdate,
+  body: IdentityProviderUpdate,
 ): Promise<IdentityProvider> {
+  const { client_secret, ...input } = inOwnWords(body);
   await providerFor(ctx, 'identity_providers:update', id);
   requireFullPower(ctx);
   if (input.issuer !== undefined) checkIssuer(ctx.app, input.issuer);
@@ -237,11 +270,13 @@ export async function removeProvider(ctx: Ctx, id: string): Promise<void> {
 }
 
 /** Providers of the tenant, newest first. */
-export const listVisibleProviders = (ctx: Ctx, query: PageQuery): Promise<Answer> =>
-  visiblePage(ctx, 'identity_providers:list', {}, query, {
+export async function listVisibleProviders(ctx: Ctx, query: PageQuery): Promise<Answer> {
+  const { status, body, headers } = await visiblePage(ctx, 'identity_providers:list', {}, query, {
     rows: async (from) => (await listProviders(ctx.db, from)).map((row) => shown(ctx.app, row)),
     owned: false,
     target: ({ id }) => ({ id }),
     position: (row) => [row.created_at, row.id],
     size: 25,
   });
+  return new Answer(status, { items: body }, headers);
+}

@@ -12,6 +12,7 @@ import {
   CallbackQuery,
   IdentityProvider,
   IdentityProviderCreate,
+  IdentityProviderList,
   IdentityProviderUpdate,
   LoginQuery,
   ProviderIdParams,
@@ -85,7 +86,7 @@ export const ssoRoutes = [
     envelope: true,
     legacy: true,
     query: T.Object(pageQuery(25, 100), { additionalProperties: false }),
-    response: { 200: T.Array(IdentityProvider) },
+    response: { 200: IdentityProviderList },
     handler: (ctx, { query }) => listVisibleProviders(ctx, query),
   }),
   route({

@@ -29,6 +29,33 @@ const RoleMapping = T.Array(
   { maxItems: 100, description: 'The first entry whose value the claim has gives a new identity its role' },
 );
 
+/** What NexusRAG's clients call some fields, and send besides. */
+const RoleMappingJson = T.Record(T.String({ maxLength: 300 }), Role, {
+  maxProperties: 100,
+  description:
+    'role_mapping as an object, value: role; looks at the claim `groups` unless role_claim says other',
+});
+const ByDiscovery = T.Optional(
+  T.String({ maxLength: 2_000, description: 'Taken and not used: the issuer publishes its endpoints' }),
+);
+const namesOfNexusRag = {
+  type: T.Optional(
+    T.Union([T.Literal('oidc'), T.Literal('saml')], { description: 'oidc; saml is answered with 422' }),
+  ),
+  client_secret_ref: T.Optional(
+    T.String({
+      maxLength: 2_000,
+      description:
+        'Taken and not used: a reference is not resolved. The secret itself is `client_secret`; has_client_secret says whether there is one',
+    }),
+  ),
+  auth_url: ByDiscovery,
+  token_url: ByDiscovery,
+  jwks_url: ByDiscovery,
+  scopes_json: T.Optional(T.Union([Scopes, T.Null()], { description: 'Another name of scopes' })),
+  role_mapping_json: T.Optional(T.Union([RoleMappingJson, T.Null()])),
+};
+
 export const IdentityProvider = T.Object({
   id: T.String(),
   tenant_id: T.String(),
@@ -38,11 +65,13 @@ export const IdentityProvider = T.Object({
   client_id: T.String(),
   has_client_secret: T.Boolean(),
   scopes: T.Array(T.String()),
+  scopes_json: T.Array(T.String()),
   default_role: T.String(),
   allowed_email_domains: T.Array(T.String()),
   jit_enabled: T.Boolean(),
   role_claim: T.Union([T.String(), T.Null()]),
   role_mapping: RoleMapping,
+  role_mapping_json: RoleMappingJson,
   enabled: T.Boolean(),
   login_url: T.String({ description: 'Where a sign-in begins' }),
   redirect_uri: T.String({ description: 'To be registered at the provider' }),
@@ -50,10 +79,13 @@ export const IdentityProvider = T.Object({
   updated_at: T.String(),
 });
 export type IdentityProvider = Static<typeof IdentityProvider>;
+export const IdentityProviderList = T.Object({ items: T.Array(IdentityProvider) });
 
 export const IdentityProviderCreate = T.Object(
   {
-    id: T.String({ minLength: 1, maxLength: 200, description: '1 to 63 of a-z 0-9 -' }),
+    id: T.Optional(
+      T.String({ minLength: 1, maxLength: 200, description: '1 to 63 of a-z 0-9 -; made when left out' }),
+    ),
     name: Name,
     issuer: Issuer,
     client_id: ClientId,
@@ -67,6 +99,7 @@ export const IdentityProviderCreate = T.Object(
     role_claim: T.Optional(RoleClaim),
     role_mapping: T.Optional(RoleMapping),
     enabled: T.Optional(T.Boolean({ default: true })),
+    ...namesOfNexusRag,
   },
   { additionalProperties: false },
 );

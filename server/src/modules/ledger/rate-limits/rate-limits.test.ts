@@ -232,4 +232,18 @@ describe('limits of a tenant', () => {
       left.some((level: { scope: string; used: number }) => level.scope === 'tenant' && level.used > 3),
     );
   });
+
+  it('are told by two hundred rules at most, of each tenant', async () => {
+    const [admin, other] = [await newTenant('admin', server), await newTenant('admin', server)];
+    await server.app.database.operatorPool.query(
+      `insert into rate_limit_rules (tenant_id, id, scope, subject, endpoint, burst, window_seconds, created_at, updated_at)
+       select $1, gen_random_uuid(), 'role', 'role-' || n, 'read', 5, 60, now(), now() from generate_series(1, 200) n`,
+      [admin.tenant],
+    );
+    const set = (who: Caller, subject: string) =>
+      who.call('PUT', rules, { scope: 'role', subject, endpoint: 'read', limit: 5, window_seconds: 60 });
+    assert.equal(codeOf(await set(admin, 'one-more')), '409 RULE_LIMIT_REACHED');
+    assert.equal((await set(admin, 'role-7')).status, 200, 'in the place of one there is');
+    assert.equal((await set(other, 'one-more')).status, 200);
+  });
 });
