@@ -68,6 +68,9 @@ function either(a: Guards, b: Guards): Guards {
 /** Stands for "could read anything": a computed name, or the whole context. */
 export const ANY_ATTRIBUTE = '*';
 
+/** Stands for "only whether it is the caller's own". */
+export const OWN = 'target.own';
+
 /** The dotted names of the context that a rule reads (`target.metadata.client`), or `ANY_ATTRIBUTE` among them. */
 export function readsOf(node: RuleNode): ReadonlySet<string> {
   const found = new Set<string>();
@@ -86,7 +89,7 @@ function collect(node: RuleNode, found: Set<string>): void {
   }
   const { operator, args } = node;
   if (asksWhose(node)) {
-    found.add('target.own').add('identity_id');
+    found.add(OWN).add('identity_id');
     return;
   }
   if (operator === 'var') addNames(args.slice(0, 1), found, args.length === 0);

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { BUILTIN } from './builtin.ts';
 import { compileRule, evaluate } from './compile.ts';
 import { type PolicyContext, type PolicyTarget, policyContext, withTarget } from './context.ts';
-import { type Decision, decide, dependsOnTarget, explainDecision, narrow } from './decide.ts';
+import { type Decision, decide, dependsOnTarget, explainDecision, mayReachOthers, narrow } from './decide.ts';
 import { compilePolicies, type PolicyRow } from './policy-set.ts';
 
 type Question = {
@@ -185,6 +185,28 @@ test('a list knows whether its rows may differ before it reads them', () => {
   assert.equal(rows({ role: 'admin' }), 'all');
 });
 
+test('a list knows whether a row of somebody else could be let through', () => {
+  const memory = is('resource', 'memory');
+  const own = { '==': [{ var: 'target.owner' }, { var: 'identity_id' }] };
+  const secret = { and: [memory, is('memory_type', 'secret')] };
+  const report = { and: [memory, is('memory_type', 'report')] };
+  const others = (role: string, ...policies: PolicyRow[]) =>
+    mayReachOthers(compilePolicies(policies), BUILTIN, ask({ role, action: 'list', target: null }));
+  const deny = (rule: unknown, priority = 10) => policy(rule, { effect: 'deny', priority, role: '*' });
+  const allow = (rule: unknown, priority = 5) => policy(rule, { priority, role: '*' });
+  assert.deepEqual([others('user'), others('auditor'), others('admin')], [false, false, true]);
+  assert.equal(others('user', deny(secret)), false);
+  assert.equal(others('admin', deny(secret)), true);
+  assert.equal(others('user', allow(report)), true);
+  assert.equal(others('user', deny(secret), allow({ and: [memory, own] })), false);
+  assert.equal(others('user', deny(secret), allow(memory)), true);
+  assert.equal(others('user', allow(report), deny(memory)), false, 'the deny stands before the allow');
+  assert.equal(others('user', allow(report, 20), deny(memory)), true);
+  assert.equal(others('admin', deny({ and: [memory, { '!': own }] }), deny(secret)), false);
+  assert.equal(others('admin', deny({ nonsense: 1 })), false);
+  assert.equal(others('user', allow({ and: [memory, { '!': own }] })), true);
+});
+
 test('an explained decision lists the policies asked and the expression each failed on', () => {
   const first = policy({ and: [is('action', 'read'), is('claims.team', 'x')] }, { id: 'first', priority: 3 });
   const second = policy({ nonsense: 1 }, { id: 'second', priority: 2, effect: 'deny', role: 'reader' });
@@ -322,4 +344,29 @@ test('a thousand policies for one permission are looked up by the claim that tel
   assert.equal(decide(set, BUILTIN, ask({ claims: { team: 'team-731' } })).policy_id, 't731');
   const { split } = set.candidates('user', 'memory', 'read');
   assert.deepEqual([split?.path, split?.buckets.size, split?.rest.length], ['claims.team', 1_000, 0]);
+});
+
+test('where no row of somebody else could be let through, none is', () => {
+  const own = { '==': [{ var: 'target.owner' }, { var: 'identity_id' }] };
+  const rule = fc.oneof(
+    rules,
+    rules.map((inner) => ({ and: [own, inner] })),
+    fc.constant(own),
+  );
+  let closed = 0;
+  const property = fc.property(
+    policiesOf(rule, 0),
+    questions,
+    fc.array(words, { minLength: 3 }),
+    (rows, question, types) => {
+      const set = compilePolicies(rows);
+      const context = ask(question);
+      if (mayReachOthers(set, BUILTIN, context)) return;
+      closed += 1;
+      for (const type of types)
+        assert.equal(decide(set, BUILTIN, withTarget(context, { owner: 'you', type })).allowed, false);
+    },
+  );
+  fc.assert(property, { numRuns: 500 });
+  assert.ok(closed > 50, `closed ${closed} times`);
 });

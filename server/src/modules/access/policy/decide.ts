@@ -1,7 +1,7 @@
 import { STEP_BUDGET } from './compile.ts';
 import { type PolicyContext, withTarget } from './context.ts';
 import { explain, type TraceEntry } from './explain.ts';
-import { type Entry, guardsAdmit, type PolicySet, relevant } from './policy-set.ts';
+import { type Candidates, type Entry, guardsAdmit, type PolicySet, relevant } from './policy-set.ts';
 import { type Meter, newMeter } from './values.ts';
 
 /** Steps that all policies of one decision may spend together; beyond it the answer is no. */
@@ -43,7 +43,11 @@ export function decide(set: PolicySet, builtin: PolicySet, context: PolicyContex
   const { role, resource, action } = context;
   if (typeof role !== 'string' || typeof resource !== 'string' || typeof action !== 'string')
     return DEFAULT_DENY;
-  return decideIn(set, context, 'policy') ?? decideIn(builtin, context, 'builtin') ?? DEFAULT_DENY;
+  return (
+    decideIn(set.candidates(role, resource, action), context, 'policy') ??
+    decideIn(builtin.candidates(role, resource, action), context, 'builtin') ??
+    DEFAULT_DENY
+  );
 }
 
 /** True when some policy that can match this role, action and resource reads the target, so that rows may differ. */
@@ -82,6 +86,25 @@ export function narrow(
   return decide(set, builtin, withTarget(context, 'own')).allowed ? 'own' : 'none';
 }
 
+/**
+ * Whether a row of somebody else may be let through: false only where each of them is refused, whatever it holds. A deny
+ * that looks into rows refuses some, so it takes nothing away here; an allow may let some through.
+ */
+export function mayReachOthers(set: PolicySet, builtin: PolicySet, context: PolicyContext): boolean {
+  const others = withTarget(context, {});
+  const { all } = set.candidates(context.role, context.resource, context.action);
+  const sure = decideIn({ all: all.filter((entry) => !entry.readsMore), split: null }, others, 'policy');
+  const deciding = sure === null ? all.length : all.findIndex((entry) => entry.id === sure.policy_id);
+  // Its steps were spent on policies that an index leaves out elsewhere.
+  if (sure?.reason === 'policy_error') return true;
+  if (all.some((entry, i) => i < deciding && entry.readsMore && entry.effect === 'allow')) return true;
+  return (
+    sure ??
+    decideIn(builtin.candidates(context.role, context.resource, context.action), others, 'builtin') ??
+    DEFAULT_DENY
+  ).allowed;
+}
+
 export type PolicyTrace = {
   policy_id: string;
   effect: 'allow' | 'deny';
@@ -113,8 +136,11 @@ const DEFAULT_DENY: Decision = Object.freeze({
   reason: 'default_deny',
 });
 
-function decideIn(set: PolicySet, context: PolicyContext, source: 'policy' | 'builtin'): Decision | null {
-  const candidates = set.candidates(context.role, context.resource, context.action);
+function decideIn(
+  candidates: Pick<Candidates, 'all' | 'split'>,
+  context: PolicyContext,
+  source: 'policy' | 'builtin',
+): Decision | null {
   if (candidates.all.length === 0) return null;
   const [bound, rest] = relevant(candidates, context);
   let left = DECISION_STEPS;

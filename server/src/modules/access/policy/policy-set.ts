@@ -1,3 +1,4 @@
+import { OWN } from './analyse.ts';
 import { type CompiledRule, compileRule } from './compile.ts';
 import { TARGET_ATTRIBUTES } from './context.ts';
 import { type Kept, keptOf } from './kept.ts';
@@ -36,6 +37,8 @@ export type Entry = {
   readonly rule: CompiledRule | null;
   /** True when its answer may differ from row to row. */
   readonly readsTarget: boolean;
+  /** The same for rows of one owner: it asks for more than whether the row is the caller's own. */
+  readonly readsMore: boolean;
   readonly code: string | null;
   readonly message: string | null;
 };
@@ -93,7 +96,10 @@ export function compilePolicies(rows: readonly PolicyRow[]): PolicySet {
 }
 
 /** The two lists (each in order of decision) that hold every policy which can match this context. */
-export function relevant(candidates: Candidates, context: unknown): [readonly Entry[], readonly Entry[]] {
+export function relevant(
+  candidates: Pick<Candidates, 'all' | 'split'>,
+  context: unknown,
+): [readonly Entry[], readonly Entry[]] {
   const { split } = candidates;
   if (split === null) return [candidates.all, NONE];
   const value = readNamed(context, split.path);
@@ -127,8 +133,11 @@ function compileRow(row: PolicyRow, problems: PolicyProblem[]): Entry[] {
     if (!Number.isFinite(priority)) throw invalid('priority', 'is not a finite number');
     const { role, effect } = row;
     const rule = compileRule(row.rule);
-    const readsTarget = [...rule.reads].some((name) => targetAttributes.has(name.split('.', 1)[0]!));
-    return [{ id, role, effect, priority, order: 0, rule, readsTarget, code, message }];
+    const read = [...rule.reads].filter((name) => targetAttributes.has(name.split('.', 1)[0]!));
+    const readsMore = read.some((name) => name !== OWN);
+    return [
+      { id, role, effect, priority, order: 0, rule, readsTarget: read.length > 0, readsMore, code, message },
+    ];
   } catch (error) {
     const cause = error instanceof RuleError ? error : invalid('rule', 'can not be read');
     problems.push({
@@ -143,7 +152,7 @@ function compileRow(row: PolicyRow, problems: PolicyProblem[]): Entry[] {
     const role = typeof row.role === 'string' ? row.role : '*';
     const certain = Number.isFinite(priority) ? priority : Number.MAX_SAFE_INTEGER;
     const known = { id, role, priority: certain, order: 0, code, message };
-    return [{ ...known, effect: 'deny', rule: null, readsTarget: false }];
+    return [{ ...known, effect: 'deny', rule: null, readsTarget: false, readsMore: false }];
   }
 }
 

@@ -7,7 +7,8 @@ import { perApp } from '#platform/per-app.ts';
 import { recordDecision } from '../decisions/service.ts';
 import { BUILTIN, mayGive } from './builtin.ts';
 import { type PolicyContext, type PolicyTarget, policyContext, withTarget } from './context.ts';
-import { type Decision, decide, mayDependOnRow, narrow } from './decide.ts';
+import { type Decision, decide, mayDependOnRow, mayReachOthers, narrow } from './decide.ts';
+import { type Kept, keptOf } from './kept.ts';
 import { compilePolicies, type PolicySet } from './policy-set.ts';
 import { keyOf, questionOfRecord } from './recorded.ts';
 import { listPolicies } from './store.ts';
@@ -175,6 +176,10 @@ export async function decideAccess(
 /** Which rows of a list the caller may see: all of the tenant, its own, each as `sees` says, or none. */
 export interface View {
   rows: 'all' | 'own' | 'each' | 'none';
+  /** No row of somebody else can be among them, so that only its own need be read. */
+  onlyOwn: boolean;
+  /** What of a row policies look at, beside its type and whether it belongs to one who acts. */
+  looksAt: Kept;
   /** True when some policy looks at rows, in force or not: then what is made is decided, and recorded, by itself. */
   watched: boolean;
   /** Whether a list shows the row. Rows a list leaves out are no refusals: nobody asked for them. */
@@ -189,13 +194,23 @@ const narrowness = ['none', 'each', 'own', 'all'] as const;
 /** Decides once for a list or search what it may show. */
 export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
   if (ctx.actor.type === 'system')
-    return { rows: 'all', watched: false, sees: () => true, reaches: () => true };
+    return {
+      rows: 'all',
+      onlyOwn: false,
+      looksAt: keptOf([]),
+      watched: false,
+      sees: () => true,
+      reaches: () => true,
+    };
   const set = await policiesOf(ctx);
   const views = partiesOf(ctx.actor).map((party) => {
     const question = questionOf(ctx, permission, party);
+    const { all, watchesTarget } = set.candidates(question.role, question.resource, question.action);
     return {
       rows: narrow(set, BUILTIN, question),
-      watched: set.candidates(question.role, question.resource, question.action).watchesTarget,
+      onlyOwn: !mayReachOthers(set, BUILTIN, question),
+      reads: () => all.flatMap((entry) => [...(entry.rule?.reads ?? [])]),
+      watched: watchesTarget,
       decide: (target: Target) => decideRow(ctx, set, question, asSeenBy(party, target)),
     };
   });
@@ -209,6 +224,10 @@ export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
   };
   return {
     rows,
+    onlyOwn: views.some((view) => view.onlyOwn),
+    get looksAt() {
+      return keptOf(views.flatMap((view) => view.reads()));
+    },
     watched: views.some((view) => view.watched),
     sees: (target) => refusal(target) === undefined,
     reaches: (target) => {
@@ -258,11 +277,14 @@ async function visibleRows<Row>(
 ): Promise<Row[]> {
   if (view.rows === 'none') return [];
   if (view.rows === 'all') return rows(from);
-  if (view.rows === 'own' && owned) return owner === undefined ? [] : rows({ ...from, owner });
+  const onlyOwn = view.onlyOwn && owned;
+  if (onlyOwn && owner === undefined) return [];
+  const only = onlyOwn && owner !== undefined ? { owner } : {};
+  if (view.rows === 'own' && owned) return rows({ ...from, ...only });
   const shown: Row[] = [];
   // Read on until the page is full or nothing is left.
   for (let next: Pick<PageFrom, 'after'> = from; ; ) {
-    const read = await rows({ ...next, skip: 0, limit: scanned });
+    const read = await rows({ ...next, ...only, skip: 0, limit: scanned });
     shown.push(...read.slice(0, scanned).filter((row) => view.sees(target(row))));
     const last = read[scanned - 1];
     if (shown.length > from.skip + from.limit || read.length <= scanned || !last)

@@ -111,7 +111,7 @@ function criteriaOf(
   }
   if (identity_id === undefined && metadata === undefined)
     throw invalid([{ path: '', message: 'needs memory_ids, identity_id or metadata' }]);
-  const owner = identity_id ?? (view.rows === 'own' ? ctx.actor.identity_id : undefined);
+  const owner = identity_id ?? (view.onlyOwn ? ctx.actor.identity_id : undefined);
   if (owner !== undefined && !isUuid(owner)) return { memory_ids: [] };
   return { ...(owner ? { identity_id: owner } : {}), ...(metadata ? { metadata } : {}) };
 }

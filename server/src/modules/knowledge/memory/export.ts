@@ -37,7 +37,7 @@ export async function exportMemories(ctx: Ctx, query: ExportQuery): Promise<Stre
   if (query.after !== undefined && !isUuid(query.after))
     throw invalid([{ path: '/after', message: 'must be the id of a memory' }]);
   const view = await viewOf(ctx, 'memory:list');
-  const owner = view.rows === 'own' ? ctx.actor.identity_id : query.identity_id;
+  const owner = view.onlyOwn ? ctx.actor.identity_id : query.identity_id;
   const isElsewhere =
     query.identity_id !== undefined && (owner !== query.identity_id || !isUuid(query.identity_id));
   return new Stream(async (_request, response) => {
@@ -48,7 +48,7 @@ export async function exportMemories(ctx: Ctx, query: ExportQuery): Promise<Stre
     });
     response.flushHeaders();
     try {
-      const nothing = view.rows === 'none' || isElsewhere;
+      const nothing = view.rows === 'none' || isElsewhere || (view.onlyOwn && owner === undefined);
       const count = nothing ? 0 : await writeAll(ctx, query, owner, view, response);
       await ctx.db.batch([
         fact(ctx, { type: 'memory.exported', resource_type: 'memory', data: { exported_count: count } }),

@@ -1,7 +1,7 @@
 import type { Ctx } from '#platform/context.ts';
 import { isUuid } from '#platform/ids.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
-import { viewOf } from '../../access/policy/service.ts';
+import { type View, viewOf } from '../../access/policy/service.ts';
 import { prepareQuery, type Ranked } from '../retrieval/service.ts';
 import {
   byVectors,
@@ -17,6 +17,10 @@ import type { Memory, MemorySearch } from './schema.ts';
 import { sensitiveCandidates } from './sensitive-search.ts';
 import {
   findMemories,
+  type KindOf,
+  type Kinds,
+  listKinds,
+  listTargets,
   type MemoryCandidate,
   type SearchFilter,
   viewOfMemories,
@@ -38,11 +42,11 @@ const nearest = 100;
 export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Memory[]> {
   const stop = ctx.app.metrics.searchDuration.startTimer({ kind: 'memory' });
   const view = await viewOf(ctx, 'memory:search');
-  const mine = view.rows === 'own' || view.rows === 'none';
-  const owner = mine ? ctx.actor.identity_id : input.identity_id;
+  const owner = view.onlyOwn ? ctx.actor.identity_id : input.identity_id;
   const names = input.memory_types ?? (input.type === undefined ? undefined : [input.type]);
   if (
-    (mine && input.identity_id !== undefined && input.identity_id !== owner) ||
+    view.rows === 'none' ||
+    (view.onlyOwn && (owner === undefined || (input.identity_id ?? owner) !== owner)) ||
     (owner !== undefined && !isUuid(owner))
   )
     return [];
@@ -55,17 +59,19 @@ export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Mem
     created_to: input.created_to && storedTimestamp(input.created_to, '/created_to'),
   };
   const threshold = input.similarity_threshold ?? 0;
-  const found = (await ranked(ctx, input, filter)).filter(({ score }) => score > 0 && score >= threshold);
-  const limit = input.limit ?? 10;
-  // Policies look at each row; elsewhere only what is shown is read whole.
   const each = view.rows === 'each';
-  const memories = await readMemories(ctx, each ? found : found.slice(0, limit));
+  if (each) filter.kinds = await kindsSeen(ctx, view, filter);
+  const found = (await ranked(ctx, input, filter))
+    .filter(({ score }) => score > 0 && score >= threshold)
+    .slice(0, input.limit ?? 10);
+  const memories = await readMemories(ctx, found);
   const shown = found.flatMap(({ row, score }) => {
     const memory = memories.get(row.candidate.id);
+    // It may be another since its kind was decided.
     return memory && (!each || view.sees(targetOf(memory))) ? [{ memory, row, score }] : [];
   });
   stop();
-  return shown.slice(0, limit).map(({ memory, row, score }) => ({
+  return shown.map(({ memory, row, score }) => ({
     ...memory,
     score: Math.round(score * 10_000) / 10_000,
     ...(input.explain ? { parts: { ...row.parts, relevance: row.score } } : {}),
@@ -77,6 +83,29 @@ async function readMemories(ctx: Ctx, found: Found[]): Promise<Map<string, Memor
   const ids = found.map(({ row }) => row.candidate.id);
   const memories = await openMemories(ctx, await findMemories(ctx.db, ids, new Date()));
   return new Map(memories.map((memory) => [memory.id, memory]));
+}
+
+/** Kinds decided at once. */
+const decided = 5_000;
+
+/**
+ * The kinds of memories the caller may see, where policies look at them; undefined when that is all there are. A search
+ * must know before it ranks: filtering its results would leave too few, or none. Memories that no policy can tell apart
+ * are decided once.
+ */
+async function kindsSeen(ctx: Ctx, view: View, filter: SearchFilter): Promise<Kinds | undefined> {
+  const { identity_id, delegation } = ctx.actor;
+  const parties = [identity_id, ...(delegation?.agents.map((agent) => agent.identity_id) ?? [])];
+  const by: KindOf = { ...view.looksAt, parties: parties.filter((id) => id !== undefined) };
+  const kinds = await listKinds(ctx.db, by, filter, new Date());
+  const hashes: string[] = [];
+  for (let i = 0; i < kinds.length; i += decided) {
+    const some = kinds.slice(i, i + decided);
+    const hashOf = new Map(some.map(({ id, hash }) => [id, hash]));
+    for (const memory of await listTargets(ctx.db, [...hashOf.keys()]))
+      if (view.sees(targetOf(memory))) hashes.push(hashOf.get(memory.id)!);
+  }
+  return hashes.length < kinds.length ? { by, hashes } : undefined;
 }
 
 async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Promise<Found[]> {

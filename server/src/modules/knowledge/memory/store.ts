@@ -99,7 +99,57 @@ export interface SearchFilter extends MemoryFilter {
   metadata: Record<string, unknown> | undefined;
   created_from: string | undefined;
   created_to: string | undefined;
+  /** Only memories of these kinds. */
+  kinds?: Kinds | undefined;
 }
+
+/** What of memories makes them of one kind. */
+export interface KindOf {
+  /** Whose own memories are told apart from those of everybody else. */
+  parties: string[];
+  id: boolean;
+  owner: boolean;
+  /** Names in the metadata. */
+  metadata: ReadonlySet<string> | 'all';
+}
+
+/** Some of the kinds that differ by this. */
+export interface Kinds {
+  by: KindOf;
+  hashes: string[];
+}
+
+const kindOf = ({ parties, id, owner, metadata }: KindOf): Statement => sql`array[m.type,
+  case when ${owner}::boolean or m.identity_id = any(${parties}::uuid[]) then m.identity_id::text end
+  ${id ? sql`, m.id::text` : raw('')}
+  ${
+    metadata === 'all'
+      ? sql`, m.metadata::text`
+      : metadata.size === 0
+        ? raw('')
+        : sql`, (select jsonb_object_agg(name, m.metadata -> name) from unnest(${[...metadata]}::text[]) as name where m.metadata ? name)::text`
+  }]::text`;
+
+/** The kinds there are among what a filter lets through, each with one memory of it. */
+export const listKinds = (
+  db: Db,
+  by: KindOf,
+  filter: SearchFilter,
+  now: Date,
+): Promise<{ hash: string; id: string }[]> =>
+  db.rows(sql<{ hash: string; id: string }>`
+    select hashtextextended(kind, 0)::text as hash, min(id) as id from (
+      select ${kindOf(by)} as kind, m.id::text as id from memories m
+      where m.tenant_id = ${db.tenant} ${visible(filter, now)}
+    ) memories group by kind`);
+
+/** What policies see of memories. */
+export const listTargets = (
+  db: Db,
+  ids: string[],
+): Promise<Pick<StoredMemory, 'id' | 'identity_id' | 'type' | 'metadata'>[]> =>
+  db.rows(sql<Pick<StoredMemory, 'id' | 'identity_id' | 'type' | 'metadata'>>`
+    select id, identity_id, type, metadata from memories where tenant_id = ${db.tenant} and id = any(${ids}::uuid[])`);
 
 /** What ranking needs of a memory. */
 export interface MemoryCandidate {
@@ -140,7 +190,8 @@ export const narrowed = (filter: SearchFilter): Statement => sql`
   ${filter.types === undefined ? raw('') : sql`and m.type = any(${filter.types}::text[])`}
   ${filter.metadata === undefined ? raw('') : sql`and m.metadata @> ${filter.metadata}::jsonb`}
   ${filter.created_from === undefined ? raw('') : sql`and m.created_at >= ${filter.created_from}::timestamptz`}
-  ${filter.created_to === undefined ? raw('') : sql`and m.created_at <= ${filter.created_to}::timestamptz`}`;
+  ${filter.created_to === undefined ? raw('') : sql`and m.created_at <= ${filter.created_to}::timestamptz`}
+  ${filter.kinds === undefined ? raw('') : sql`and hashtextextended(${kindOf(filter.kinds.by)}, 0) = any(${filter.kinds.hashes}::bigint[])`}`;
 
 /** How a search by words looks for candidates. */
 export const wordSearch = (
