@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type AddressInfo, connect } from 'node:net';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { sql } from '#platform/db/sql.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import {
   type Caller,
@@ -30,6 +33,27 @@ function assertUnavailable(reply: Reply, code: string, about = ''): void {
   assert.ok(Number(reply.headers['retry-after']) >= 1, about);
   assert.doesNotMatch(reply.text, /ECONN|127\.0\.0\.1|postgres|redis:|socket|terminated/i, about);
 }
+
+describe('a shutdown', () => {
+  it('is not held up by a request whose body never comes', { timeout: 20_000 }, async () => {
+    const server = await startServer();
+    const { port } = server.server!.server.address() as AddressInfo;
+    const socket = connect(port, '127.0.0.1');
+    const cut = once(socket, 'close');
+    socket.on('error', () => {});
+    socket.write(
+      'POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"a"',
+    );
+    const connections = () =>
+      new Promise<number>((resolve) =>
+        server.server!.server.getConnections((_error, count) => resolve(count)),
+      );
+    await eventually('the request to arrive', async () => (await connections()) > 0);
+    await server.stop();
+    await cut;
+    await assert.rejects(server.app.database.operator.rows(sql`select 1`), 'the rest was closed too');
+  });
+});
 
 describeApart('the database goes away', () => {
   let proxy: Outage;

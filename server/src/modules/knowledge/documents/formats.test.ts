@@ -241,6 +241,8 @@ describe('what a file is', () => {
       assert.deepEqual(codes, mismatch ? ['CONTENT_TYPE_MISMATCH'] : [], id);
       assert.deepEqual(accepted.warnings ?? [], document.warnings, id);
     }
+    const untyped = { name: 'file', value: 'city,rain\nBergen,high\n', filename: 'rain.csv' };
+    assert.equal((await taken(mine, 'untyped', untyped)).document.content_type, 'text/csv');
     const { document } = await taken(
       mine,
       'page',

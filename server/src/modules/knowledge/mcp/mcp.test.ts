@@ -223,6 +223,9 @@ describe('MCP', () => {
       assert.ok(error.message.includes(scope), `${name}: ${error.message}`);
     }
     assert.deepEqual((await narrow.listTools()).tools, []);
+    const asking = await connect((await newKey(ann, { scopes: ['runs:create', 'corpora:read'] })).token);
+    const passages = await refused(asking, 'ask', { question: 'Words?', corpus_id: 'c1' });
+    assert.ok(passages.message.includes('documents:read'), 'a run reads documents as a search does');
     const recalling = await connect((await newKey(ann, { scopes: ['memory:search'] })).token);
     assert.deepEqual(
       (await recalling.listTools()).tools.map(({ name }) => name),
