@@ -71,6 +71,25 @@ describe('the client of mem0', () => {
     assert.equal((await hers.getAll({ filters: { user_id: 'sam' } })).count, 1);
   });
 
+  it('refuses filters that name somebody else than the search does', async () => {
+    const stored = { text: 'I like tea', type: 'note', metadata: { user_id: 'kim' } };
+    assert.equal((await ann.call('POST', '/v1/memory/', stored)).status, 201);
+    const find = (body: object) => ann.call('POST', '/v3/memories/search/', { query: 'tea', ...body });
+    for (const [named, filters] of [
+      [{ user_id: 'alex' }, { user_id: 'kim' }],
+      [{ run_id: 'r1' }, { AND: [{ run_id: 'r2' }] }],
+      [{ user_id: 'alex' }, { metadata: { user_id: 'kim' } }],
+    ])
+      assert.equal((await find({ ...named, filters })).status, 422);
+    const same = await find({ user_id: 'kim', filters: { user_id: 'kim' } });
+    assert.deepEqual(
+      same.body.results.map(({ user_id }: { user_id: string }) => user_id),
+      ['kim'],
+    );
+    const odd = await find({ filters: { metadata: { constructor: 'a name like others' } } });
+    assert.deepEqual([odd.status, odd.body.results], [200, []]);
+  });
+
   it('gets, updates and deletes one memory, and reads its history', async () => {
     const added: any = await hers.add([{ role: 'user', content: 'I live in Oslo' }], {
       userId: 'kim',

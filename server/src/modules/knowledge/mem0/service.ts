@@ -5,7 +5,6 @@ import { type ForwardedReply, type ForwardedRequest, forward, refusalIn } from '
 import { Answer } from '#platform/http/route.ts';
 import type { Memory } from '../memory/service.ts';
 import {
-  bothOf,
   requireEntity,
   type Selection,
   selectionIn,
@@ -138,7 +137,7 @@ export async function getEvent(send: Send, id: string) {
 }
 
 export async function search(send: Send, { query, filters, top_k, limit, threshold, ...rest }: Search) {
-  const selection = bothOf(selectionOf(rest), filters ? selectionIn(filters) : {});
+  const selection = selectionIn(filters ?? {}, selectionOf(rest));
   const { body } = await send({
     method: 'POST',
     path: '/v1/memory/search',
