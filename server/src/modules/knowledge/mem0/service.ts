@@ -4,13 +4,7 @@ import { ApiError } from '#platform/errors.ts';
 import { type ForwardedReply, type ForwardedRequest, forward, refusalIn } from '#platform/http/forward.ts';
 import { Answer } from '#platform/http/route.ts';
 import type { Memory } from '../memory/service.ts';
-import {
-  requireEntity,
-  type Selection,
-  selectionIn,
-  selectionOf,
-  splitMetadata,
-} from './entities.ts';
+import { requireEntity, type Selection, selectionIn, selectionOf, splitMetadata } from './entities.ts';
 import type { Add, Entities, List, ListPage, Search, Update } from './schema.ts';
 
 /** Memories of one page of those to be deleted. */
