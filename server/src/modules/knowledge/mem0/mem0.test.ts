@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { before, describe, it } from 'node:test';
 import {
   address,
@@ -88,6 +90,25 @@ describe('the client of mem0', () => {
     );
     const odd = await find({ filters: { metadata: { constructor: 'a name like others' } } });
     assert.deepEqual([odd.status, odd.body.results], [200, []]);
+  });
+
+  it('takes an id of dots for one that is not there', async () => {
+    const server = await address();
+    // As it is: clients resolve such a path.
+    const statusOf = async (method: string, path: string) => {
+      const sent = request(server, { method, path, headers: { authorization: `Bearer ${ann.token}` } }).end();
+      const [reply] = (await once(sent, 'response')) as [IncomingMessage];
+      reply.resume();
+      return reply.statusCode;
+    };
+    for (const id of ['%2e', '%2e%2e', '%2E.'])
+      for (const [method, path] of [
+        ['GET', `/v1/memories/${id}/`],
+        ['DELETE', `/v1/memories/${id}/`],
+        ['GET', `/v1/memories/${id}/history/`],
+        ['GET', `/v1/event/${id}/`],
+      ] as const)
+        assert.equal(await statusOf(method, path), 404, `${method} ${path}`);
   });
 
   it('gets, updates and deletes one memory, and reads its history', async () => {
