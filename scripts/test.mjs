@@ -13,6 +13,8 @@ import { createDatabase, down, dropDatabase, ServicesError, up } from './service
 const TEST_FILE = /\.test\.(ts|mjs)$/;
 // They start and kill processes of their own, so nothing else may run in their process.
 const PROCESS_TEST_FILE = /\.(crash|process)\.test\.(ts|mjs)$/;
+/** Options of node --test whose value may be the next word. */
+const WITH_VALUE = new Set(['--test-name-pattern', '--test-skip-pattern', '--test-concurrency']);
 const TEST_TIMEOUT_MS = 180_000;
 const RUN_TIMEOUT_MS = 15 * 60_000;
 /** Test processes at once, and into how many parts the files that can share one are cut. */
@@ -44,6 +46,7 @@ function readArguments(args) {
     const arg = args[i];
     if (arg === '--engine') engines = [args[++i]];
     else if (arg.startsWith('--engine=')) engines = [arg.slice('--engine='.length)];
+    else if (WITH_VALUE.has(arg)) options.push(`${arg}=${args[++i]}`);
     else if (arg.startsWith('-')) options.push(arg);
     else files.push(arg);
   }
@@ -180,15 +183,17 @@ async function runNode(node, engine, files, options, env) {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, NODE_COMPILE_CACHE: compiled, ...env },
-    timeout: RUN_TIMEOUT_MS,
-    killSignal: 'SIGKILL',
+    // A group of its own: what tests started ends with them.
+    detached: true,
   });
+  const timer = setTimeout(() => endGroup(child, 'SIGKILL'), RUN_TIMEOUT_MS);
   // Shown when it has ended, since several run at once.
   const said = [];
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes) => said.push(bytes));
   running.add(child);
   const [code, signal] = await once(child, 'close');
   running.delete(child);
+  clearTimeout(timer);
   const seconds = (performance.now() - started) / 1000;
   const text = existsSync(countsFile) ? readFileSync(countsFile, 'utf8') : '';
   rmSync(folder, { recursive: true, force: true });
@@ -201,6 +206,14 @@ async function runNode(node, engine, files, options, env) {
     counts.failed = 1;
   }
   return counts;
+}
+
+function endGroup({ pid }, signal) {
+  try {
+    process.kill(-pid, signal);
+  } catch (error) {
+    if (error.code !== 'ESRCH') throw error;
+  }
 }
 
 function report(results) {
@@ -234,7 +247,7 @@ function fail(message) {
 for (const signal of ['SIGINT', 'SIGTERM']) {
   process.on(signal, () => {
     interrupted = true;
-    for (const child of running) child.kill(signal);
+    for (const child of running) endGroup(child, signal);
   });
 }
 await main();

@@ -196,7 +196,7 @@ export const schedules: Schedule[] = [
 const features: Features = {
   authenticate: async (app, credential, from) => {
     const found = await (credential.startsWith('mk_')
-      ? authenticateKey(app, credential)
+      ? authenticateKey(app, credential, from)
       : authenticateToken(app, credential, from));
     if (!found || !isAtHome(found.tenant, found.actor)) return undefined;
     return (await tenantOf(app, found.tenant))?.is_active ? found : undefined;

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { CircuitState } from 'cockatiel';
 import { createBreaker, outsideCalls, stateOf } from './resilience.ts';
 
 const hangs = ({ signal }: { signal: AbortSignal }) =>
@@ -29,4 +30,18 @@ test('a service that fails or hangs five times in a row is left alone', async ()
       { isBrokenCircuitError: true },
     );
   }
+});
+
+test('a caller that leaves while a service is tried again does not speak for it', async () => {
+  const breaker = createBreaker(undefined, 0);
+  const calls = outsideCalls({ timeoutMs: 5_000, retries: 0, breaker });
+  for (let i = 0; i < 5; i++) await assert.rejects(calls.execute(() => Promise.reject(new Error('down'))));
+  const caller = new AbortController();
+  const call = calls.execute(hangs, caller.signal);
+  assert.equal(breaker.state, CircuitState.HalfOpen);
+  caller.abort(new Error('gone'));
+  await assert.rejects(call, /gone/);
+  assert.equal(breaker.state, CircuitState.Open);
+  assert.equal(await calls.execute(async () => 'an answer'), 'an answer');
+  assert.equal(breaker.state, CircuitState.Closed);
 });

@@ -50,10 +50,13 @@ export function createBreaker(
   judge: Judge = judgedByKind,
   halfOpenAfter = closedAgainAfterMs,
 ): CircuitBreakerPolicy {
-  const breaker = circuitBreaker(
-    handleWhen((error) => !(error instanceof GivenUp) && judge(error as Error).outage),
-    { halfOpenAfter, breaker: new ConsecutiveBreaker(failuresInARow) },
-  );
+  // A try that nobody waited for has not shown that the service is back: the library would take it for a success.
+  const isOutage = (error: unknown): boolean =>
+    error instanceof GivenUp ? breaker.state === CircuitState.HalfOpen : judge(error as Error).outage;
+  const breaker: CircuitBreakerPolicy = circuitBreaker(handleWhen(isOutage), {
+    halfOpenAfter,
+    breaker: new ConsecutiveBreaker(failuresInARow),
+  });
   breaker.onBreak(() => triesAgainAt.set(breaker, performance.now() + halfOpenAfter));
   return breaker;
 }

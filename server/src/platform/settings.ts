@@ -77,6 +77,12 @@ export const settings = {
   ),
   SIGNING_KEY_PUBLISH_S: integer(600, 1, 86_400, 'how long a new signing key is published before it signs'),
   API_KEY_INACTIVE_DAYS: integer(0, 0, 3_650, 'days without use after which an API key is refused; 0: never'),
+  AUTH_FAILURES_PER_HOUR: integer(
+    6_000,
+    1,
+    10_000_000,
+    'API keys that open nothing allowed to one address in an hour; keys in use are not counted',
+  ),
   OPEN_REGISTRATION: decided(
     'POST /v1/identity/ without a credential makes a new tenant; unset: on in development, off in production',
   ),

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify';
 import type { Ctx } from '../context.ts';
-import { ApiError, unavailable } from '../errors.ts';
+import { ApiError, notFound, unavailable } from '../errors.ts';
 import { credentialOf } from './credential.ts';
 
 /** A request of a route of ours, made for a caller by another route. */
@@ -26,12 +26,15 @@ const passedOn = ['x-api-key', 'x-tenant-id', 'x-role', 'user-agent'];
 /**
  * Calls a route of this server in process, as the caller of this request: the same credential, address and request id. So
  * whatever guards that route guards it here. Ends when the caller goes away.
+ * @throws ApiError 404 for a part that is `.` or `..`
  */
 export async function forward(
   ctx: Ctx,
   raw: FastifyRequest,
   { method, path, query = {}, body, headers = {} }: ForwardedRequest,
 ): Promise<ForwardedReply> {
+  // A URL is resolved: an id of dots would lead to another route.
+  if (path.split('/').some((part) => part === '.' || part === '..')) throw notFound('Resource');
   const known: Record<string, string> = { ...headers, 'x-request-id': ctx.requestId };
   for (const name of passedOn) {
     const value = raw.headers[name];

@@ -1,7 +1,8 @@
 import type { FastifyReply } from 'fastify';
-import type { Ctx, RouteClass } from '../context.ts';
+import type { App, Ctx, RouteClass } from '../context.ts';
 import { ApiError, unavailable } from '../errors.ts';
 import { type Bucket, SharedUnavailable, type Taken } from '../shared.ts';
+import { networkOf } from './network.ts';
 
 /** Tokens a second up to a burst. */
 export interface Rate {
@@ -68,7 +69,7 @@ export function limit(
 
 /**
  * Takes what a request did of an operation beyond the one call it was counted as: the items of a bulk request.
- * @throws ApiError 429 RATE_LIMITED
+ * @throws ApiError 429 RATE_LIMITED, 413 BULK_TOO_LARGE when it is more than ever can be taken at once
  */
 export async function chargeOperation(ctx: Ctx, operation: string, count: number): Promise<void> {
   if (!ctx.app.config.RATE_LIMIT_ENABLED || count <= 0) return;
@@ -77,6 +78,11 @@ export async function chargeOperation(ctx: Ctx, operation: string, count: number
     .slice(2)
     .map((bucket) => ({ ...bucket, cost: count }));
   if (buckets.length === 0) return;
+  const most = Math.floor(Math.min(...buckets.map(({ burst }) => burst)));
+  if (count > most) {
+    const message = `Your limit of ${operation} allows ${most} at once. Send fewer in one request.`;
+    throw new ApiError(413, 'BULK_TOO_LARGE', message, { maximum: most });
+  }
   try {
     const taken = await ctx.app.shared.take(buckets);
     if (!taken.allowed) throw refusedBy(ctx, 'operation', 'mutation', operation, buckets, taken);
@@ -93,7 +99,12 @@ export async function chargeOperation(ctx: Ctx, operation: string, count: number
  */
 export async function limitAddress(ctx: Ctx, operation: string, perHour: number): Promise<void> {
   if (!ctx.app.config.RATE_LIMIT_ENABLED) return;
-  const bucket = { key: `@:${operation}:${ctx.request?.ip}`, rate: perHour / 3600, burst: perHour, cost: 1 };
+  const bucket = {
+    key: `@:${operation}:${networkOf(ctx.request?.ip ?? '')}`,
+    rate: perHour / 3600,
+    burst: perHour,
+    cost: 1,
+  };
   let taken: Taken;
   try {
     taken = await ctx.app.shared.take([bucket]);
@@ -101,6 +112,35 @@ export async function limitAddress(ctx: Ctx, operation: string, perHour: number)
     throw error instanceof SharedUnavailable ? limitsUnavailable() : error;
   }
   if (!taken.allowed) throw refusedBy(ctx, 'address', ctx.request!.route_class, operation, [bucket], taken);
+}
+
+/**
+ * Looks up a credential that nothing is known of, for an address that has some failures left: one that finds nothing takes
+ * one from those it may have in an hour.
+ * @throws ApiError 429 RATE_LIMITED, or 503 RATE_LIMIT_UNAVAILABLE when Redis is away and RL_FAIL_MODE is closed
+ */
+export async function limitFailures<T>(
+  app: App,
+  ip: string,
+  lookUp: () => Promise<T | undefined>,
+): Promise<T | undefined> {
+  const { RATE_LIMIT_ENABLED, AUTH_FAILURES_PER_HOUR: perHour, RL_FAIL_MODE } = app.config;
+  if (!RATE_LIMIT_ENABLED) return lookUp();
+  const take = async (cost: 0 | 1): Promise<Taken | undefined> => {
+    try {
+      return await app.shared.take([
+        { key: `@:failures:${networkOf(ip)}`, rate: perHour / 3600, burst: perHour, cost },
+      ]);
+    } catch (error) {
+      if (!(error instanceof SharedUnavailable)) throw error;
+      if (RL_FAIL_MODE === 'closed') throw limitsUnavailable();
+    }
+  };
+  const left = (await take(0))?.remaining[0] ?? 1;
+  if (left < 1) throw refused(app, 'address', undefined, Math.ceil(((1 - left) * 3_600_000) / perHour));
+  const found = await lookUp();
+  if (found === undefined) await take(1);
+  return found;
 }
 
 function lost(ctx: Ctx, reply: FastifyReply, error: unknown): void {
@@ -153,7 +193,7 @@ function answer(
   const told = limitHeaders(routeClass, toldOf(bucket, taken.remaining[shown]!));
   for (const [name, value] of Object.entries(told)) reply.raw.setHeader(name, value);
   if (taken.allowed) return;
-  throw refused(ctx, scopes[taken.scope]!, routeClass, taken.retryAfterMs);
+  throw refused(ctx.app, scopes[taken.scope]!, routeClass, taken.retryAfterMs);
 }
 
 const limitsUnavailable = () =>
@@ -169,7 +209,7 @@ const refusedBy = (
   { scope: full, remaining, retryAfterMs }: Taken,
 ) =>
   refused(
-    ctx,
+    ctx.app,
     scope,
     routeClass,
     retryAfterMs,
@@ -177,22 +217,22 @@ const refusedBy = (
   );
 
 function refused(
-  ctx: Ctx,
+  app: App,
   scope: string,
-  routeClass: RouteClass,
+  routeClass: RouteClass | undefined,
   retryAfterMs: number,
   headers: Record<string, string> = {},
 ): ApiError {
-  ctx.app.metrics.rateLimited.inc({ scope });
+  app.metrics.rateLimited.inc({ scope });
   return new ApiError(
     429,
     'RATE_LIMITED',
     'Too many requests. Wait as long as Retry-After says.',
-    { scope, route_class: routeClass, retry_after_ms: retryAfterMs },
+    { scope, ...(routeClass ? { route_class: routeClass } : {}), retry_after_ms: retryAfterMs },
     {
       'retry-after': String(Math.max(1, Math.ceil(retryAfterMs / 1000))),
       'x-ratelimit-scope': scope,
-      'x-ratelimit-route-class': routeClass,
+      ...(routeClass ? { 'x-ratelimit-route-class': routeClass } : {}),
       'x-ratelimit-retry-after-ms': String(retryAfterMs),
       ...headers,
     },

@@ -52,7 +52,7 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
       // Parsers of forms and streams are registered for all routes; only those that ask for one take it.
       const form = formOf(request);
       if (form !== undefined && form !== route.consumes) return done(unsupportedMediaType());
-      if (isEmptyObject(request.body) && route.bodyOptional) request.body = {};
+      if (isMissing(request.body) && route.bodyOptional) request.body = {};
       done(
         namesOtherTenant(request)
           ? badRequest('TENANT_ID_NOT_ALLOWED', 'The tenant comes from the credential. Leave tenant_id out.')
@@ -86,7 +86,7 @@ const formOf = ({ headers }: FastifyRequest): string | undefined => {
   return forms.find((form) => type.startsWith(form));
 };
 
-const isEmptyObject = (body: unknown) => body === undefined || body === null;
+const isMissing = (body: unknown) => body === undefined || body === null;
 
 function schemaOf(route: Route, bare: boolean): Record<string, unknown> {
   const response: Record<string, unknown> = {};

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
+import { uuidv7 } from '#platform/ids.ts';
 import {
   type Caller,
   call,
@@ -14,6 +16,7 @@ import {
   useTestServer,
 } from '#test/harness.ts';
 import { tellExpired } from './jobs.ts';
+import { makeKeyText } from './secret.ts';
 import { flushKeyUses } from './service.ts';
 
 useTestServer();
@@ -392,6 +395,47 @@ describe('the life of a key', () => {
       );
     } finally {
       app.shared.invalidate = invalidate;
+    }
+  });
+});
+
+describe('keys that open nothing', () => {
+  it('cost an address no look-up once it has made up too many, and hold up nobody whose key is known', async () => {
+    const server = await startServer(
+      { RATE_LIMIT_ENABLED: 'true', AUTH_FAILURES_PER_HOUR: '3', SIGN_UPS_PER_HOUR: '1000000' },
+      { serve: true, work: false },
+    );
+    try {
+      const [ann, bob] = [await newTenant('admin', server), await newTenant('admin', server)];
+      const [hers, his] = [await newKey(ann, { server }), await newKey(bob, { server })];
+      // Of one subscriber, who has not called in an earlier run.
+      const network = `2001:db8:${randomBytes(2).toString('hex')}:${randomBytes(2).toString('hex')}`;
+      const ask = async (token: string, remoteAddress: string) => {
+        const headers = { authorization: `Bearer ${token}` };
+        const url = '/v1/identity/me';
+        return server.server!.inject({ method: 'GET', url, headers, remoteAddress });
+      };
+      assert.equal((await ask(hers.token, `${network}::1`)).statusCode, 200);
+      for (let i = 0; i < 3; i++)
+        assert.equal((await ask(makeKeyText(ann.tenant, uuidv7()), `${network}::${i}`)).statusCode, 401);
+      const { database } = server.app;
+      const { tenant } = database;
+      let lookUps = 0;
+      database.tenant = (name) => {
+        lookUps += 1;
+        return tenant.call(database, name);
+      };
+      for (const forged of [makeKeyText(ann.tenant, uuidv7()), makeKeyText(ann.tenant, hers.keyId)]) {
+        const refused = await ask(forged, `${network}::5`);
+        assert.deepEqual([refused.statusCode, refused.json().error.code], [429, 'RATE_LIMITED']);
+        assert.ok(Number(refused.headers['retry-after']) > 1);
+      }
+      assert.equal(lookUps, 0);
+      database.tenant = tenant;
+      assert.equal((await ask(hers.token, `${network}::1`)).statusCode, 200);
+      assert.equal((await ask(his.token, '203.0.113.7')).statusCode, 200, 'from elsewhere');
+    } finally {
+      await server.stop();
     }
   });
 });

@@ -1,6 +1,7 @@
 import { createCache } from '#platform/cache.ts';
-import type { App, Authenticated } from '#platform/context.ts';
+import type { App, Authenticated, Origin } from '#platform/context.ts';
 import { hmac, sameBytes } from '#platform/crypto.ts';
+import { limitFailures } from '#platform/http/limits.ts';
 import { perApp } from '#platform/per-app.ts';
 import { activeIdentity } from '../identity/service.ts';
 import { createLastUse, type Used } from '../last-use/service.ts';
@@ -26,19 +27,20 @@ export async function activeKey(app: App, tenant: string, id: string): Promise<K
   return key && isLive(app, key) ? key : undefined;
 }
 
-/** The actor behind an API key: key and identity must both hold now. A key acts as its identity, narrowed by its scopes. */
-export async function authenticateKey(app: App, text: string): Promise<Authenticated | undefined> {
+/**
+ * The actor behind an API key: key and identity must both hold now. A key acts as its identity, narrowed by its scopes.
+ * @throws ApiError 429 for an address from which too many keys opened nothing
+ */
+export async function authenticateKey(
+  app: App,
+  text: string,
+  { ip }: Pick<Origin, 'ip'>,
+): Promise<Authenticated | undefined> {
   const parts = parseKeyText(text);
   if (!parts) return undefined;
   const { tenant, id } = parts;
-  const cache = cacheOf(app);
-  const name = `${tenant}/${id}`;
-  const load = () => loadKey(app, tenant, id);
-  const hash = hmac(app.keys.credential, text);
-  let key = cache.peek(name) ?? (await cache.get(name, load));
-  // Another process may have given it a new secret a moment ago.
-  if (key && !opens(key, hash)) key = await cache.reload(name, load);
-  if (!key || !opens(key, hash) || !isLive(app, key)) return undefined;
+  const key = await keyOpenedBy(app, tenant, id, hmac(app.keys.credential, text), ip);
+  if (!key || !isLive(app, key)) return undefined;
   const identity = await activeIdentity(app, tenant, key.identity_id);
   if (!identity) return undefined;
   lastUse.note(app, tenant, id, key);
@@ -54,6 +56,29 @@ export async function authenticateKey(app: App, text: string): Promise<Authentic
       ...(key.scopes.length ? { scopes: key.scopes } : {}),
     },
   };
+}
+
+/** Whoever has the secret of a key, as it was last known, is no guesser, and is not held up by those at the same address. */
+async function keyOpenedBy(
+  app: App,
+  tenant: string,
+  id: string,
+  hash: Buffer,
+  ip: string,
+): Promise<CachedKey | undefined> {
+  const cache = cacheOf(app);
+  const name = `${tenant}/${id}`;
+  const load = () => loadKey(app, tenant, id);
+  const known = cache.peek(name);
+  if (known && opens(known, hash)) return known;
+  const lookUp = async () => {
+    let key = await cache.get(name, load);
+    // Another process may have given it a new secret a moment ago.
+    if (key && !opens(key, hash)) key = await cache.reload(name, load);
+    return key && opens(key, hash) ? key : undefined;
+  };
+  const last = cache.last(name);
+  return last && opens(last, hash) ? lookUp() : limitFailures(app, ip, lookUp);
 }
 
 function opens({ secret_hash, old_secrets }: KeyState, hash: Buffer): boolean {

@@ -1,10 +1,10 @@
-import { isIPv6 } from 'node:net';
 import type { App, Ctx } from '#platform/context.ts';
 import { hmac } from '#platform/crypto.ts';
 import type { Statement } from '#platform/db/sql.ts';
 import { ApiError } from '#platform/errors.ts';
 import type { FactInput } from '#platform/facts/record.ts';
 import { limitHeaders } from '#platform/http/limits.ts';
+import { networkOf } from '#platform/http/network.ts';
 import {
   attemptsOf,
   type Charge,
@@ -23,20 +23,8 @@ const trustMs = 30 * 24 * 3_600_000;
 const keyOf = (app: App, kind: string, parts: string[]): Buffer =>
   hmac(app.keys.credential, JSON.stringify(['attempt', kind, ...parts]));
 
-/** The address as it is counted: of IPv6 the /64 that one subscriber has, of which it may use any. */
-export function addressOf(ctx: Ctx): string {
-  const ip = ctx.request?.ip ?? '';
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(ip)?.[1];
-  if (mapped || !isIPv6(ip)) return mapped ?? ip;
-  const [head = '', tail = ''] = ip.replace(/%.*$/, '').split('::');
-  const left = head.split(':').filter(Boolean);
-  const right = tail.split(':').filter(Boolean);
-  const zeros = Array(Math.max(0, 8 - left.length - right.length)).fill('0');
-  return [...left, ...zeros, ...right]
-    .slice(0, 4)
-    .map((part) => Number.parseInt(part, 16).toString(16))
-    .join(':');
-}
+/** The address as it is counted. */
+const addressOf = (ctx: Ctx): string => networkOf(ctx.request?.ip ?? '');
 
 /** An attempt that was counted before it is known how it ends. */
 export interface Attempt {

@@ -131,6 +131,11 @@ describe('MCP', () => {
     assert.equal((await ann.call('POST', `/v1/memory/${memory_id}/restore`)).status, 404);
   });
 
+  it('calls no other route by an id of dots', async () => {
+    for (const corpus_id of ['.', '..'])
+      assert.equal((await refused(hers, 'search_knowledge', { corpus_id, query: 'desk' })).code, 'NOT_FOUND');
+  });
+
   it('does a repeated call with one idempotency key once', async () => {
     const once = { text: 'The spare key lies under the fern', idempotency_key: 'fern' };
     const first = await use(hers, 'remember', once);

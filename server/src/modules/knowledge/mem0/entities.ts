@@ -30,11 +30,13 @@ export function requireEntity(entities: Entities): void {
 }
 
 /**
- * What filters select. Of mem0's language the part that the store answers by itself: equal names, equal metadata, and AND.
- * @throws ApiError 422 that names what is beyond it
+ * What filters select of what is named beside them. Of mem0's language the part that the store answers by itself: equal
+ * names, equal metadata, and AND.
+ * @throws ApiError 422 that names what is beyond it, or differs from what was named before
  */
-export function selectionIn(filters: Record<string, unknown>): Selection {
-  const found: Required<Selection> = { session_id: '', metadata: {} };
+export function selectionIn(filters: Record<string, unknown>, named: Selection = {}): Selection {
+  let session = named.session_id;
+  const metadata = new Map(Object.entries(named.metadata ?? {}));
   const problems: FieldProblem[] = [];
   const refuse = (path: string): void => {
     problems.push({
@@ -42,21 +44,19 @@ export function selectionIn(filters: Record<string, unknown>): Selection {
       message: 'is not supported here: give equal values of user_id, agent_id, app_id, run_id, metadata',
     });
   };
+  const differs = (name: string, value: unknown) => metadata.has(name) && metadata.get(name) !== value;
   const takeMetadata = (wanted: Record<string, unknown>, path: string): void => {
     for (const [name, value] of Object.entries(wanted)) {
-      const before = found.metadata[name];
       // mem0 writes comparisons as objects.
-      if (isObject(value) || (before !== undefined && before !== value)) refuse(`${path}/${name}`);
-      else found.metadata[name] = value;
+      if (isObject(value) || differs(name, value)) refuse(`${path}/${name}`);
+      else metadata.set(name, value);
     }
   };
   const takeOne = (name: string, value: unknown, path: string): void => {
     if (name === 'metadata' && isObject(value)) takeMetadata(value, path);
     else if (typeof value !== 'string' || value === '' || value === '*') refuse(path);
-    else if (name === 'run_id' && (found.session_id === '' || found.session_id === value))
-      found.session_id = value;
-    else if ((kept as readonly string[]).includes(name) && (found.metadata[name] ?? value) === value)
-      found.metadata[name] = value;
+    else if (name === 'run_id' && (session ?? value) === value) session = value;
+    else if ((kept as readonly string[]).includes(name) && !differs(name, value)) metadata.set(name, value);
     else refuse(path);
   };
   const take = (part: unknown, path: string): void => {
@@ -73,17 +73,10 @@ export function selectionIn(filters: Record<string, unknown>): Selection {
   take(filters, '/filters');
   if (problems.length > 0) throw invalid(problems);
   return {
-    ...(found.session_id === '' ? {} : { session_id: found.session_id }),
-    ...(Object.keys(found.metadata).length > 0 ? { metadata: found.metadata } : {}),
+    ...(session === undefined ? {} : { session_id: session }),
+    ...(metadata.size > 0 ? { metadata: Object.fromEntries(metadata) } : {}),
   };
 }
-
-/** Both at once. */
-export const bothOf = (a: Selection, b: Selection): Selection => ({
-  ...a,
-  ...b,
-  ...(a.metadata || b.metadata ? { metadata: { ...a.metadata, ...b.metadata } } : {}),
-});
 
 /** The metadata of a client, and the names beside it. */
 export function splitMetadata(metadata: Record<string, unknown>): {

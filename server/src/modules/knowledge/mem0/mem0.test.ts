@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { before, describe, it } from 'node:test';
 import {
   address,
@@ -69,6 +71,44 @@ describe('the client of mem0', () => {
     await hers.deleteAll({ userId: 'alex' });
     assert.equal((await hers.getAll({ filters })).count, 0);
     assert.equal((await hers.getAll({ filters: { user_id: 'sam' } })).count, 1);
+  });
+
+  it('refuses filters that name somebody else than the search does', async () => {
+    const stored = { text: 'I like tea', type: 'note', metadata: { user_id: 'kim' } };
+    assert.equal((await ann.call('POST', '/v1/memory/', stored)).status, 201);
+    const find = (body: object) => ann.call('POST', '/v3/memories/search/', { query: 'tea', ...body });
+    for (const [named, filters] of [
+      [{ user_id: 'alex' }, { user_id: 'kim' }],
+      [{ run_id: 'r1' }, { AND: [{ run_id: 'r2' }] }],
+      [{ user_id: 'alex' }, { metadata: { user_id: 'kim' } }],
+    ])
+      assert.equal((await find({ ...named, filters })).status, 422);
+    const same = await find({ user_id: 'kim', filters: { user_id: 'kim' } });
+    assert.deepEqual(
+      same.body.results.map(({ user_id }: { user_id: string }) => user_id),
+      ['kim'],
+    );
+    const odd = await find({ filters: { metadata: { constructor: 'a name like others' } } });
+    assert.deepEqual([odd.status, odd.body.results], [200, []]);
+  });
+
+  it('takes an id of dots for one that is not there', async () => {
+    const server = await address();
+    // As it is: clients resolve such a path.
+    const statusOf = async (method: string, path: string) => {
+      const sent = request(server, { method, path, headers: { authorization: `Bearer ${ann.token}` } }).end();
+      const [reply] = (await once(sent, 'response')) as [IncomingMessage];
+      reply.resume();
+      return reply.statusCode;
+    };
+    for (const id of ['%2e', '%2e%2e', '%2E.'])
+      for (const [method, path] of [
+        ['GET', `/v1/memories/${id}/`],
+        ['DELETE', `/v1/memories/${id}/`],
+        ['GET', `/v1/memories/${id}/history/`],
+        ['GET', `/v1/event/${id}/`],
+      ] as const)
+        assert.equal(await statusOf(method, path), 404, `${method} ${path}`);
   });
 
   it('gets, updates and deletes one memory, and reads its history', async () => {

@@ -4,14 +4,7 @@ import { ApiError } from '#platform/errors.ts';
 import { type ForwardedReply, type ForwardedRequest, forward, refusalIn } from '#platform/http/forward.ts';
 import { Answer } from '#platform/http/route.ts';
 import type { Memory } from '../memory/service.ts';
-import {
-  bothOf,
-  requireEntity,
-  type Selection,
-  selectionIn,
-  selectionOf,
-  splitMetadata,
-} from './entities.ts';
+import { requireEntity, type Selection, selectionIn, selectionOf, splitMetadata } from './entities.ts';
 import type { Add, Entities, List, ListPage, Search, Update } from './schema.ts';
 
 /** Memories of one page of those to be deleted. */
@@ -138,7 +131,7 @@ export async function getEvent(send: Send, id: string) {
 }
 
 export async function search(send: Send, { query, filters, top_k, limit, threshold, ...rest }: Search) {
-  const selection = bothOf(selectionOf(rest), filters ? selectionIn(filters) : {});
+  const selection = selectionIn(filters ?? {}, selectionOf(rest));
   const { body } = await send({
     method: 'POST',
     path: '/v1/memory/search',

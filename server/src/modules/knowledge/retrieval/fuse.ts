@@ -1,4 +1,4 @@
-import { type Candidate, compareRanked, type Likeness, type Ranked } from './rank.ts';
+import { type Candidate, compareRanked, type Likeness, type Ranked, usuallyUnrelated } from './rank.ts';
 
 /** What one embedding model found. */
 export interface DenseScores {
@@ -13,11 +13,10 @@ export interface DenseScores {
   weight: number;
   /** How far the model is believed, 0..1. Default 1. */
   trust?: number;
-  /** Cosine that unrelated texts have under the model; differs much between models. Default 0.3. */
+  /** Cosine that unrelated texts have under the model; differs much between models. Default `usuallyUnrelated`. */
   unrelated?: number;
 }
 
-const usuallyUnrelated = 0.3;
 /** Fewer nearest texts may all be related. */
 const manyNear = 10;
 

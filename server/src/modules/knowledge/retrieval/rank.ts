@@ -12,6 +12,9 @@ import {
 } from './analyze.ts';
 import { type Word, wordsOf } from './words.ts';
 
+/** Cosine, or relevance to a reranker, that what has nothing to do with the query usually has. */
+export const usuallyUnrelated = 0.3;
+
 /** A row found by either list. */
 export interface Candidate {
   id: string;
@@ -37,7 +40,7 @@ export interface Candidate {
 export interface Likeness {
   model: string;
   cosine: number;
-  /** How far the model is believed, see `trustIn`. */
+  /** How far the model is believed, see `learnTrust`. */
   trust?: number;
 }
 

@@ -1,10 +1,7 @@
 import type { Ctx } from '#platform/context.ts';
 import { failureOf } from '#platform/models/model-error.ts';
-import { type Candidate, compareRanked, type Ranked, type SecondReading } from './rank.ts';
-import { trustIn } from './trust.ts';
-
-/** Relevance that rerankers give to what has nothing to do with the query. */
-const unrelated = 0.3;
+import { type Candidate, compareRanked, type Ranked, type SecondReading, usuallyUnrelated } from './rank.ts';
+import { learnTrust } from './trust.ts';
 
 /**
  * Has the best results read again by the reranker, where one is configured, and puts them in its order. When it fails, is
@@ -29,7 +26,7 @@ export async function readAgain<C extends Candidate>(
     ctx.app.metrics.reranks.inc({ outcome: 'done' });
     const said = new Map(sent.map((row, i) => [row, relevances[i]!]));
     const byId = new Map(sent.map(({ candidate }, i) => [candidate.id, relevances[i]!]));
-    return reordered(order, said, { name, trust: trustIn(ctx, `reranker ${name}`, sent, byId, 'most') });
+    return reordered(order, said, { name, trust: learnTrust(ctx, `reranker ${name}`, sent, byId, 'most') });
   } catch (error) {
     ctx.signal.throwIfAborted();
     const failure = failureOf(error);
@@ -70,7 +67,7 @@ export function reordered<C extends Candidate>(
     .map(([row, relevance], i) => ({
       ...withReading(row, { model, relevance, trust }),
       score: scoreOf(row, relevance, places[i]!),
-      support: Math.max(row.support ?? 0, (share * (relevance - unrelated)) / (1 - unrelated)),
+      support: Math.max(row.support ?? 0, (share * (relevance - usuallyUnrelated)) / (1 - usuallyUnrelated)),
     }));
   // What was not read is as good as the least of what was.
   const unread = order

@@ -12,12 +12,12 @@ import {
 } from './analyze.ts';
 import { calibrate } from './calibrate.ts';
 import { type DenseScores, fuse, unrelatedAmong } from './fuse.ts';
-import { type Candidate, type Ranked, rerank, trigramWeight } from './rank.ts';
+import { type Candidate, type Ranked, rerank, trigramWeight, usuallyUnrelated } from './rank.ts';
 import { readAgain } from './second-reading.ts';
 import { encodeSparse, type SparseVector, sparseFrom } from './sparse.ts';
 import { termCounts } from './statistics.ts';
 import { addTermCounts, addTextCount, deleteTermCounts, deleteTextCount } from './store.ts';
-import { trustIn } from './trust.ts';
+import { learnTrust } from './trust.ts';
 
 export {
   type AnalyzedQuery,
@@ -98,7 +98,7 @@ export async function rankFound<C extends Candidate>(
   const evidence = neighbours.map(({ model, weight, nearest, wanted }): DenseScores => {
     const cosines = new Map(nearest.map(({ id, cosine }) => [id, cosine]));
     const unrelated = unrelatedAmong([...cosines.values()], wanted);
-    return { model, weight, cosines, unrelated, trust: trustIn(ctx, model, lexical, cosines) };
+    return { model, weight, cosines, unrelated, trust: learnTrust(ctx, model, lexical, cosines) };
   });
   const fused = fuse(lexical, evidence);
   const order = again ? await readAgain(ctx, text, fused) : fused;
@@ -170,12 +170,10 @@ export function scoreForeign(
     // An engine that tells no relevance tells an order.
     score: best > 0 ? (relevance ?? 0) / best : 1 / (1 + i * rankStep),
     parts: noParts,
-    support: Math.max(0, ((relevance ?? 0) - unrelated) / (1 - unrelated)),
+    support: Math.max(0, ((relevance ?? 0) - usuallyUnrelated) / (1 - usuallyUnrelated)),
   }));
   return calibrate(query, stats, ranked);
 }
 
 const rankStep = 0.1;
-/** Relevance that engines give to what has nothing to do with the query, as cosines of embeddings have. */
-const unrelated = 0.3;
 const noParts = { words: 0, trigrams: 0, pairs: 0, neighbours: 0, role: 0, preference: 0, matched: [] };

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { App } from '#platform/context.ts';
+import type { Actor, App } from '#platform/context.ts';
 import { fuse, unrelatedAmong } from './fuse.ts';
 import type { Ranked } from './rank.ts';
 import { reordered } from './second-reading.ts';
-import { agreementOf, trustIn } from './trust.ts';
+import { agreementOf, learnTrust } from './trust.ts';
 
 /** The same sequence every time: nothing here is left to chance. */
 function newDice(seed: number): () => number {
@@ -25,16 +25,21 @@ const lexical = (count: number): Ranked[] =>
   }));
 const cosinesOf = (found: Ranked[], cosine: (i: number) => number) =>
   new Map(found.map(({ candidate }, i) => [candidate.id, cosine(i)]));
-const someApp = () => ({ app: {} as App, tenant: 'a' });
+const askerIn = (app: App, identity_id: string, tenant = 'a') => ({
+  app,
+  tenant,
+  actor: { identity_id } as Actor,
+});
+const someApp = () => askerIn({} as App, 'ann');
 
 describe('trust in a model', () => {
   it('is lost after a few searches by random vectors, and at once by constant ones', () => {
     const [app, dice, found] = [someApp(), newDice(1), lexical(64)];
     let random = 1;
-    for (let i = 0; i < 10; i++) random = trustIn(app, 'random', found, cosinesOf(found, dice));
+    for (let i = 0; i < 10; i++) random = learnTrust(app, 'random', found, cosinesOf(found, dice));
     assert.ok(random < 0.1, `${random}`);
     assert.ok(
-      trustIn(
+      learnTrust(
         app,
         'constant',
         found,
@@ -46,7 +51,7 @@ describe('trust in a model', () => {
   it('is kept by vectors that agree with words more often than by chance', () => {
     const [app, dice, found] = [someApp(), newDice(2), lexical(64)];
     for (let i = 0; i < 50; i++) {
-      const trust = trustIn(
+      const trust = learnTrust(
         app,
         'good',
         found,
@@ -59,7 +64,7 @@ describe('trust in a model', () => {
   it('comes back, and goes, with a server that changes', () => {
     const [app, dice, found] = [someApp(), newDice(3), lexical(64)];
     const ask = (knows: boolean) =>
-      trustIn(
+      learnTrust(
         app,
         'm',
         found,
@@ -74,10 +79,23 @@ describe('trust in a model', () => {
     assert.equal(trust, 1);
   });
 
+  it('is no other asker’s to take away, in the same tenant or another', () => {
+    const found = lexical(64);
+    const [good, contrary] = [cosinesOf(found, (i) => 1 - i / 64), cosinesOf(found, (i) => i / 64)];
+    for (const before of [0, 500]) {
+      const app = {} as App;
+      const [ann, bob, eve] = [askerIn(app, 'ann'), askerIn(app, 'ann', 'b'), askerIn(app, 'eve')];
+      for (let i = 0; i < before; i++) learnTrust(ann, 'm', found, good);
+      for (let i = 0; i < 200; i++) learnTrust(eve, 'm', found, contrary);
+      assert.equal(learnTrust(eve, 'm', found, contrary), 0);
+      assert.deepEqual([learnTrust(ann, 'm', found, good), learnTrust(bob, 'm', found, good)], [1, 1]);
+    }
+  });
+
   it('is not touched by searches that find too little to tell', () => {
     const [app, found] = [someApp(), lexical(11)];
     assert.equal(agreementOf(found, new Map()), undefined);
-    assert.equal(trustIn(app, 'm', found, new Map()), 1);
+    assert.equal(learnTrust(app, 'm', found, new Map()), 1);
   });
 
   it('takes texts the model finds far for chance, and passes over those found by vectors alone', () => {

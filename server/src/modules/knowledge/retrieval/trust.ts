@@ -21,27 +21,28 @@ const surely = 0.16;
 const fewest = 12;
 const nearestLooked = 3;
 
-/** By tenant and model: nobody's texts and questions have a say in what others find. */
+/** By tenant, asker and model: nobody's texts and questions, in the same tenant or another, have a say in what others find. */
 const mostKnown = 10_000;
 const shownBy = perApp(() => newBoundedCache<string, Shown>(mostKnown));
 
 /**
- * How far a model may move results, 0..1, by what this search and those before it have shown of it. Words are
+ * Learns from this search, and says how far a model may move its results, 0..1, by what it and those of the same asker
+ * before it have shown of the model. Words are
  * right often enough that vectors that never agree with them have nothing to say; those that do agree may say more. A
  * model is believed as long as nothing was shown, as in small tenants, where there is little to put in a wrong order.
  * @param lexical best first by words; what was found by vectors alone is passed over
  * @param chosen chance may look like knowledge, or knowledge like chance, for some searches: `least` does not believe until
  *   it is likely, `most` until it is unlikely
  */
-export function trustIn(
-  { app, tenant }: Pick<Ctx, 'app' | 'tenant'>,
+export function learnTrust(
+  { app, tenant, actor }: Pick<Ctx, 'app' | 'tenant' | 'actor'>,
   model: string,
   lexical: readonly Ranked[],
   cosines: ReadonlyMap<string, number>,
   chosen: 'least' | 'most' = 'least',
 ): number {
   const known = shownBy(app);
-  const key = `${tenant}/${model}`;
+  const key = `${tenant}/${actor.identity_id ?? actor.credential}/${model}`;
   const before = known.get(key);
   const seen = agreementOf(lexical, cosines);
   const now = before && seen ? joined(before, seen) : (seen ?? before);

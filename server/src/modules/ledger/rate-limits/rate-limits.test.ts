@@ -82,8 +82,28 @@ describe('limits of a tenant', () => {
     assert.equal(replies[2]!.headers['x-ratelimit-scope'], 'operation');
     assert.equal((await user.call('POST', '/v1/memory/', note)).status, 201, 'others are not held up');
     await admin.call('PUT', rules, { scope: 'tenant', ...operation });
-    const bulk = await user.call('POST', '/v1/memory/bulk', { memories: [note, note, note] });
-    assert.equal(codeOf(bulk), '429 RATE_LIMITED');
+    const bulk = () => user.call('POST', '/v1/memory/bulk', { memories: [note, note] });
+    assert.deepEqual([codeOf(await bulk()), codeOf(await bulk())], ['201', '429 RATE_LIMITED']);
+  });
+
+  it('tell a bulk that will never fit that it is too large, not to wait', async () => {
+    const admin = await newTenant('admin', server);
+    const [user, other] = [await newMember(admin, 'user', server), await newTenant('admin', server)];
+    const limit = { scope: 'identity', subject: user.id, endpoint: 'memory:create', limit: 2 };
+    assert.equal((await admin.call('PUT', rules, { ...limit, window_seconds: 3600 })).status, 200);
+    const store = (who: Caller, count: number) =>
+      who.call('POST', '/v1/memory/bulk', {
+        memories: Array.from({ length: count }, (_, i) => ({ text: `note ${i}`, type: 'note' })),
+      });
+    const tooMany = await store(user, 3);
+    assert.equal(codeOf(tooMany), '413 BULK_TOO_LARGE');
+    assert.deepEqual(
+      [tooMany.headers['retry-after'], tooMany.body.error.details],
+      [undefined, { maximum: 2 }],
+    );
+    assert.equal(codeOf(await store(user, 2)), '201');
+    assert.equal(codeOf(await store(user, 2)), '429 RATE_LIMITED');
+    assert.equal(codeOf(await store(other, 3)), '201');
   });
 
   it('are never wider than the plan', async () => {
@@ -245,5 +265,17 @@ describe('limits of a tenant', () => {
     assert.equal(codeOf(await set(admin, 'one-more')), '409 RULE_LIMIT_REACHED');
     assert.equal((await set(admin, 'role-7')).status, 200, 'in the place of one there is');
     assert.equal((await set(other, 'one-more')).status, 200);
+  });
+
+  it('are not looked through without end', async () => {
+    const [admin, other] = [await newTenant('admin', server), await newTenant('admin', server)];
+    const few = { scope: 'tenant', endpoint: 'rate_limits:levels', limit: 2, window_seconds: 3_600 };
+    assert.equal((await admin.call('PUT', rules, few)).status, 200);
+    const levels = '/v1/admin/rate-limits';
+    assert.equal((await admin.call('GET', levels)).status, 200);
+    assert.equal((await admin.call('DELETE', levels)).status, 200);
+    for (const method of ['GET', 'DELETE'])
+      assert.equal(codeOf(await admin.call(method, levels)), '429 RATE_LIMITED');
+    assert.equal((await other.call('GET', levels)).status, 200);
   });
 });

@@ -21,6 +21,8 @@ const operations: Record<string, number> = {
   'oauth:token': 1_000,
   'webhook:create': 50,
   'invitation:create': 50,
+  // Each looks through all buckets of the installation.
+  'rate_limits:levels': 60,
 };
 
 export const routeClasses = Object.keys(classes) as RouteClass[];
