@@ -1,6 +1,6 @@
 import type { FastifyReply } from 'fastify';
 import type { Ctx, RouteClass } from '../context.ts';
-import { ApiError, unavailable } from '../errors.ts';
+import { ApiError } from '../errors.ts';
 import { type Bucket, SharedUnavailable, type Taken } from '../shared.ts';
 
 /** Tokens a second up to a burst. */
@@ -82,7 +82,7 @@ export async function chargeOperation(ctx: Ctx, operation: string, count: number
     if (!taken.allowed) throw refused(ctx, 'operation', 'mutation', taken.retryAfterMs);
   } catch (error) {
     if (!(error instanceof SharedUnavailable)) throw error;
-    if (ctx.app.config.RL_FAIL_MODE === 'closed') throw limitsUnavailable();
+    if (ctx.app.config.RL_FAIL_MODE === 'closed') throw error;
   }
 }
 
@@ -94,20 +94,13 @@ export async function chargeOperation(ctx: Ctx, operation: string, count: number
 export async function limitAddress(ctx: Ctx, operation: string, perHour: number): Promise<void> {
   if (!ctx.app.config.RATE_LIMIT_ENABLED) return;
   const bucket = { key: `@:${operation}:${ctx.request?.ip}`, rate: perHour / 3600, burst: perHour, cost: 1 };
-  let taken: Taken;
-  try {
-    taken = await ctx.app.shared.take([bucket]);
-  } catch (error) {
-    throw error instanceof SharedUnavailable ? limitsUnavailable() : error;
-  }
+  const taken = await ctx.app.shared.take([bucket]);
   if (!taken.allowed) throw refused(ctx, 'address', ctx.request!.route_class, taken.retryAfterMs);
 }
 
 function lost(ctx: Ctx, reply: FastifyReply, error: unknown): void {
   if (!(error instanceof SharedUnavailable)) throw error;
-  if (ctx.app.config.RL_FAIL_MODE === 'closed') {
-    throw limitsUnavailable();
-  }
+  if (ctx.app.config.RL_FAIL_MODE === 'closed') throw error;
   reply.header('x-ratelimit-status', 'degraded');
 }
 
@@ -135,9 +128,6 @@ function answer(
   if (taken.allowed) return;
   throw refused(ctx, scopes[taken.scope]!, routeClass, taken.retryAfterMs);
 }
-
-const limitsUnavailable = () =>
-  unavailable('RATE_LIMIT_UNAVAILABLE', 'Limits can not be checked right now. Repeat the request.', 1);
 
 function refused(ctx: Ctx, scope: string, routeClass: RouteClass, retryAfterMs: number): ApiError {
   ctx.app.metrics.rateLimited.inc({ scope });

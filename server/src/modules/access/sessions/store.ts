@@ -1,6 +1,7 @@
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
+import { activeHolder } from '../identity/service.ts';
 import type { Use } from '../last-use/service.ts';
 import type { DeviceInfo } from './device.ts';
 
@@ -31,10 +32,11 @@ export interface NewSession {
   now: Date;
 }
 
+/** Use it with `whileActive`. */
 export const insertSession = (session: NewSession): Statement => sql`
   insert into sessions (tenant_id, id, identity_id, refresh_hash, device_info, ip_address, user_agent, expires_at, last_used_at,
     created_at, updated_at)
-  values (${session.tenant_id}, ${session.id}, ${session.identity_id}, ${session.refresh_hash}, ${session.device_info},
+  values (${session.tenant_id}, ${session.id}, ${activeHolder(session.tenant_id, session.identity_id)}, ${session.refresh_hash}, ${session.device_info},
     ${session.device_info.ip_address}, ${session.device_info.user_agent}, ${session.expires_at}, ${session.now},
     ${session.now}, ${session.now})`;
 
