@@ -243,8 +243,12 @@ function registerDeletion(tenants: Command, { guarded, withApp, say }: Tools): v
       guarded(async (id: string) =>
         withApp(async (app) => {
           await removeTenant(systemCtx(app, SYSTEM_TENANT, uuidv7()), id);
-          await purgeDeletedTenants(app);
-          say(`Removed all that ${id} had. For a while workers look for what was still under way.`);
+          const { purged } = await purgeDeletedTenants(app);
+          say(
+            purged.includes(id)
+              ? `Removed all that ${id} had. For a while workers look for what was still under way.`
+              : `${id} is deleted. A worker removes what it has.`,
+          );
         }),
       ),
     );

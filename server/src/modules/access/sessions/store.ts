@@ -1,7 +1,6 @@
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
-import { activeHolder } from '../identity/service.ts';
 import type { Use } from '../last-use/service.ts';
 import type { DeviceInfo } from './device.ts';
 
@@ -25,18 +24,18 @@ const columns = sql`id, identity_id, device_info, ip_address, user_agent, is_act
 export interface NewSession {
   tenant_id: string;
   id: string;
-  identity_id: string;
+  /** An id, or what gives one; see `activeHolder`. */
+  holder: string | Statement;
   refresh_hash: Buffer;
   device_info: DeviceInfo;
   expires_at: Date;
   now: Date;
 }
 
-/** Use it with `whileActive`. */
 export const insertSession = (session: NewSession): Statement => sql`
   insert into sessions (tenant_id, id, identity_id, refresh_hash, device_info, ip_address, user_agent, expires_at, last_used_at,
     created_at, updated_at)
-  values (${session.tenant_id}, ${session.id}, ${activeHolder(session.tenant_id, session.identity_id)}, ${session.refresh_hash}, ${session.device_info},
+  values (${session.tenant_id}, ${session.id}, ${session.holder}, ${session.refresh_hash}, ${session.device_info},
     ${session.device_info.ip_address}, ${session.device_info.user_agent}, ${session.expires_at}, ${session.now},
     ${session.now}, ${session.now})`;
 
