@@ -8,7 +8,12 @@ import {
   tenantOfKey,
 } from '#modules/access/api-keys/service.ts';
 import { listDataKeys, rotateDataKey } from '#modules/access/data-keys/service.ts';
-import { ensureIdentity, rolePattern } from '#modules/access/identity/service.ts';
+import {
+  ensureIdentity,
+  identityInactive,
+  rolePattern,
+  whileActive,
+} from '#modules/access/identity/service.ts';
 import { listVisiblePolicies, updatePolicy } from '#modules/access/policies/service.ts';
 import { rotateSigningKey } from '#modules/access/sessions/service.ts';
 import {
@@ -163,7 +168,7 @@ async function makeKey(app: App, { tenant, name, role, scopes, days }: WantedKey
       },
       now,
     );
-    await tx.batch(key.statements);
+    await whileActive(tx.batch(key.statements), identityInactive);
     return key;
   });
 }
@@ -238,8 +243,12 @@ function registerDeletion(tenants: Command, { guarded, withApp, say }: Tools): v
       guarded(async (id: string) =>
         withApp(async (app) => {
           await removeTenant(systemCtx(app, SYSTEM_TENANT, uuidv7()), id);
-          await purgeDeletedTenants(app);
-          say(`Removed all that ${id} had. For a while workers look for what was still under way.`);
+          const { purged } = await purgeDeletedTenants(app);
+          say(
+            purged.includes(id)
+              ? `Removed all that ${id} had. For a while workers look for what was still under way.`
+              : `${id} is deleted. A worker removes what it has.`,
+          );
         }),
       ),
     );

@@ -150,7 +150,7 @@ async function flushAccess(app: App): Promise<void> {
 const outside: ForgetTenant[] = [removeAudioOf];
 
 /** Removes now what deleted tenants have. */
-export const purgeDeletedTenants = (app: App, now?: number): Promise<void> => purgeTenants(app, outside, now);
+export const purgeDeletedTenants = (app: App, now?: number) => purgeTenants(app, outside, now);
 
 /** All that ENCRYPTION_KEY seals, besides the data keys of tenants, which seal the rest. */
 export const sealedColumns: SealedColumn[] = [

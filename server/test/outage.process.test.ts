@@ -252,6 +252,12 @@ describeApart('Redis goes away', () => {
             body: { external_id: uuidv7(), role: 'user' },
           });
           assertUnavailable(signUp, 'RATE_LIMIT_UNAVAILABLE', 'a sign-up');
+          for (const [method, path] of [
+            ['GET', '/v1/admin/rate-limits'],
+            ['DELETE', '/v1/admin/rate-limits'],
+            ['GET', '/v1/monitoring/rate-limits'],
+          ] as const)
+            assertUnavailable(await ann.call(method, path), 'RATE_LIMIT_UNAVAILABLE', `${method} ${path}`);
           const { body } = await callServer(server, 'GET', '/healthz');
           assert.deepEqual(body, { database: true, redis: false, status: 'degraded' });
           await proxy.restore();

@@ -3,10 +3,18 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { flushDecisions } from '#modules/access/decisions/service.ts';
+import { identityJobs } from '#modules/access/identity/jobs.ts';
+import { type ForgetTenant, purgeTenants } from '#modules/access/tenants/jobs.ts';
+import { findErasure } from '#modules/knowledge/memory/erasure-store.ts';
+import { forgetMemoriesOf } from '#modules/knowledge/memory/service.ts';
+import { sweepErasure } from '#modules/knowledge/memory/sweep.ts';
+import { forgetRunsOf } from '#modules/knowledge/runs/service.ts';
+import { systemCtx } from '#platform/context.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import {
   type Caller,
   call,
+  engine,
   eventually,
   newKey,
   newMember,
@@ -163,7 +171,9 @@ describe('a tenant that is deleted', () => {
     const marked = await operator.call('DELETE', path(acme));
     assert.equal(marked.status, 202, marked.text);
     assert.ok(marked.body.data.deleted_at);
-    await purgeDeletedTenants(app);
+    await eventually('nobody else to be at work on it', async () =>
+      (await purgeDeletedTenants(app)).purged.includes(acme.tenant),
+    );
     assert.deepEqual(await blobsOf(acme), []);
     for (const table of tables.filter((one) => one !== 'tenants'))
       assert.equal(await countIn(table, acme.tenant), 0, table);
@@ -224,6 +234,78 @@ describe('a tenant that is deleted', () => {
     }
     await purgeDeletedTenants(app, Date.now() + laterMs);
   });
+
+  const deleted = async (): Promise<Caller> => {
+    const one = await newTenant('admin');
+    succeeded(await operator.call('PATCH', path(one), { is_active: false }));
+    assert.equal((await operator.call('DELETE', path(one))).status, 202);
+    return one;
+  };
+  const isThere = async ({ tenant }: Caller) => (await countIn('tenants', tenant)) === 1;
+  const later = () => Date.now() + laterMs;
+  /** Until nobody else is at work on it, and its rows are gone, in two steps. */
+  const purged = (one: Caller) =>
+    eventually('the tenant to be gone', async () => {
+      await purgeDeletedTenants((await testServer()).app, later());
+      return !(await isThere(one));
+    });
+
+  it('goes also when one that was deleted before can not be removed', async () => {
+    const { app } = await testServer();
+    const [stuck, other] = [await deleted(), await deleted()];
+    const failing: ForgetTenant = async (_, tenant) => {
+      if (tenant === stuck.tenant) throw new Error('its blobs are away');
+    };
+    await eventually('the other to go', async () => {
+      await purgeTenants(app, [failing], later());
+      return !(await isThere(other));
+    });
+    assert.ok(await isThere(stuck));
+    await purged(stuck);
+  });
+
+  it('stays while a job of its is at work', async () => {
+    const { app } = await testServer();
+    const [acme, other] = [await deleted(), await deleted()];
+    await ask(
+      `insert into pgboss.job (name, data, state) select name, $1, 'active' from pgboss.queue order by name limit 1`,
+      [{ tenant_id: acme.tenant }],
+    );
+    await purged(other);
+    await eventually('a purge that finds nothing else', async () => {
+      const { purged } = await purgeTenants(app, [], later());
+      return purged.includes(acme.tenant) && (await countIn('identities', acme.tenant)) === 0;
+    });
+    await purgeTenants(app, [], later());
+    assert.ok(await isThere(acme));
+    await ask(`delete from pgboss.job where data ->> 'tenant_id' = $1`, [acme.tenant]);
+    await purged(acme);
+  });
+
+  // The embedded database has one process.
+  if (engine === 'postgres')
+    it('is removed by one process at a time', async () => {
+      const { app } = await testServer();
+      const [acme, other] = [await deleted(), await deleted()];
+      let begun = false;
+      const gate = Promise.withResolvers<void>();
+      const waits: ForgetTenant = async (_, tenant) => {
+        if (tenant !== acme.tenant) return;
+        begun = true;
+        await gate.promise;
+      };
+      const first = eventually('the first to be at it', async () => {
+        await purgeTenants(app, [waits]);
+        return begun;
+      });
+      await eventually('the first to have begun', async () => begun);
+      await purged(other);
+      assert.ok(!(await purgeTenants(app, [], later())).purged.includes(acme.tenant));
+      assert.ok(await isThere(acme));
+      gate.resolve();
+      await first;
+      await purged(acme);
+    });
 
   it('has to be deactivated before, and does not come back', async () => {
     const [acme, other] = [await newTenant('admin'), await newTenant('admin')];
@@ -341,4 +423,55 @@ describe('an identity that is removed', () => {
     ]);
     assert.ok(facts.length > 10 && !JSON.stringify(facts).includes('swordfish'));
   });
+
+  it('is not named by an erasure that ends after it was removed', async () => {
+    const { app } = await testServer();
+    const [admin, other] = [await newTenant('admin'), await newTenant('admin')];
+    const [gone, stays] = [await newMember(admin, 'user'), await newMember(other, 'user')];
+    const erase = async (who: Caller): Promise<string> =>
+      succeeded(await who.call('POST', '/v1/memory/erase', { memory_ids: [uuidv7()] })).id;
+    const [late, kept] = [await erase(gone), await erase(stays)];
+    // Not swept before the test does it.
+    for (const id of [late, kept])
+      await ask(`update memory_erasures set created_at = now() + interval '1 day', swept_at = null where id = $1`, [id]);
+    succeeded(await admin.call('DELETE', `/v1/identity/${gone.id}?hard_delete=true`));
+    const named = async (id: string) => {
+      const [row] = await ask('select identity_id, actor from memory_erasures where id = $1', [id]);
+      return [row!.identity_id, row!.actor.identity_id ?? null];
+    };
+    assert.deepEqual(await named(late), [gone.id, gone.id], 'it works on somebody’s behalf');
+    for (const [{ tenant }, id] of [[admin, late], [other, kept]] as const) {
+      const ctx = systemCtx(app, tenant, uuidv7());
+      await sweepErasure(ctx, (await findErasure(ctx.db, id))!);
+    }
+    assert.deepEqual(await named(late), [null, null]);
+    assert.deepEqual(await named(kept), [stays.id, stays.id]);
+  }); // biome-ignore format: SQL
+
+  it('goes in steps, and is tried again after it failed', async () => {
+    const { app } = await testServer();
+    const [admin, other] = [await newTenant('admin'), await newTenant('admin')];
+    const [gone, stays] = [await newMember(admin, 'user'), await newMember(other, 'user')];
+    for (const { tenant, id } of [gone, stays]) {
+      await ask(`insert into run_sessions (tenant_id, identity_id, id, corpus_id, created_at, updated_at)
+        select $1, $2, 's' || n, 'c', now(), now() from generate_series(1, 250) n`, [tenant, id]);
+      await ask(`insert into run_checkpoints (tenant_id, thread_id, id, checkpoint, metadata, created_at)
+        select $1, $2 || ':s' || n, 'k', '', '', now() from generate_series(1, 500) n`, [tenant, id]);
+      await ask(`insert into memory_sources (tenant_id, identity_id, source_id, memory_id)
+        select $1, $2, n::text, gen_random_uuid() from generate_series(1, 1200) n`, [tenant, id]);
+    }
+    const job = identityJobs([async (ctx, id) => forgetMemoriesOf(ctx, id), async (ctx, id) => forgetRunsOf(ctx, id)])[0]!;
+    const asked: unknown[] = [];
+    const ctx = systemCtx({ ...app, enqueue: async (...what) => void asked.push(what) }, gone.tenant, uuidv7());
+    const payload = { tenant_id: gone.tenant, fact_id: uuidv7(), resource_id: gone.id, data: { kind: 'hard_deleted' } };
+    await job.failed!(ctx, payload, new Error('the database was away'));
+    const [[name, [again], afterMs]] = asked as [[string, [typeof payload], number]];
+    assert.deepEqual([name, again.resource_id, again.data], [job.name, gone.id, payload.data]);
+    assert.ok(again.fact_id !== payload.fact_id && afterMs > 0);
+    await job.run(ctx, again);
+    for (const table of ['run_sessions', 'run_checkpoints', 'memory_sources']) {
+      assert.equal(await countIn(table, gone.tenant), 0, table);
+      assert.ok((await countIn(table, stays.tenant)) >= 250, table);
+    }
+  }); // biome-ignore format: SQL
 });

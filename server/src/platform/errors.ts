@@ -52,7 +52,18 @@ export const invalid = (errors: FieldProblem[]) =>
 export const unavailable = (code: string, message: string, retryAfterS = 1) =>
   new ApiError(503, code, message, undefined, { 'retry-after': String(retryAfterS) });
 
-const connectionStates = new Set(['57P01', '57P02', '57P03', '53300', '55P03', '57014', '25006']);
+// The last two: given up for the sake of another transaction that wanted the same.
+const connectionStates = new Set([
+  '57P01',
+  '57P02',
+  '57P03',
+  '53300',
+  '55P03',
+  '57014',
+  '25006',
+  '40P01',
+  '40001',
+]);
 const connectionCodes = new Set([
   'ECONNREFUSED',
   'ECONNRESET',
@@ -65,7 +76,7 @@ const connectionCodes = new Set([
   'EMBEDDED_CLOSED',
 ]);
 
-/** True when the database is away or overloaded: the request may be repeated, nothing is wrong with it. */
+/** True when the database is away, overloaded, or let another go first: the request may be repeated, nothing is wrong with it. */
 export function isDatabaseUnavailable(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const { code } = error as { code?: unknown };

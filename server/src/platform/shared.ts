@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
+import { ApiError } from './errors.ts';
 import type { Log } from './log.ts';
 
 /** A token bucket: `rate` tokens a second up to `burst`. */
@@ -42,8 +43,13 @@ export interface Shared {
   close(): Promise<void>;
 }
 
-export class SharedUnavailable extends Error {
-  override name = 'SharedUnavailable';
+/** Redis can not be reached. A request that can not do without is answered so. */
+export class SharedUnavailable extends ApiError {
+  constructor(cause: unknown) {
+    const message = 'Limits can not be checked right now. Repeat the request.';
+    super(503, 'RATE_LIMIT_UNAVAILABLE', message, undefined, { 'retry-after': '1' });
+    this.cause = cause;
+  }
 }
 
 export const openShared = (redisUrl: string | undefined, multiProcess: boolean, log: Log): Shared =>
@@ -157,9 +163,16 @@ async function* keysOf(client: Redis, prefix: string): AsyncGenerator<string[]> 
   try {
     yield* client.scanStream({ match: `${limitPrefix}${prefix}*`, count: 1_000 });
   } catch (error) {
-    throw new SharedUnavailable((error as Error).message);
+    throw new SharedUnavailable(error);
   }
 }
+
+/** @throws SharedUnavailable */
+const answered = <T>(asked: Promise<T>): Promise<T> =>
+  asked.catch((error) => {
+    throw new SharedUnavailable(error);
+  });
+
 interface Taking {
   buckets: Bucket[];
   resolve: (taken: Taken) => void;
@@ -188,7 +201,7 @@ function createTaker(client: RedisWithTake): Shared['take'] {
         resolve({ allowed: allowed === 1, scope, retryAfterMs, remaining });
       }
     } catch (error) {
-      for (const { reject } of group) reject(new SharedUnavailable((error as Error).message));
+      for (const { reject } of group) reject(new SharedUnavailable(error));
     }
   };
 
@@ -239,7 +252,7 @@ function redisShared(url: string, log: Log): Shared {
       const found: FilledBucket[] = [];
       for await (const keys of keysOf(client, prefix)) {
         const now = Date.now();
-        const rows = await Promise.all(keys.map((key) => client.hmget(key, 't', 'a', 'r', 'b')));
+        const rows = await answered(Promise.all(keys.map((key) => client.hmget(key, 't', 'a', 'r', 'b'))));
         rows.forEach((row, i) => {
           const [tokens, at, rate, burst] = row.map(Number) as [number, number, number, number];
           const filled = Math.min(burst, tokens + ((now - at) / 1000) * rate);
@@ -253,7 +266,8 @@ function redisShared(url: string, log: Log): Shared {
     },
     clear: async (prefix) => {
       let cleared = 0;
-      for await (const keys of keysOf(client, prefix)) if (keys.length) cleared += await client.unlink(keys);
+      for await (const keys of keysOf(client, prefix))
+        if (keys.length) cleared += await answered(client.unlink(keys));
       return cleared;
     },
     invalidate: (topic, key) => {

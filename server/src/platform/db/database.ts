@@ -67,8 +67,15 @@ function createDb(pool: pg.Pool, tenant: string | undefined): Db {
     transaction: async (work) => {
       const committed: (() => void)[] = [];
       const value = await withClient(pool, async (client) => {
+        // Remembered here: what is thrown in the end may be another error than that of the statement.
+        let connectionUnusable = false;
+        const sendOne = (statements: readonly Statement<unknown>[]) =>
+          sendBatch(client, statements).catch((error) => {
+            connectionUnusable ||= error.connectionUnusable === true;
+            throw error;
+          });
         const tx: Db = {
-          ...withQueries(tenant, true, (statements) => sendBatch(client, [...statements])),
+          ...withQueries(tenant, true, sendOne),
           transaction: (inner) => inner(tx),
           afterCommit: (work) => void committed.push(work),
         };
@@ -78,7 +85,9 @@ function createDb(pool: pg.Pool, tenant: string | undefined): Db {
           await sendBatch(client, [sql`commit`]);
           return value;
         } catch (error) {
-          if (!(error as { connectionUnusable?: boolean }).connectionUnusable) {
+          if (connectionUnusable || (error as { connectionUnusable?: boolean }).connectionUnusable) {
+            Object.assign(error as Error, { connectionUnusable: true });
+          } else {
             await sendBatch(client, [sql`rollback`]).catch((lost) => {
               throw Object.assign(error as Error, {
                 connectionUnusable: true,

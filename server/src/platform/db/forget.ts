@@ -13,7 +13,7 @@ const batch = 5_000;
 /**
  * Removes a tenant's rows from every table that the catalogue knows, except `tenants`: tables made by later migrations as
  * well. Killed anywhere, it is begun again.
- * @returns how many rows there were
+ * @returns how many rows there were, jobs at work included
  */
 export async function forgetTenantRows(
   database: Database,
@@ -70,13 +70,18 @@ async function tenantTables({ operatorPool }: Database): Promise<TenantTable[]> 
   return ordered;
 }
 
-/** Removes a tenant's jobs from the queue, where there is one. Those at work end by themselves and are found next time. */
+/** Removes a tenant's jobs from the queue, where there is one. Those at work end by themselves: they are counted, and found next time. */
 async function forgetJobs({ operatorPool }: Database, tenant: string): Promise<number> {
   const { rows } = await operatorPool.query(`select to_regclass('pgboss.job') is not null as known`);
   if (!rows[0].known) return 0;
-  const { rowCount } = await operatorPool.query(
-    `delete from pgboss.job where data ->> 'tenant_id' = $1 and state <> 'active'`,
+  const {
+    rows: [jobs],
+  } = await operatorPool.query<{ count: number }>(
+    `with removed as (
+      delete from pgboss.job where data ->> 'tenant_id' = $1 and state <> 'active' returning 1)
+    select ((select count(*) from removed)
+      + (select count(*) from pgboss.job where data ->> 'tenant_id' = $1 and state = 'active'))::int as count`,
     [tenant],
   );
-  return rowCount ?? 0;
+  return jobs!.count;
 }

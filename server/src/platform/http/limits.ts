@@ -1,6 +1,6 @@
 import type { FastifyReply } from 'fastify';
 import type { App, Ctx, RouteClass } from '../context.ts';
-import { ApiError, unavailable } from '../errors.ts';
+import { ApiError } from '../errors.ts';
 import { type Bucket, SharedUnavailable, type Taken } from '../shared.ts';
 import { networkOf } from './network.ts';
 
@@ -88,7 +88,7 @@ export async function chargeOperation(ctx: Ctx, operation: string, count: number
     if (!taken.allowed) throw refusedBy(ctx, 'operation', 'mutation', operation, buckets, taken);
   } catch (error) {
     if (!(error instanceof SharedUnavailable)) throw error;
-    if (ctx.app.config.RL_FAIL_MODE === 'closed') throw limitsUnavailable();
+    if (ctx.app.config.RL_FAIL_MODE === 'closed') throw error;
   }
 }
 
@@ -105,12 +105,7 @@ export async function limitAddress(ctx: Ctx, operation: string, perHour: number)
     burst: perHour,
     cost: 1,
   };
-  let taken: Taken;
-  try {
-    taken = await ctx.app.shared.take([bucket]);
-  } catch (error) {
-    throw error instanceof SharedUnavailable ? limitsUnavailable() : error;
-  }
+  const taken = await ctx.app.shared.take([bucket]);
   if (!taken.allowed) throw refusedBy(ctx, 'address', ctx.request!.route_class, operation, [bucket], taken);
 }
 
@@ -133,7 +128,7 @@ export async function limitFailures<T>(
       ]);
     } catch (error) {
       if (!(error instanceof SharedUnavailable)) throw error;
-      if (RL_FAIL_MODE === 'closed') throw limitsUnavailable();
+      if (RL_FAIL_MODE === 'closed') throw error;
     }
   };
   const left = (await take(0))?.remaining[0] ?? 1;
@@ -145,9 +140,7 @@ export async function limitFailures<T>(
 
 function lost(ctx: Ctx, reply: FastifyReply, error: unknown): void {
   if (!(error instanceof SharedUnavailable)) throw error;
-  if (ctx.app.config.RL_FAIL_MODE === 'closed') {
-    throw limitsUnavailable();
-  }
+  if (ctx.app.config.RL_FAIL_MODE === 'closed') throw error;
   reply.header('x-ratelimit-status', 'degraded');
 }
 
@@ -195,9 +188,6 @@ function answer(
   if (taken.allowed) return;
   throw refused(ctx.app, scopes[taken.scope]!, routeClass, taken.retryAfterMs);
 }
-
-const limitsUnavailable = () =>
-  unavailable('RATE_LIMIT_UNAVAILABLE', 'Limits can not be checked right now. Repeat the request.', 1);
 
 /** A refusal by what no class of routes counts, which says its limit itself. */
 const refusedBy = (

@@ -263,6 +263,10 @@ describe('a key never has more than its maker', () => {
     (await testServer()).app.shared.invalidate('policy', admin.tenant);
     assert.equal((await keeper.call('GET', `/v1/api-keys/${unlimited.id}`)).status, 200);
     assert.equal((await keeper.call('POST', `/v1/api-keys/${unlimited.id}/rotate`, {})).status, 403);
+    const narrow = await newKey(admin, { scopes: ['read'] });
+    const widen = { scopes: [] };
+    assert.equal((await keeper.call('PUT', `/v1/api-keys/${narrow.keyId}`, widen)).status, 403);
+    assert.equal((await admin.call('PUT', `/v1/api-keys/${narrow.keyId}`, widen)).status, 200);
     assert.equal(
       (await keeper.call('POST', '/v1/api-keys/', { name: 'x', identity_id: admin.id })).status,
       403,

@@ -1,9 +1,9 @@
 import type { Ctx } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
+import { holdTenant } from '#platform/db/hold.ts';
 import { conflict, forbidden } from '#platform/errors.ts';
 import type { Identity } from '../identity/service.ts';
 import { mayGiveRole } from '../policy/service.ts';
-import { holdTenant } from '../tenants/service.ts';
 import { countServiceKeys, findApiKey } from './store.ts';
 
 /** When the credential of the caller ends by itself, if it is a key that does. */

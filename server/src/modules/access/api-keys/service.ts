@@ -1,13 +1,14 @@
 import type { App, Ctx, Target } from '#platform/context.ts';
 import { hmac } from '#platform/crypto.ts';
 import type { Db } from '#platform/db/database.ts';
+import { holdTenant } from '#platform/db/hold.ts';
 import { conflict, notFound, unauthorized } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isUuid } from '#platform/ids.ts';
 import { authorize, isPermitted, requireNotActing } from '#platform/permission.ts';
-import { findIdentity, type Identity } from '../identity/service.ts';
+import { findIdentity, type Identity, identityInactive, whileActive } from '../identity/service.ts';
 import { viewOf, visiblePage } from '../policy/service.ts';
 import { endAfter, requireAsLong, requireRank, requireRoom } from './bounds.ts';
 import { prepareApiKey } from './prepare.ts';
@@ -45,8 +46,7 @@ async function holderOf(ctx: Ctx, identityId = ctx.actor.identity_id): Promise<I
     identityId !== undefined && isUuid(identityId) ? await findIdentity(ctx.db, identityId) : undefined;
   if (!holder) throw notFound('Identity');
   requireRank(ctx, holder, true);
-  if (!holder.is_active)
-    throw conflict('IDENTITY_INACTIVE', 'This identity is not active: a key of its would not work.');
+  if (!holder.is_active) throw identityInactive();
   return holder;
 }
 
@@ -64,7 +64,7 @@ export async function createApiKey(ctx: Ctx, input: ApiKeyCreate) {
   const expires_at = await endAfter(ctx, ctx.db, input.expires_in_days, now);
   const { name } = input;
   const key = prepareApiKey(ctx, { identity_id: holder.id, name, scopes, expires_at }, now);
-  const [made] = await ctx.db.batch(key.statements);
+  const [made] = await whileActive(ctx.db.batch(key.statements), identityInactive);
   return { api_key: shown(made.rows[0]!), secret_key: key.text };
 }
 
@@ -137,7 +137,10 @@ export async function changeApiKey(ctx: Ctx, id: string, change: ApiKeyUpdate): 
   const { sees } = await viewOf(ctx, 'api_keys:update');
   return ctx.db.transaction(async (tx) => {
     const now = new Date();
+    // Before the key is locked, as whoever deactivates its identity does.
+    if (change.is_active || change.expires_in_days !== undefined) await holdTenant(tx);
     const { secret_hash: _s, old_secrets: _o, ...before } = await lockChangeable(tx, id, sees);
+    requireRank(ctx, (await findIdentity(tx, before.identity_id))!, false);
     if (Object.keys(change).length === 0) return shown(before);
     const end =
       change.expires_in_days === undefined

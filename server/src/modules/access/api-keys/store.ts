@@ -1,6 +1,7 @@
 import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
+import { activeHolder } from '../identity/service.ts';
 import type { Use } from '../last-use/service.ts';
 
 /** A secret that was replaced and works until a time. */
@@ -92,9 +93,10 @@ export interface NewApiKey {
   now: Date;
 }
 
+/** Use it with `whileActive`. */
 export const insertApiKey = (key: NewApiKey): Statement<ApiKeyRow> => sql<ApiKeyRow>`
   insert into api_keys (tenant_id, id, identity_id, name, secret_hash, scopes, expires_at, self_serve, created_at, updated_at)
-  values (${key.tenant_id}, ${key.id}, ${key.identity_id}, ${key.name}, ${key.secret_hash},
+  values (${key.tenant_id}, ${key.id}, ${activeHolder(key.tenant_id, key.identity_id)}, ${key.name}, ${key.secret_hash},
     ${JSON.stringify(key.scopes)}, ${key.expires_at}, ${key.self_serve}, ${key.now}, ${key.now}) returning ${columns}`;
 
 /** A key whose time changed may pass it again, and is then told again. */

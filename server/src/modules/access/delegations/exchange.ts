@@ -1,4 +1,4 @@
-import type { Actor, Authenticated, Ctx } from '#platform/context.ts';
+import { type Actor, type Authenticated, type Ctx, inTenant } from '#platform/context.ts';
 import { ApiError } from '#platform/errors.ts';
 import { chargeOperation, limitAddress } from '#platform/http/limits.ts';
 import { fitsOwn, scopeProblem } from '../api-keys/service.ts';
@@ -30,7 +30,7 @@ export async function exchangeToken(
     throw refuse('INVALID_CLIENT', 'The agent has to send a credential of its own.', 401);
   const subject = await authenticated(ctx, input.subject_token ?? '');
   if (!subject || subject.tenant !== actor.tenant) throw badGrant();
-  const asSubject = actingAs(ctx, subject);
+  const asSubject = inTenant(ctx, subject.tenant, subject.actor);
   await ctx.app.features.prepare(asSubject);
   await chargeOperation(asSubject, 'oauth:token', 1);
   const scopes = withinOwn(actor.actor, scopesOf(input.scope));
@@ -90,11 +90,3 @@ async function authenticated({ app, request }: Ctx, credential: string): Promise
   const from = { ip: request!.ip, headers: { 'user-agent': request!.user_agent } };
   return app.features.authenticate(app, credential, from);
 }
-
-/** The same request, as somebody whose credential it carries in its body. */
-const actingAs = (ctx: Ctx, { tenant, actor }: Authenticated): Ctx =>
-  Object.create(ctx, {
-    tenant: { value: tenant },
-    actor: { value: actor },
-    db: { value: ctx.app.database.tenant(tenant) },
-  });

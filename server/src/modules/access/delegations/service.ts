@@ -6,7 +6,7 @@ import type { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { authorize, isPermitted } from '#platform/permission.ts';
 import { checkScopes } from '../api-keys/service.ts';
-import { findIdentity, targetOf as identityTarget } from '../identity/service.ts';
+import { findIdentity, targetOf as identityTarget, whileActive } from '../identity/service.ts';
 import { viewOf, visiblePage } from '../policy/service.ts';
 import { signAccessToken } from '../sessions/service.ts';
 import { mostAgents } from './holds.ts';
@@ -47,7 +47,7 @@ export async function delegate(ctx: Ctx, agentId: string, input: Delegate): Prom
     throw badRequest('DELEGATION_TOO_DEEP', `At most ${mostAgents} agents can act one for another.`);
   const now = new Date();
   const grant = await newGrant(ctx, subject, agent.id, input, now);
-  await ctx.db.batch([
+  const storing = ctx.db.batch([
     insertGrant(grant),
     fact(ctx, {
       type: 'delegation.granted',
@@ -57,6 +57,7 @@ export async function delegate(ctx: Ctx, agentId: string, input: Delegate): Prom
       data: input.reason ? { reason: input.reason } : {},
     }),
   ]);
+  await whileActive(storing, () => notFound('Identity'));
   const expiresInS = Math.round((Date.parse(grant.expires_at) - now.getTime()) / 1000);
   const act = [agent.id, ...agents.map(({ identity_id }) => identity_id)];
   const scope = grant.scopes.join(' ');

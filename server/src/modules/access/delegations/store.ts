@@ -11,9 +11,15 @@ export interface GrantRow extends Grant {
 
 const columns = sql`id, subject_id, agent_id, parent_id, scopes, reason, expires_at, revoked_at, created_at, tenant_id`;
 
+/** As `activeHolder` of both; use it with `whileActive`. */
 export const insertGrant = (grant: GrantRow): Statement => sql`
+  with held as (
+    select id from identities
+    where tenant_id = ${grant.tenant_id} and id = any(${[grant.subject_id, grant.agent_id]}::uuid[]) and is_active
+    order by id for key share)
   insert into delegations (tenant_id, id, subject_id, agent_id, parent_id, session_id, api_key_id, scopes, reason, expires_at, created_at)
-  values (${grant.tenant_id}, ${grant.id}, ${grant.subject_id}, ${grant.agent_id}, ${grant.parent_id}, ${grant.session_id},
+  values (${grant.tenant_id}, ${grant.id}, (select id from held where id = ${grant.subject_id}),
+    (select id from held where id = ${grant.agent_id}), ${grant.parent_id}, ${grant.session_id},
     ${grant.api_key_id}, ${JSON.stringify(grant.scopes)}, ${grant.reason}, ${grant.expires_at}, ${grant.created_at})`;
 
 export const findGrant = (db: Db, id: string): Promise<GrantRow | undefined> =>

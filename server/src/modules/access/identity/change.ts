@@ -1,5 +1,6 @@
 import { type Ctx, inTransaction } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
+import { holdTenant } from '#platform/db/hold.ts';
 import { conflict, forbidden, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { isUuid } from '#platform/ids.ts';
@@ -27,6 +28,7 @@ export async function changeIdentity(
   await checkOwner(ctx, input.owner_id);
   return ctx.db.transaction(async (tx) => {
     const inside = inTransaction(ctx, tx);
+    if (input.role !== undefined || input.is_active !== undefined) await holdTenant(tx);
     const [before] = isUuid(id) ? await lockIdentities(tx, [id]) : [];
     if (!before || !(await isPermitted(ctx, 'identity:read', targetOf(before)))) throw notFound('Identity');
     const row: Identity = { ...before, ...input, updated_at: new Date().toISOString() };
@@ -92,7 +94,8 @@ export function checkRank(ctx: Ctx, identity: Identity): void {
 }
 
 /**
- * A tenant that has administrators keeps one: the row locks make two that would remove each other wait.
+ * A tenant that has administrators keeps one. Two that would remove each other wait by `holdTenant`, before either has
+ * locked an identity: each locks its own first and then all.
  * @throws ApiError 409 LAST_ADMIN
  */
 export async function keepAnAdmin(tx: Db, leaving: Identity[]): Promise<void> {

@@ -8,6 +8,7 @@ export type ForgetIdentity = (ctx: Ctx, identityId: string) => Promise<void>;
 const forget = 'identity.forget';
 /** Longer than any process keeps back what it has to write about an identity, as questions that were asked again. */
 const againMs = 90_000;
+const afterFailureMs = 3_600_000;
 
 /** @param traces what each module keeps of an identity */
 export const identityJobs = (traces: ForgetIdentity[]): JobDefinition[] => [
@@ -28,6 +29,13 @@ export const identityJobs = (traces: ForgetIdentity[]): JobDefinition[] => [
       if (data.again) return;
       const later = { ...payload, fact_id: uuidv7(), data: { ...data, again: true } };
       await ctx.app.enqueue(forget, [later], againMs);
+    },
+    failed: async (ctx, payload, reason) => {
+      ctx.log.error(
+        { err: reason, identity_id: payload.resource_id },
+        'what a removed identity had could not be removed yet; it is tried again',
+      );
+      await ctx.app.enqueue(forget, [{ ...payload, fact_id: uuidv7() }], afterFailureMs);
     },
   },
 ];

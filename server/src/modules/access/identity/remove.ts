@@ -1,4 +1,5 @@
 import { type Ctx, inTransaction } from '#platform/context.ts';
+import { holdTenant } from '#platform/db/hold.ts';
 import { ApiError, forbidden, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { isUuid } from '#platform/ids.ts';
@@ -58,6 +59,7 @@ async function removeIdentities(
   const wanted = [...new Set(identity_ids.map((id) => id.toLowerCase()))];
   return ctx.db.transaction(async (tx) => {
     const now = new Date();
+    await holdTenant(tx);
     const found = new Map((await lockIdentities(tx, wanted.filter(isUuid))).map((row) => [row.id, row]));
     const failures: Failure[] = [];
     const deleted: Identity[] = [];

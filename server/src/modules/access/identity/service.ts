@@ -1,7 +1,7 @@
 import { createCache } from '#platform/cache.ts';
 import type { Actor, App, Ctx, Target } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
-import { invalid, notFound } from '#platform/errors.ts';
+import { type ApiError, conflict, invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
@@ -14,6 +14,7 @@ import { findByExternalId, findIdentity, insertIdentity, listIdentities } from '
 export { canonicalEmail } from './email.ts';
 export { Identity, IdentityCreate, IdentityCreated, IdentityParams, rolePattern } from './schema.ts';
 export {
+  activeHolder,
   findActiveIdentities,
   findIdentity,
   insertIdentity,
@@ -111,6 +112,22 @@ export const listVisibleIdentities = (
  * credentials stand above this one: whoever makes the routes says which there are.
  */
 export type EndCredentials = (ctx: Ctx, identityIds: string[]) => Promise<void>;
+
+export const identityInactive = () =>
+  conflict('IDENTITY_INACTIVE', 'This identity is not active: a key of its would not work.');
+
+/**
+ * Waits for what stores a credential, whose identity may be deactivated or removed at this moment; see `activeHolder`.
+ * @throws ApiError `refusal` when it was
+ */
+export async function whileActive<T>(storing: Promise<T>, refusal: () => ApiError): Promise<T> {
+  try {
+    return await storing;
+  } catch (error) {
+    const { code, column } = error as { code?: string; column?: string };
+    throw code === '23502' && ['identity_id', 'subject_id', 'agent_id'].includes(column!) ? refusal() : error;
+  }
+}
 
 /** Tells all processes that identities changed, once they have. */
 export const identitiesChanged = (ctx: Ctx, ids: string[]): void =>

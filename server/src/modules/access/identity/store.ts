@@ -26,6 +26,13 @@ export const lockActiveOfRole = (tx: Db, role: string): Promise<{ id: string }[]
   tx.rows(sql<{ id: string }>`
     select id from identities where tenant_id = ${tx.tenant} and role = ${role} and is_active order by id for update`);
 
+/**
+ * The id of an identity, as a value of what stores a credential of its: null, which no credential takes, when it is not
+ * active. Whoever deactivates it locks the row, and ends only the credentials that are there then: so this waits for that.
+ */
+export const activeHolder = (tenant: string, id: string): Statement => sql`(
+  select id from identities where tenant_id = ${tenant} and id = ${id} and is_active for key share)`;
+
 export interface IdentityFilter {
   role: string | undefined;
   is_active: boolean;

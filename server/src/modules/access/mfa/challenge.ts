@@ -8,7 +8,7 @@ import { limitAddress } from '#platform/http/limits.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { makeTokenText, parseTokenText } from '#platform/token-text.ts';
 import { type Attempt, lockedFact } from '../attempts/service.ts';
-import { activeIdentity, actorOf } from '../identity/service.ts';
+import { activeIdentity, actorOf, whileActive } from '../identity/service.ts';
 import { startSession } from '../sessions/service.ts';
 import { tenantOf } from '../tenants/service.ts';
 import { mfaAttempt, oneOf, takeFactor } from './factor.ts';
@@ -75,7 +75,8 @@ export async function passChallenge(anonymous: Ctx, { mfa_token, ...given }: Mfa
     if (!(await takeFactor(ctx, tx, named.tenant, id, given))) return false;
     // The same code may have been sent with the same token twice at once.
     if (!(await tx.one(takeChallenge(named.tenant, named.id)))) throw challengeOver();
-    await tx.batch([...session.statements, signedIn(ctx, id, [found.first_factor, method])]);
+    const signIn = signedIn(ctx, id, [found.first_factor, method]);
+    await whileActive(tx.batch([...session.statements, signIn]), challengeOver);
     return true;
   });
   if (!passed) {

@@ -8,7 +8,7 @@ import { limitAddress } from '#platform/http/limits.ts';
 import { Answer } from '#platform/http/route.ts';
 import { requireNotActing } from '#platform/permission.ts';
 import { type Attempt, attemptToSignIn, lockedFact } from '../attempts/service.ts';
-import { activeIdentity, actorOf, type Identity } from '../identity/service.ts';
+import { activeIdentity, actorOf, type Identity, whileActive } from '../identity/service.ts';
 import { hasFactor, prepareChallenge, signedIn } from '../mfa/service.ts';
 import { type Admission, admit, enrol, identityExists } from '../registration/service.ts';
 import { endSession, startSession } from '../sessions/service.ts';
@@ -130,7 +130,7 @@ async function enter(ctx: Ctx, identity: Identity, seen: string, fresh: string |
       await tx.run(challenge.statement);
       return challenge.answer;
     }
-    await tx.batch([...session.statements, signedIn(ctx, identity.id, ['password'])]);
+    await whileActive(tx.batch([...session.statements, signedIn(ctx, identity.id, ['password'])]), wrong);
     return { ...session.tokens, identity };
   });
 }

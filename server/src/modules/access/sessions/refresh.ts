@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Ctx } from '#platform/context.ts';
+import { type Ctx, inTenant } from '#platform/context.ts';
 import { sameBytes } from '#platform/crypto.ts';
 import type { Db } from '#platform/db/database.ts';
 import { unauthorized } from '#platform/errors.ts';
@@ -105,17 +105,17 @@ async function endReplayed(
   { identity_id, rotated_at }: RefreshState,
   now: Date,
 ): Promise<void> {
-  const inTenant: Ctx = Object.create(ctx, { tenant: { value: tenant } });
+  const inside = inTenant(ctx, tenant);
   const about = { resource_type: 'session', resource_id: id };
   await tx.batch([
     revokeSessionRow(tenant, id, now),
-    fact(inTenant, {
+    fact(inside, {
       ...about,
       type: 'session.replayed',
       outcome: 'failure',
       data: { identity_id, last_refreshed_at: rotated_at },
     }),
-    fact(inTenant, { ...about, type: 'session.revoked', data: { identity_id, reason: 'replayed' } }),
+    fact(inside, { ...about, type: 'session.revoked', data: { identity_id, reason: 'replayed' } }),
   ]);
   tx.afterCommit(() => {
     ctx.app.shared.invalidate('session', `${tenant}/${id}`);
@@ -128,17 +128,12 @@ async function endReplayed(
 
 /** The request as that of the session's own identity, for the fact. */
 const asHolder = (ctx: Ctx, { tenant, session }: RefreshTokenText, holder: RefreshState): Ctx =>
-  Object.create(ctx, {
-    tenant: { value: tenant },
-    actor: {
-      value: {
-        type: 'identity',
-        identity_id: holder.identity_id,
-        external_id: holder.external_id,
-        role: holder.role,
-        claims: {},
-        credential: session,
-        session_id: session,
-      },
-    },
+  inTenant(ctx, tenant, {
+    type: 'identity',
+    identity_id: holder.identity_id,
+    external_id: holder.external_id,
+    role: holder.role,
+    claims: {},
+    credential: session,
+    session_id: session,
   });

@@ -8,7 +8,7 @@ import type { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { perApp } from '#platform/per-app.ts';
 import { authorize, isPermitted } from '#platform/permission.ts';
-import { activeIdentity, findIdentity, type Identity } from '../identity/service.ts';
+import { activeHolder, activeIdentity, findIdentity, type Identity } from '../identity/service.ts';
 import { createLastUse, type Used } from '../last-use/service.ts';
 import { visiblePage } from '../policy/service.ts';
 import { deviceOf } from './device.ts';
@@ -36,7 +36,7 @@ export interface StartedSession {
   tokens: Tokens;
 }
 
-/** Prepares a session and its tokens. Only a keyed hash of the refresh token is stored. */
+/** Prepares a session and its tokens; store it with `whileActive`, unless the identity is made with it. Only a keyed hash of the refresh token is stored. */
 export async function startSession(ctx: Ctx, identity: Identity, now: Date): Promise<StartedSession> {
   const { app, request } = ctx;
   const { id: identity_id, tenant_id } = identity;
@@ -60,7 +60,8 @@ export async function startSession(ctx: Ctx, identity: Identity, now: Date): Pro
       insertSession({
         tenant_id,
         id,
-        identity_id,
+        // Of one that is made to be activated later the first session waits for that.
+        holder: identity.is_active ? activeHolder(tenant_id, identity_id) : identity_id,
         refresh_hash: refreshHash(app.keys, refreshToken),
         device_info: device,
         expires_at: expires,

@@ -24,7 +24,8 @@ const columns = sql`id, identity_id, device_info, ip_address, user_agent, is_act
 export interface NewSession {
   tenant_id: string;
   id: string;
-  identity_id: string;
+  /** An id, or what gives one; see `activeHolder`. */
+  holder: string | Statement;
   refresh_hash: Buffer;
   device_info: DeviceInfo;
   expires_at: Date;
@@ -34,7 +35,7 @@ export interface NewSession {
 export const insertSession = (session: NewSession): Statement => sql`
   insert into sessions (tenant_id, id, identity_id, refresh_hash, device_info, ip_address, user_agent, expires_at, last_used_at,
     created_at, updated_at)
-  values (${session.tenant_id}, ${session.id}, ${session.identity_id}, ${session.refresh_hash}, ${session.device_info},
+  values (${session.tenant_id}, ${session.id}, ${session.holder}, ${session.refresh_hash}, ${session.device_info},
     ${session.device_info.ip_address}, ${session.device_info.user_agent}, ${session.expires_at}, ${session.now},
     ${session.now}, ${session.now})`;
 

@@ -8,7 +8,7 @@ import { ApiError, badRequest, forbidden, invalid } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { limitAddress } from '#platform/http/limits.ts';
 import { Answer } from '#platform/http/route.ts';
-import { findIdentity, type Identity } from '../identity/service.ts';
+import { findIdentity, type Identity, whileActive } from '../identity/service.ts';
 import { startSession } from '../sessions/service.ts';
 import { tenantOf } from '../tenants/service.ts';
 import { browserOf, cookieFor, newBrowser } from './browser.ts';
@@ -194,7 +194,8 @@ async function completed(ctx: Ctx, name: string, query: CallbackQuery, kept: Kep
 /** Starts the session of somebody who was found, together with what else has to happen for it. */
 async function signedIn({ ctx, identity, found }: Landed, user: SsoUser) {
   const session = await startSession(ctx, identity, new Date());
-  await ctx.db.batch([...session.statements, signInFact(ctx, identity, user.provider, found)]);
+  const signIn = signInFact(ctx, identity, user.provider, found);
+  await whileActive(ctx.db.batch([...session.statements, signIn]), inactive);
   return { ...session.tokens, user };
 }
 
@@ -257,7 +258,8 @@ export async function exchangeCode(ctx: Ctx, { code, code_verifier }: SsoExchang
   await as.db.transaction(async (tx) => {
     const [taken] = await tx.rows(claimCode(tenant, hash));
     if (!taken) throw invalidCode();
-    await tx.batch([...session.statements, signInFact(as, identity, user.provider, found)]);
+    const signIn = signInFact(as, identity, user.provider, found);
+    await whileActive(tx.batch([...session.statements, signIn]), inactive);
   });
   return new Answer(200, { ...session.tokens, user }, notStored);
 }

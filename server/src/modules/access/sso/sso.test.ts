@@ -512,6 +512,7 @@ describe('sign-in by a provider', () => {
       assert.ok(statuses.filter((status) => status === 429).length >= 5, String(statuses));
     } finally {
       await giveBack(server(), 'sso');
+      assert.deepEqual(await app.shared.levels('@:sso:127.0.0.1', 1), []);
       Object.assign(app.config, { RATE_LIMIT_ENABLED, SSO_CALLS_PER_HOUR });
     }
   });

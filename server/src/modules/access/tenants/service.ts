@@ -69,9 +69,6 @@ export const listTenants = (app: App): Promise<Tenant[]> => listAllTenants(app.d
 /** Tells all processes that a tenant changed. */
 export const tenantChanged = (app: App, tenantId: string): void => app.shared.invalidate('tenant', tenantId);
 
-/** Holds what is counted for a whole tenant still until the transaction ends. */
-export const holdTenant = async (tx: Db): Promise<void> => void (await lockTenantRow(tx));
-
 /**
  * Tenants belong to the installation: no policy that a tenant writes for itself reaches them.
  * @throws ApiError 403

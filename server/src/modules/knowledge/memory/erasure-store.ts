@@ -69,8 +69,13 @@ export const completeErasure = (
   update memory_erasures set status = 'completed', criteria = null, receipt = ${receipt}, counts = ${counts},
     completed_at = ${now} where tenant_id = ${tenant} and id = ${id}`;
 
-export const sweptErasure = (tenant: string, id: string, now: Date): Statement =>
-  sql`update memory_erasures set swept_at = ${now} where tenant_id = ${tenant} and id = ${id}`;
+/** The end of an erasure. Of one whose asker was removed meanwhile it forgets who that was: nobody else would, from now on. */
+export const sweptErasure = (tenant: string, id: string, now: Date): Statement => sql`
+  update memory_erasures e set swept_at = ${now},
+    identity_id = (select i.id from identities i where i.tenant_id = ${tenant} and i.id = e.identity_id),
+    actor = case when e.identity_id is null or exists (
+      select 1 from identities i where i.tenant_id = ${tenant} and i.id = e.identity_id) then e.actor else '{}' end
+  where e.tenant_id = ${tenant} and e.id = ${id}`;
 
 export interface ErasableMemory {
   id: string;

@@ -1,13 +1,14 @@
 import type { Ctx } from '#platform/context.ts';
 import { fact } from '#platform/facts/record.ts';
 import { deleteDerivations } from './erasure-store.ts';
-import { deleteTracesOf } from './forget-store.ts';
+import { forgetInVersions, tracesOf, type VersionKey } from './forget-store.ts';
 import { dropImports } from './import-store.ts';
 import { takeOut } from './remove.ts';
 import { lockOwned } from './store.ts';
 import { removeMemories } from './write-store.ts';
 
 const size = 500;
+const firstVersion: VersionKey = { memory_id: '00000000-0000-0000-0000-000000000000', version: 0 };
 
 /**
  * Removes what an identity remembered that was removed itself, in steps that may be broken off anywhere; and who it was
@@ -39,5 +40,14 @@ export async function forgetMemoriesOf(ctx: Ctx, identityId: string): Promise<vo
       return owned.length;
     });
   }
-  await ctx.db.batch(deleteTracesOf(ctx.tenant, identityId));
+  for (const trace of tracesOf(ctx.tenant, identityId, size))
+    for (let count = size; count === size; ) {
+      ctx.signal.throwIfAborted();
+      count = await ctx.db.run(trace);
+    }
+  // No index leads from an identity to them: all versions of the tenant are looked through.
+  for (let at: VersionKey | undefined = firstVersion; at; ) {
+    ctx.signal.throwIfAborted();
+    at = await forgetInVersions(ctx.db, identityId, at, 10 * size);
+  }
 }

@@ -29,19 +29,34 @@ export const deleteRuns = (tenant: string, ids: string[], now: Date): Statement[
   sql`delete from runs where tenant_id = ${tenant} and id = any(${ids}::uuid[])`,
 ];
 
-/** Some runs of an identity, locked. */
-export const lockRunsOf = (tx: Db, identityId: string, limit: number): Promise<LockedRun[]> =>
-  tx.rows(sql<LockedRun>`
-    select id, status from runs where tenant_id = ${tx.tenant} and identity_id = ${identityId}
-    order by id limit ${limit} for update`);
+/** Some runs of an identity. */
+export const listRunsOf = (db: Db, identityId: string, limit: number): Promise<LockedRun[]> =>
+  db.rows(sql<LockedRun>`
+    select id, status from runs where tenant_id = ${db.tenant} and identity_id = ${identityId} limit ${limit}`);
 
-/** All sessions of an identity, and what else of it hangs on no run. */
-export const deleteSessionsOf = (tenant: string, identityId: string, now: Date): Statement[] => [
-  sql`delete from run_sessions where tenant_id = ${tenant} and identity_id = ${identityId}`,
-  sql`delete from run_messages where tenant_id = ${tenant} and identity_id = ${identityId}`,
-  sql`delete from run_checkpoint_writes where tenant_id = ${tenant} and starts_with(thread_id, ${`${identityId}:`})`,
-  sql`delete from run_checkpoints where tenant_id = ${tenant} and starts_with(thread_id, ${`${identityId}:`})`,
-  sql`update run_audio set expires_at = ${now} where tenant_id = ${tenant} and identity_id = ${identityId} and expires_at > ${now}`,
+/** Some sessions of an identity. */
+export const listSessionsOf = (db: Db, identityId: string, limit: number): Promise<{ id: string }[]> =>
+  db.rows(sql<{ id: string }>`
+    select id from run_sessions where tenant_id = ${db.tenant} and identity_id = ${identityId} order by id limit ${limit}`);
+
+/** Some of what else of an identity hangs on no run: each changes or removes rows, and says how many. */
+export const restOf = (tenant: string, identityId: string, now: Date, limit: number): Statement[] => [
+  sql`
+    delete from run_messages where tenant_id = ${tenant} and id = any(array(
+      select id from run_messages where tenant_id = ${tenant} and identity_id = ${identityId} limit ${limit}))`,
+  // Left by a run that ended after its session was gone; no index leads to them.
+  sql`
+    delete from run_checkpoint_writes
+    where tenant_id = ${tenant} and (thread_id, namespace, checkpoint_id, task_id, position) in (
+      select thread_id, namespace, checkpoint_id, task_id, position from run_checkpoint_writes
+      where tenant_id = ${tenant} and starts_with(thread_id, ${`${identityId}:`}) limit ${limit})`,
+  sql`
+    delete from run_checkpoints where tenant_id = ${tenant} and (thread_id, namespace, id) in (
+      select thread_id, namespace, id from run_checkpoints
+      where tenant_id = ${tenant} and starts_with(thread_id, ${`${identityId}:`}) limit ${limit})`,
+  sql`
+    update run_audio set expires_at = ${now} where tenant_id = ${tenant} and id = any(array(
+      select id from run_audio where tenant_id = ${tenant} and identity_id = ${identityId} and expires_at > ${now} limit ${limit}))`,
 ];
 
 export const findSession = (db: Db, owner: string, id: string): Promise<{ id: string } | undefined> =>

@@ -1,7 +1,7 @@
 import type { Ctx } from '#platform/context.ts';
 import { fact } from '#platform/facts/record.ts';
 import { removeOldAudioOf } from './audio.ts';
-import { deleteRuns, deleteSessionsOf, lockRunsOf } from './delete-store.ts';
+import { deleteRuns, deleteSession, listRunsOf, listSessionsOf, restOf } from './delete-store.ts';
 import { cancelFromOutside } from './record.ts';
 
 const batch = 100;
@@ -10,7 +10,7 @@ const batch = 100;
 export async function forgetRunsOf(ctx: Ctx, identityId: string): Promise<void> {
   for (let count = batch; count === batch; ) {
     ctx.signal.throwIfAborted();
-    const runs = await ctx.db.transaction((tx) => lockRunsOf(tx, identityId, batch));
+    const runs = await listRunsOf(ctx.db, identityId, batch);
     for (const { id, status } of runs) if (status === 'running') await cancelFromOutside(ctx, id);
     count = runs.length;
     if (count === 0) break;
@@ -25,6 +25,16 @@ export async function forgetRunsOf(ctx: Ctx, identityId: string): Promise<void> 
     ]);
   }
   const now = new Date();
-  await ctx.db.batch(deleteSessionsOf(ctx.tenant, identityId, now));
+  for (let count = batch; count === batch; ) {
+    ctx.signal.throwIfAborted();
+    const sessions = await listSessionsOf(ctx.db, identityId, batch);
+    count = sessions.length;
+    await ctx.db.batch(sessions.flatMap(({ id }) => deleteSession(ctx.tenant, identityId, id)));
+  }
+  for (const rest of restOf(ctx.tenant, identityId, now, batch))
+    for (let count = batch; count === batch; ) {
+      ctx.signal.throwIfAborted();
+      count = await ctx.db.run(rest);
+    }
   await removeOldAudioOf(ctx, now);
 }

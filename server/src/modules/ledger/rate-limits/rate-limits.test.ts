@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { ConfigError, readConfig } from '#platform/config.ts';
+import { sql } from '#platform/db/sql.ts';
 import {
   type Caller,
   newKey,
@@ -277,5 +278,20 @@ describe('limits of a tenant', () => {
     for (const method of ['GET', 'DELETE'])
       assert.equal(codeOf(await admin.call(method, levels)), '429 RATE_LIMITED');
     assert.equal((await other.call('GET', levels)).status, 200);
+  });
+
+  it('are no more than there may be, also when several are set at once', async () => {
+    const [admin, other] = [await newTenant('admin', server), await newTenant('admin', server)];
+    const now = new Date();
+    await server.app.database.tenant(admin.tenant).run(sql`
+      insert into rate_limit_rules (tenant_id, id, scope, subject, endpoint, burst, window_seconds, created_at, updated_at)
+      select ${admin.tenant}, gen_random_uuid(), 'role', 'role-' || n, 'read', 5, 60, ${now}, ${now} from generate_series(1, 199) n`);
+    const set = (who: Caller, subject: string) =>
+      who.call('PUT', rules, { scope: 'role', subject, endpoint: 'read', limit: 5, window_seconds: 60 });
+    const names = ['one', 'two', 'three', 'four'];
+    const codes = (await Promise.all(names.map((name) => set(admin, name)))).map(codeOf).sort();
+    const refused = '409 RULE_LIMIT_REACHED';
+    assert.deepEqual(codes, ['200', refused, refused, refused]);
+    assert.equal((await set(other, 'one')).status, 200);
   });
 });

@@ -1,4 +1,5 @@
 import type { Ctx, RouteClass } from '#platform/context.ts';
+import { holdTenant } from '#platform/db/hold.ts';
 import { conflict, invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { bucketsOf } from '#platform/http/limits.ts';
@@ -66,6 +67,7 @@ export async function setRule(ctx: Ctx, input: RuleSet): Promise<Rule> {
     updated_at: at,
   };
   return ctx.db.transaction(async (tx) => {
+    await holdTenant(tx);
     const stored = (await tx.one(upsertRule(row)))!;
     if (((await countRules(tx, isOperator))?.rules ?? 0) > mostRules)
       throw conflict('RULE_LIMIT_REACHED', `A tenant has at most ${mostRules} rules. Delete one first.`);
