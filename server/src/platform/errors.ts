@@ -52,6 +52,15 @@ export const invalid = (errors: FieldProblem[]) =>
 export const unavailable = (code: string, message: string, retryAfterS = 1) =>
   new ApiError(503, code, message, undefined, { 'retry-after': String(retryAfterS) });
 
+/** Redis can not be reached. A request that can not do without is answered so. */
+export class SharedUnavailable extends ApiError {
+  constructor(cause: unknown) {
+    const message = 'Limits can not be checked right now. Repeat the request.';
+    super(503, 'RATE_LIMIT_UNAVAILABLE', message, undefined, { 'retry-after': '1' });
+    this.cause = cause;
+  }
+}
+
 // The last two: given up for the sake of another transaction that wanted the same.
 const connectionStates = new Set([
   '57P01',

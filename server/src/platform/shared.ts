@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
-import { ApiError } from './errors.ts';
+import { SharedUnavailable } from './errors.ts';
 import type { Log } from './log.ts';
 
 /** A token bucket: `rate` tokens a second up to `burst`. */
@@ -41,15 +41,6 @@ export interface Shared {
   cacheTtlMs(): number;
   reachable(): Promise<boolean>;
   close(): Promise<void>;
-}
-
-/** Redis can not be reached. A request that can not do without is answered so. */
-export class SharedUnavailable extends ApiError {
-  constructor(cause: unknown) {
-    const message = 'Limits can not be checked right now. Repeat the request.';
-    super(503, 'RATE_LIMIT_UNAVAILABLE', message, undefined, { 'retry-after': '1' });
-    this.cause = cause;
-  }
 }
 
 export const openShared = (redisUrl: string | undefined, multiProcess: boolean, log: Log): Shared =>
@@ -159,19 +150,37 @@ interface RedisWithTake extends Redis {
 const limitPrefix = 'manushya:limit:';
 
 /** Batches of keys that begin so. Prefixes are made of tenant ids, which hold nothing that a pattern takes for more. */
-async function* keysOf(client: Redis, prefix: string): AsyncGenerator<string[]> {
-  try {
-    yield* client.scanStream({ match: `${limitPrefix}${prefix}*`, count: 1_000 });
-  } catch (error) {
-    throw new SharedUnavailable(error);
-  }
-}
+const keysOf = (client: Redis, prefix: string): AsyncIterable<string[]> =>
+  client.scanStream({ match: `${limitPrefix}${prefix}*`, count: 1_000 });
 
 /** @throws SharedUnavailable */
 const answered = <T>(asked: Promise<T>): Promise<T> =>
   asked.catch((error) => {
     throw new SharedUnavailable(error);
   });
+
+async function levelsOf(client: Redis, prefix: string, most: number): Promise<FilledBucket[]> {
+  const found: FilledBucket[] = [];
+  for await (const keys of keysOf(client, prefix)) {
+    const now = Date.now();
+    const rows = await Promise.all(keys.map((key) => client.hmget(key, 't', 'a', 'r', 'b')));
+    rows.forEach((row, i) => {
+      const [tokens, at, rate, burst] = row.map(Number) as [number, number, number, number];
+      const filled = Math.min(burst, tokens + ((now - at) / 1000) * rate);
+      // A bucket may have run out between the two questions.
+      if (row[0] !== null && filled < burst)
+        found.push({ key: keys[i]!.slice(limitPrefix.length), rate, burst, tokens: filled });
+    });
+    if (found.length >= most) break;
+  }
+  return found.slice(0, most);
+}
+
+async function clearAll(client: Redis, prefix: string): Promise<number> {
+  let cleared = 0;
+  for await (const keys of keysOf(client, prefix)) if (keys.length) cleared += await client.unlink(keys);
+  return cleared;
+}
 
 interface Taking {
   buckets: Bucket[];
@@ -248,28 +257,8 @@ function redisShared(url: string, log: Log): Shared {
   const ear = listener(url, tell, log);
   return {
     take: createTaker(client),
-    levels: async (prefix, most) => {
-      const found: FilledBucket[] = [];
-      for await (const keys of keysOf(client, prefix)) {
-        const now = Date.now();
-        const rows = await answered(Promise.all(keys.map((key) => client.hmget(key, 't', 'a', 'r', 'b'))));
-        rows.forEach((row, i) => {
-          const [tokens, at, rate, burst] = row.map(Number) as [number, number, number, number];
-          const filled = Math.min(burst, tokens + ((now - at) / 1000) * rate);
-          // A bucket may have run out between the two questions.
-          if (row[0] !== null && filled < burst)
-            found.push({ key: keys[i]!.slice(limitPrefix.length), rate, burst, tokens: filled });
-        });
-        if (found.length >= most) break;
-      }
-      return found.slice(0, most);
-    },
-    clear: async (prefix) => {
-      let cleared = 0;
-      for await (const keys of keysOf(client, prefix))
-        if (keys.length) cleared += await answered(client.unlink(keys));
-      return cleared;
-    },
+    levels: (prefix, most) => answered(levelsOf(client, prefix, most)),
+    clear: (prefix) => answered(clearAll(client, prefix)),
     invalidate: (topic, key) => {
       tell(topic, key);
       mouth.say(`${topic} ${key}`);

@@ -1,7 +1,7 @@
 import type { FastifyReply } from 'fastify';
 import type { App, Ctx, RouteClass } from '../context.ts';
-import { ApiError } from '../errors.ts';
-import { type Bucket, SharedUnavailable, type Taken } from '../shared.ts';
+import { ApiError, SharedUnavailable } from '../errors.ts';
+import type { Bucket, Taken } from '../shared.ts';
 import { networkOf } from './network.ts';
 
 /** Tokens a second up to a burst. */
