@@ -48,6 +48,8 @@ interface Memory {
   dropped: number;
   /** New rows by tenant since its rows were last counted. */
   added: Map<string, number>;
+  /** Resolves when nothing is being written. */
+  writing: Promise<void>;
 }
 
 /** Questions a process remembers; beyond it the longest known are written once more and forgotten. */
@@ -57,7 +59,15 @@ const repeatMs = 60_000;
 /** Rows written by one statement. */
 const batchSize = 500;
 
-const memoryOf = perApp((): Memory => ({ seen: new Map(), fresh: new Set(), dropped: 0, added: new Map() }));
+const memoryOf = perApp(
+  (): Memory => ({
+    seen: new Map(),
+    fresh: new Set(),
+    dropped: 0,
+    added: new Map(),
+    writing: Promise.resolve(),
+  }),
+);
 
 /**
  * Remembers how a question was decided. Nothing is written here: a question seen before costs a look-up and a count.
@@ -116,8 +126,15 @@ function forgetOldest({ seen, fresh }: Memory): void {
  * Writes what was decided: new questions and those decided otherwise now, the repeats of the others once a minute.
  * @param all the repeats as well: of every tenant, or of one
  */
-export async function flushDecisions(app: App, all: boolean | string = false): Promise<void> {
+export function flushDecisions(app: App, all: boolean | string = false): Promise<void> {
   const memory = memoryOf(app);
+  // One after another: whoever waits for this one also waits for what an earlier one is still writing.
+  const written = memory.writing.then(() => flush(app, memory, all));
+  memory.writing = written.catch(() => {});
+  return written;
+}
+
+async function flush(app: App, memory: Memory, all: boolean | string): Promise<void> {
   const now = Date.now();
   for (const seen of memory.seen.values())
     if (seen.count > 0 && (all === true || all === seen.tenant || now - seen.written >= repeatMs))

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { systemCtx } from '#platform/context.ts';
 import { sql } from '#platform/db/sql.ts';
-import { uuidv7 } from '#platform/ids.ts';
+import { firstUuidv7, uuidv7 } from '#platform/ids.ts';
 import {
   type Caller,
   call,
@@ -248,7 +248,7 @@ describe('an erasure', () => {
     const { id } = await make(ann, note('short memory'));
     const { body } = await erase(ann, { memory_ids: [id] });
     // As a process that has not heard of the tombstone would: past the check.
-    const late = uuidv7();
+    const late = firstUuidv7(Date.now());
     await app.database.operator.run(sql`
       insert into memories (tenant_id, id, identity_id, text, type, created_at, updated_at, words, trigrams)
       values (${ann.tenant}, ${late}, ${ann.id}, 'Short memory.', 'note', ${new Date()}, ${new Date()}, '{}/268435456', '{}/268435456')`);
