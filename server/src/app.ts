@@ -267,7 +267,11 @@ export async function openApp(
 /** Lets requests end, and cuts off those that do not in time: one that nobody sends on would hold up everything else. */
 async function closeWithin(server: FastifyInstance, graceMs: number): Promise<void> {
   const late = setTimeout(() => server.server.closeAllConnections(), graceMs);
-  await server.close().finally(() => clearTimeout(late));
+  await server.close().finally(() => {
+    clearTimeout(late);
+    // A connection that has not said anything yet is neither idle nor busy.
+    server.server.closeAllConnections();
+  });
 }
 
 /** Starts the parts a process is asked to be: the HTTP server, the worker, or both. */

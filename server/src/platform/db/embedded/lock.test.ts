@@ -104,3 +104,12 @@ test('release leaves the lock of a later holder alone', async () => {
   await lock.release();
   assert.deepEqual(await readdir(directory), ['lock']);
 });
+
+test('what a process left that was killed while it took the lock is cleared away, and nobody else’s', async () => {
+  const dead = { pid: 2 ** 22 + 1, start: null, nonce: 'dead' };
+  await writeFile(join(directory, 'lock.draft-dead'), JSON.stringify(dead));
+  await writeFile(join(directory, 'lock.draft-living'), JSON.stringify({ ...dead, pid: process.pid }));
+  await writeFile(join(directory, 'lock.draft-begun'), '{"pid"');
+  await lockDirectory(directory);
+  assert.deepEqual((await readdir(directory)).sort(), ['lock', 'lock.draft-begun', 'lock.draft-living']);
+});

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { link, readFile, rename, rm, unlink, writeFile } from 'node:fs/promises';
+import { link, readdir, readFile, rename, rm, unlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
 /** A living process holds the directory. The message is one line for the operator. */
@@ -48,12 +48,23 @@ export async function lockDirectory(directory: string): Promise<{ release(): Pro
   } finally {
     await rm(draft, { force: true });
   }
+  await removeDrafts(base);
 
   async function release(): Promise<void> {
     const holder = await readHolder(path);
     if (holder?.nonce === self.nonce) await unlink(path);
   }
   return { release };
+}
+
+/** What processes that were killed while they took the lock have left. */
+async function removeDrafts(base: string): Promise<void> {
+  for (const name of await readdir(base)) {
+    if (!name.startsWith(`${LOCK_FILE}.draft-`)) continue;
+    // One that can not be read is just being written.
+    const holder = await readHolder(join(base, name)).catch(() => undefined);
+    if (holder && !(await isAlive(holder))) await rm(join(base, name), { force: true });
+  }
 }
 
 /** One attempt: true when the lock is ours, false when another process changed it meanwhile. */
