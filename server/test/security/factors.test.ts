@@ -213,7 +213,9 @@ prove('second factors', [
         assert.equal(reply.body.error.code, 'MFA_TOKEN_INVALID', mfa_token);
         assert.equal(reply.status, 401);
       }
-      await query(`update mfa_challenges set expires_at = now() where tenant_id = $1`, [ann.tenant]);
+      await query(`update mfa_challenges set expires_at = now() - interval '1 second' where tenant_id = $1`, [
+        ann.tenant,
+      ]);
       assert.equal(
         (await challenge(ann.server, { mfa_token: token, code })).body.error.code,
         'MFA_TOKEN_INVALID',
