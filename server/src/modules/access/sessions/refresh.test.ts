@@ -187,7 +187,7 @@ describe('a refresh token', () => {
     const revoked = await newSession(admin);
     assert.equal((await admin.call('DELETE', `/v1/sessions/${revoked.id}`)).status, 204);
     const expired = await newSession(admin);
-    await ask(`update sessions set expires_at = now() where id = $1`, [expired.id]);
+    await ask(`update sessions set expires_at = now() - interval '1 second' where id = $1`, [expired.id]);
     const idle = await newSession(await newMember(admin, 'user'));
     await ask(
       'update identities set is_active = false where id = (select identity_id from sessions where id = $1)',
