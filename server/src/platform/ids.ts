@@ -16,20 +16,26 @@ function random(bytes: number): number {
   return at;
 }
 
+/** Of the counter: 12 bits before the variant, 14 behind it. */
+const COUNTER_BITS = 26;
+/** Less is how clocks are adjusted all the time; ids wait for those. */
+const SET_BACK_MS = 1_000;
+
 /**
- * A UUID version 7 (RFC 9562, method 1): 48 bits of milliseconds, then a 12-bit counter that grows within one
- * millisecond of this process, so that ids made in order sort in order.
+ * A UUID version 7 (RFC 9562, section 6.2, method 1): 48 bits of milliseconds, then a 26-bit counter that grows within one
+ * millisecond of this process, so that ids made in order sort in order. They never run ahead of the clock, on which whoever
+ * asks for what there is until now relies: neither in a burst, nor after the clock was set back.
  */
-export function uuidv7(now = Date.now()): string {
-  if (now > lastMs) {
+export function uuidv7(): string {
+  const now = Date.now();
+  if (now > lastMs || now < lastMs - SET_BACK_MS) {
     lastMs = now;
-    const at = random(2);
-    counter = pool.readUInt16BE(at) & 0x7ff;
-  } else if (++counter > 0xfff) {
+    counter = pool.readUInt32BE(random(4)) >>> (33 - COUNTER_BITS);
+  } else if (++counter >= 2 ** COUNTER_BITS) {
     lastMs += 1;
     counter = 0;
   }
-  const at = random(8);
+  const at = random(6);
   const high = Math.floor(lastMs / 2 ** 16);
   const low = lastMs % 2 ** 16;
   return (
@@ -37,17 +43,17 @@ export function uuidv7(now = Date.now()): string {
     '-' +
     low.toString(16).padStart(4, '0') +
     '-7' +
-    counter.toString(16).padStart(3, '0') +
+    (counter >>> 14).toString(16).padStart(3, '0') +
     '-' +
-    hex[(pool[at]! & 0x3f) | 0x80] +
+    hex[((counter >>> 8) & 0x3f) | 0x80] +
+    hex[counter & 0xff] +
+    '-' +
+    hex[pool[at]!] +
     hex[pool[at + 1]!] +
-    '-' +
     hex[pool[at + 2]!] +
     hex[pool[at + 3]!] +
     hex[pool[at + 4]!] +
-    hex[pool[at + 5]!] +
-    hex[pool[at + 6]!] +
-    hex[pool[at + 7]!]
+    hex[pool[at + 5]!]
   );
 }
 
