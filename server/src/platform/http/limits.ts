@@ -87,8 +87,7 @@ export async function chargeOperation(ctx: Ctx, operation: string, count: number
     const taken = await ctx.app.shared.take(buckets);
     if (!taken.allowed) throw refusedBy(ctx, 'operation', 'mutation', operation, buckets, taken);
   } catch (error) {
-    if (!(error instanceof SharedUnavailable)) throw error;
-    if (ctx.app.config.RL_FAIL_MODE === 'closed') throw error;
+    requireDegradable(ctx.app, error);
   }
 }
 
@@ -119,7 +118,7 @@ export async function limitFailures<T>(
   ip: string,
   lookUp: () => Promise<T | undefined>,
 ): Promise<T | undefined> {
-  const { RATE_LIMIT_ENABLED, AUTH_FAILURES_PER_HOUR: perHour, RL_FAIL_MODE } = app.config;
+  const { RATE_LIMIT_ENABLED, AUTH_FAILURES_PER_HOUR: perHour } = app.config;
   if (!RATE_LIMIT_ENABLED) return lookUp();
   const take = async (cost: 0 | 1): Promise<Taken | undefined> => {
     try {
@@ -127,8 +126,7 @@ export async function limitFailures<T>(
         { key: `@:failures:${networkOf(ip)}`, rate: perHour / 3600, burst: perHour, cost },
       ]);
     } catch (error) {
-      if (!(error instanceof SharedUnavailable)) throw error;
-      if (RL_FAIL_MODE === 'closed') throw error;
+      requireDegradable(app, error);
     }
   };
   const left = (await take(0))?.remaining[0] ?? 1;
@@ -138,9 +136,13 @@ export async function limitFailures<T>(
   return found;
 }
 
+/** Lets pass that Redis is away where limits may be left out then. @throws any other error, and this one where they may not */
+function requireDegradable({ config }: App, error: unknown): void {
+  if (!(error instanceof SharedUnavailable) || config.RL_FAIL_MODE === 'closed') throw error;
+}
+
 function lost(ctx: Ctx, reply: FastifyReply, error: unknown): void {
-  if (!(error instanceof SharedUnavailable)) throw error;
-  if (ctx.app.config.RL_FAIL_MODE === 'closed') throw error;
+  requireDegradable(ctx.app, error);
   reply.header('x-ratelimit-status', 'degraded');
 }
 
