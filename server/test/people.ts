@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { simpleParser } from 'mailparser';
@@ -73,6 +74,19 @@ export const signIn = (
     body: { username, password, ...(tenant === undefined ? {} : { tenant }) },
     ...(address ? { headers: { 'x-forwarded-for': address } } : {}),
   });
+
+/** Completes a sign-in with a second factor. */
+export const challenge = (server: Running, body: object): Promise<Reply> =>
+  callServer(server, 'POST', '/v1/auth/mfa/challenge', { body });
+
+/** Signs in as far as the password goes; answers the token that waits for a second factor. */
+export async function awaited(person: Person): Promise<string> {
+  const reply = await signIn(person);
+  assert.equal(reply.status, 200, reply.text);
+  assert.deepEqual(Object.keys(reply.body), ['mfa_required', 'mfa_token', 'expires_in']);
+  assert.equal(reply.body.mfa_required, true);
+  return reply.body.mfa_token;
+}
 
 /** Waits while a time step is about to end, so that what a test computes and what the server sees are the same step. */
 export async function steadyClock(): Promise<void> {

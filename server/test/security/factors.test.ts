@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
-import { call, callServer, eventually, type Reply, testServer, useTestServer } from '#test/harness.ts';
+import { call, eventually, testServer, useTestServer } from '#test/harness.ts';
 import {
+  awaited,
+  challenge,
   codeOf,
   enableMfa,
   factsOf,
@@ -8,27 +10,15 @@ import {
   goodPassword,
   newPerson,
   type Person,
-  signIn,
   steadyClock,
   wrongCode,
 } from '#test/people.ts';
-import type { Running } from '../../src/app.ts';
 import { prove } from './statement.ts';
 
 useTestServer();
 
 const query = async (text: string, values: unknown[] = []) =>
   (await (await testServer()).app.database.operatorPool.query(text, values)).rows;
-
-const challenge = (server: Running, body: object): Promise<Reply> =>
-  callServer(server, 'POST', '/v1/auth/mfa/challenge', { body });
-
-/** Signs in as far as the password goes. */
-async function awaited(person: Person): Promise<string> {
-  const reply = await signIn(person);
-  assert.deepEqual([reply.status, reply.body.mfa_required], [200, true], reply.text);
-  return reply.body.mfa_token;
-}
 
 const sessionsOf = async ({ tenant, id }: Person): Promise<number> =>
   (

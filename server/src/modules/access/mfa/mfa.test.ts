@@ -2,16 +2,10 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { systemCtx } from '#platform/context.ts';
 import { uuidv7 } from '#platform/ids.ts';
+import { newKey, newMember, newTenant, testServer, useTestServer } from '#test/harness.ts';
 import {
-  callServer,
-  newKey,
-  newMember,
-  newTenant,
-  type Reply,
-  testServer,
-  useTestServer,
-} from '#test/harness.ts';
-import {
+  awaited,
+  challenge,
   codeOf,
   enableMfa,
   factsOf,
@@ -23,25 +17,12 @@ import {
   steadyClock,
   wrongCode,
 } from '#test/people.ts';
-import type { Running } from '../../../app.ts';
 import { mfaStatus } from './service.ts';
 
 useTestServer();
 
 const query = async (text: string, values: unknown[] = []) =>
   (await (await testServer()).app.database.operatorPool.query(text, values)).rows;
-
-const challenge = (server: Running, body: object): Promise<Reply> =>
-  callServer(server, 'POST', '/v1/auth/mfa/challenge', { body });
-
-/** Signs in as far as the password goes. */
-async function awaited(person: Person): Promise<string> {
-  const reply = await signIn(person);
-  assert.equal(reply.status, 200, reply.text);
-  assert.deepEqual(Object.keys(reply.body), ['mfa_required', 'mfa_token', 'expires_in']);
-  assert.equal(reply.body.mfa_required, true);
-  return reply.body.mfa_token;
-}
 
 describe('setting up MFA', () => {
   it('shows a secret, its QR code, its address and ten backup codes, and asks for nothing until it is verified', async () => {
