@@ -35,8 +35,13 @@ function assertUnavailable(reply: Reply, code: string, about = ''): void {
 }
 
 describe('a shutdown', () => {
-  it('is not held up by a request whose body never comes', { timeout: 20_000 }, async () => {
-    const server = await startServer();
+  let server: Running;
+  before(async () => {
+    server = await startServer();
+  });
+  after(() => server.stop());
+
+  it('is not held up by a request whose body never comes', { timeout: 60_000 }, async () => {
     const { port } = server.server!.server.address() as AddressInfo;
     const socket = connect(port, '127.0.0.1');
     const cut = once(socket, 'close');

@@ -53,7 +53,7 @@ async function startEmbeddings() {
   };
 }
 
-describe('kill -9 of the process that works on runs', { timeout: 170_000 }, () => {
+describe('kill -9 of the process that works on runs', { timeout: 300_000 }, () => {
   const directory = newDataDir();
   let chat: Awaited<ReturnType<typeof startChatServer>>;
   let tts: Awaited<ReturnType<typeof startSpeechServer>>;
