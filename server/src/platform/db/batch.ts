@@ -188,3 +188,15 @@ export function sendBatch(
     client.query(batch as unknown as pg.Submittable);
   });
 }
+
+/** Whether a connection can not be used any more after this error. */
+export function isBroken(error: unknown): boolean {
+  // An error the server reported leaves the connection usable, unless it is unknown which statements were parsed.
+  const { code, connectionUnusable } = error as { code?: string; connectionUnusable?: boolean };
+  const reported = error instanceof pg.DatabaseError && !code?.startsWith('57P') && !code?.startsWith('08');
+  return connectionUnusable || (error instanceof Error && isConnectionError(error) && !reported);
+}
+
+const isConnectionError = (error: Error): boolean =>
+  error instanceof pg.DatabaseError ||
+  /connection|socket|ECONN|EPIPE|terminated/i.test(`${error.message} ${(error as { code?: string }).code}`);

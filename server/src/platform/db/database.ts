@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { type Result, sendBatch } from './batch.ts';
+import { isBroken, type Result, sendBatch } from './batch.ts';
 import { type Statement, sql } from './sql.ts';
 
 /** A PostgreSQL timestamp in UTC as RFC 3339 with milliseconds: `2026-11-20 10:11:12.3+00` -> `2026-11-20T10:11:12.300Z`. */
@@ -47,20 +47,28 @@ export interface Db {
  * The database as one tenant sees it. Every batch first enters the tenant with the SQL function `enter`, in the same
  * round trip and transaction, so row-level security shows and takes that tenant's rows only.
  */
-export const tenantDb = (pool: pg.Pool, tenant: string): Db => createDb(pool, tenant);
+export const tenantDb = (pool: pg.Pool, tenant: string): Db => createDb(pool, tenant, inTurn(pool));
 
 /** The database as the operator of the installation sees it: all tenants. For platform work and the command line. */
-export const operatorDb = (pool: pg.Pool): Db => createDb(pool, undefined);
+export const operatorDb = (pool: pg.Pool): Db => createDb(pool, undefined, inTurn(pool));
 
-function createDb(pool: pg.Pool, tenant: string | undefined): Db {
+/** As `tenantDb`; what is no transaction shares connections and round trips with what other tenants ask for (share.ts). */
+export const glanceDb = (pool: pg.Pool, trips: Send, tenant: string): Db => createDb(pool, tenant, trips);
+
+type Send = (statements: readonly Statement<unknown>[]) => Promise<Result<unknown>[]>;
+
+/** Each batch on a connection of its own. */
+const inTurn =
+  (pool: pg.Pool): Send =>
+  (statements) =>
+    withClient(pool, (client) => sendBatch(client, statements));
+
+function createDb(pool: pg.Pool, tenant: string | undefined, send: Send): Db {
   const enter = tenant === undefined ? [] : [sql`select enter(${tenant})`];
-  const send = async (client: pg.PoolClient, statements: readonly Statement<unknown>[]) => {
-    const results = await sendBatch(client, [...enter, ...statements]);
+  const db = withQueries(tenant, false, async (statements) => {
+    const results = await send([...enter, ...statements]);
     return enter.length ? results.slice(1) : results;
-  };
-  const db = withQueries(tenant, false, (statements) =>
-    withClient(pool, (client) => send(client, statements)),
-  );
+  });
   return {
     ...db,
     afterCommit: (work) => work(),
@@ -107,7 +115,7 @@ function createDb(pool: pg.Pool, tenant: string | undefined): Db {
 function withQueries(
   tenant: string | undefined,
   inTransaction: boolean,
-  send: (statements: readonly Statement<unknown>[]) => Promise<Result<unknown>[]>,
+  send: Send,
 ): Omit<Db, 'transaction' | 'afterCommit'> {
   return {
     tenant,
@@ -122,20 +130,13 @@ function withQueries(
 
 async function withClient<T>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
   const client = await pool.connect();
-  let broken: Error | boolean = false;
+  let broken = false;
   try {
     return await work(client);
   } catch (error) {
-    // An error the server reported leaves the connection usable, unless it is unknown which statements were parsed.
-    const { code, connectionUnusable } = error as { code?: string; connectionUnusable?: boolean };
-    const reported = error instanceof pg.DatabaseError && !code?.startsWith('57P') && !code?.startsWith('08');
-    broken = connectionUnusable || (error instanceof Error && isConnectionError(error) && !reported);
+    broken = isBroken(error);
     throw error;
   } finally {
     client.release(broken);
   }
 }
-
-const isConnectionError = (error: Error): boolean =>
-  error instanceof pg.DatabaseError ||
-  /connection|socket|ECONN|EPIPE|terminated/i.test(`${error.message} ${(error as { code?: string }).code}`);

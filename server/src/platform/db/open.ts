@@ -2,14 +2,17 @@ import { join } from 'node:path';
 import pg from 'pg';
 import type { Config } from '../config.ts';
 import type { Keys } from '../crypto.ts';
-import { type Db, operatorDb, tenantDb, types } from './database.ts';
+import { type Db, glanceDb, operatorDb, tenantDb, types } from './database.ts';
 import { type EmbeddedDatabase, openEmbedded } from './embedded/open.ts';
+import { createSharedTrips } from './share.ts';
 
 /** The open database of a process. */
 export interface Database {
   engine: 'postgresql' | 'embedded';
   /** The database as one tenant sees it. */
   tenant(tenantId: string): Db;
+  /** As `tenant`, for reads by key, which are always quick: concurrent ones share connections, whoever's they are. */
+  glance(tenantId: string): Db;
   /** The database as the operator sees it: every tenant. */
   operator: Db;
   /** The operator's pool itself, for the queue. */
@@ -99,6 +102,8 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
   });
   const appPool = new pg.Pool({
     ...common,
+    // Queries that share a connection are sent without waiting for the answers of those before.
+    ...{ pipeline: true },
     connectionString: appUrl.href,
     options: `${sessionSettings} ${plannedOnce}`,
     max: config.DATABASE_POOL_SIZE,
@@ -125,9 +130,11 @@ function databaseOf(
   appPool: pg.Pool,
   appRole: string,
 ): Omit<Database, 'vacuum' | 'close'> {
+  const trips = createSharedTrips(appPool, engine === 'embedded' ? 1 : 2);
   return {
     engine,
     tenant: (tenantId) => tenantDb(appPool, tenantId),
+    glance: (tenantId) => glanceDb(appPool, trips, tenantId),
     operator: operatorDb(operatorPool),
     operatorPool,
     appRole,

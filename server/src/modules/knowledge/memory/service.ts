@@ -30,7 +30,7 @@ export { memoryVectors } from './vectors.ts';
 
 const gatherReads = perApp((app) =>
   createGatherer<string, StoredMemory | undefined>(async (tenant, ids) => {
-    const found = await findMemories(app.database.tenant(tenant), ids, new Date());
+    const found = await findMemories(app.database.glance(tenant), ids, new Date());
     const byId = new Map(found.map((memory) => [memory.id, memory]));
     return ids.map((id) => byId.get(id.toLowerCase()));
   }, 2 * lanesOf(app)),
