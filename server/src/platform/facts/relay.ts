@@ -21,7 +21,7 @@ const batchSize = 2_000;
 const gatherMs = 25;
 /** After a pass that took long the next waits longer: many facts together cost far less than the same in many passes. */
 const restMost = 1_000;
-const restOf = (passMs: number): number => Math.min(restMost, Math.max(gatherMs, 3 * passMs));
+const restOf = (passMs: number): number => Math.min(restMost, Math.max(gatherMs, 9 * passMs));
 
 /**
  * Gives committed facts the next numbers of their tenant and hands them on.
@@ -109,16 +109,19 @@ async function relayTenant(app: App, tenant: string, sink: FactSink): Promise<bo
   await operator.batch([
     sql`insert into fact_positions (tenant_id) values (${tenant}) on conflict (tenant_id) do nothing`,
     sql`select numbered from fact_positions where tenant_id = ${tenant} for update`,
+    // No join: of a tenant newer than the last ANALYZE the planner thinks it has one fact, and would compare all with all. A
+    // fact's place among the ordered ids is found by halving (width_bucket).
     sql`
-      with waiting as (
-        select id, row_number() over (order by id) as position
-        from (select id from facts where tenant_id = ${tenant} and seq is null order by id limit ${batchSize}) oldest
+      with waiting as materialized (
+        select array(
+          select id from facts where tenant_id = ${tenant} and seq is null order by id limit ${batchSize}
+        ) as ids
       ), moved as (
-        update fact_positions set numbered = numbered + (select count(*) from waiting)
-        where tenant_id = ${tenant} returning numbered - (select count(*) from waiting) as base
+        update fact_positions set numbered = numbered + (select cardinality(ids) from waiting)
+        where tenant_id = ${tenant} returning numbered - (select cardinality(ids) from waiting) as base
       )
-      update facts set seq = moved.base + waiting.position
-      from waiting, moved where facts.tenant_id = ${tenant} and facts.id = waiting.id`,
+      update facts set seq = (select base from moved) + width_bucket(id, (select ids from waiting))
+      where tenant_id = ${tenant} and id = any((select ids from waiting)::uuid[])`,
   ]);
   const facts = await operator.rows<RelayedFact>(sql`
     select tenant_id, id, seq, type, resource_type, resource_id, data, request_id from facts

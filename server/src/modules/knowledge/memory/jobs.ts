@@ -26,32 +26,32 @@ import { hideMemories } from './write-store.ts';
 const batch = 2_000;
 /** What was just written is soon followed by more; a larger batch costs far less a memory. */
 const gatherMs = 150;
-/** A tenant that goes on writing is not embedded for again before this has passed. */
-const restMs = 1_000;
+/**
+ * A tenant that goes on writing is not embedded for again before this has passed: longer where it took long, so that under load
+ * fewer and larger batches leave the database to those who write.
+ */
+const restOf = (tookMs: number): number => Math.min(3_000, Math.max(1_000, 40 * tookMs));
 
-/** When this process was last done with a tenant, on the clock of `performance.now`; while it is at work: never. */
-const embedded = perApp(() => new Map<string, number>());
+/** From when on a tenant may be embedded for again in this process, on the clock of `performance.now`. */
+const rests = perApp(() => new Map<string, number>());
 
 /** One job of a tenant works in a process at a time, and not again at once: a job that comes too early comes back. */
 async function embedTenant(ctx: Ctx): Promise<void> {
-  const ends = embedded(ctx.app);
-  const since = performance.now() - (ends.get(ctx.tenant) ?? Number.NEGATIVE_INFINITY);
-  if (since < restMs) {
+  const until = rests(ctx.app);
+  const began = performance.now();
+  const early = (until.get(ctx.tenant) ?? began) - began;
+  if (early > 0) {
     const payload = { tenant_id: ctx.tenant, fact_id: uuidv7(), resource_id: null, data: {} };
-    await ctx.app.enqueue('memory.embed', [payload], restMs - Math.max(0, since));
+    await ctx.app.enqueue('memory.embed', [payload], Number.isFinite(early) ? early : 1_000);
     return;
   }
-  ends.set(ctx.tenant, Number.POSITIVE_INFINITY);
+  until.set(ctx.tenant, Number.POSITIVE_INFINITY);
   try {
     await embedWaiting(ctx);
   } finally {
     const now = performance.now();
-    ends.delete(ctx.tenant);
-    ends.set(ctx.tenant, now);
-    for (const [tenant, end] of ends) {
-      if (now - end < restMs) break;
-      ends.delete(tenant);
-    }
+    until.set(ctx.tenant, now + restOf(now - began - gatherMs));
+    for (const [tenant, end] of until) if (end < now) until.delete(tenant);
   }
 }
 
