@@ -82,6 +82,9 @@ export async function startEmbeddings(): Promise<{ child: ChildProcess; url: str
   return { child, url: `http://127.0.0.1:${port}/v1` };
 }
 
+/** What searches while the run does something else. */
+export const startSearches = (): ChildProcess => start(join(here, 'scale/searches.ts'), [], {});
+
 export const startFloor = (env: Record<string, string>): Promise<Process> => startHelper('floor.ts', env);
 
 /** A server of the benchmark's own, from a file beside this one; it says when it is ready. */

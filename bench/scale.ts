@@ -11,9 +11,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Client } from 'undici';
 import { call, makeBed } from './bed.ts';
-import { killAll, startEmbeddings, startServer, startWorker, stop } from './processes.ts';
+import { ask, killAll, startEmbeddings, startSearches, startServer, startWorker, stop } from './processes.ts';
 import { measurePeers } from './scale/peers.ts';
 import { openReplay, type Replay } from './scale/replay.ts';
+import type { SearchOrder } from './scale/searches.ts';
 import { DIMENSIONS, nearestOf, newQuestion, newText, vectorOf } from './scale/topics.ts';
 import { aligned, machine, median, percentile } from './table.ts';
 import { newRandom } from './texts.ts';
@@ -82,38 +83,31 @@ async function search(client: Client, tenant: Tenant, query: string, mode: strin
 const questionTo = (tenant: Tenant): string =>
   newQuestion(tenant.texts[Math.floor(random() * tenant.texts.length)]!, random);
 
-/** Searches of tenants as they come, one at a time, until told to stop. A tenant is asked as often as it is large. */
-function searching(client: Client, tenants: Tenant[]) {
-  const times: number[] = [];
-  let stopped = false;
-  const drawn = (): Tenant => {
-    let at = random() * total;
-    for (const tenant of tenants) {
-      at -= tenant.texts.length;
-      if (at < 0) return tenant;
-    }
-    return tenants[0]!;
+/** Searches of tenants as they come, in a process of their own, until told to stop. A tenant is asked as often as it is large. */
+async function searching(url: string, tenants: Tenant[]) {
+  const child = startSearches();
+  const order: SearchOrder = {
+    url,
+    seed: Math.floor(random() * 2 ** 31),
+    tenants: tenants.map(({ token, texts, ids }) => ({
+      token,
+      size: texts.length,
+      texts: texts.filter((_, i) => i % Math.ceil(texts.length / 200) === 0),
+      filled: ids.length > 0,
+    })),
   };
-  const loop = (async () => {
-    while (!stopped) {
-      const tenant = drawn();
-      if (tenant.ids.length === 0) {
-        await sleep(5);
-        continue;
-      }
-      times.push((await search(client, tenant, questionTo(tenant), 'hybrid')).ms);
-    }
-  })();
+  child.send(order);
   return {
+    filled: (at: number) => child.send({ filled: at }),
     stop: async () => {
-      stopped = true;
-      await loop;
+      const times = await ask<number[]>(child, { stop: true });
+      child.kill();
       return times;
     },
   };
 }
 
-async function ingest(url: string, tenants: Tenant[]): Promise<number> {
+async function ingest(url: string, tenants: Tenant[], filled: (at: number) => void): Promise<number> {
   const calls = tenants.flatMap((tenant) =>
     Array.from({ length: Math.ceil(tenant.texts.length / bulk) }, (_, i) => ({ tenant, at: i * bulk })),
   );
@@ -133,6 +127,7 @@ async function ingest(url: string, tenants: Tenant[]): Promise<number> {
         created.forEach(({ id }: { id: string }, i: number) => {
           tenant.ids[at + i] = id;
         });
+        filled(tenant.rank - 1);
       }
       await client.close();
     }),
@@ -226,8 +221,8 @@ try {
   );
 
   const from = performance.now();
-  const during = searching(client, tenants);
-  const accepted = await ingest(server.url, tenants);
+  const during = await searching(server.url, tenants);
+  const accepted = await ingest(server.url, tenants, during.filled);
   const timesDuring = await during.stop();
   say(`accepted ${Math.round(accepted).toLocaleString('en')}/s while searches ran`);
   const { vectors, settled } = await untilSettled(from);
@@ -235,7 +230,7 @@ try {
     `vectors of all after ${(vectors / 1000).toFixed(0)} s, segments after ${(settled / 1000).toFixed(0)} s`,
   );
   await operator.query('vacuum analyze');
-  const after = searching(client, tenants);
+  const after = await searching(server.url, tenants);
   await sleep(Math.min(20_000, 5_000 + total / 50));
   const timesAfter = await after.stop();
   say(

@@ -1,15 +1,21 @@
 /** An OpenAI-compatible embeddings server in a process of its own; sends its port when it listens. */
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setImmediate as breathe } from 'node:timers/promises';
 import { vectorOf } from './topics.ts';
+
+const inFourDigits = (value: number): number => Math.round(value * 10_000) / 10_000;
 
 const server = createServer(async (request, response) => {
   const chunks: Buffer[] = [];
   for await (const chunk of request) chunks.push(chunk);
   const { input } = JSON.parse(Buffer.concat(chunks).toString()) as { input: string[] };
-  const data = input.map(
-    (text, index) => `{"index":${index},"embedding":[${vectorOf(text).map((value) => value)}]}`,
-  );
+  const data: string[] = [];
+  for (const [index, text] of input.entries()) {
+    data.push(`{"index":${index},"embedding":[${Array.from(vectorOf(text), inFourDigits)}]}`);
+    // A query does not wait for batches: servers of models work on many requests at once.
+    if (index % 4 === 3) await breathe();
+  }
   response.writeHead(200, { 'content-type': 'application/json' });
   response.end(`{"data":[${data.join(',')}]}`);
 });

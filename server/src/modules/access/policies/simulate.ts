@@ -1,9 +1,9 @@
-import { setImmediate as breathe } from 'node:timers/promises';
 import type { Ctx } from '#platform/context.ts';
 import { conflict, invalid, notFound } from '#platform/errors.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { authorize } from '#platform/permission.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
+import { takingTurns } from '#platform/turns.ts';
 import { flushDecisions, listDecisions, type RecordedDecision } from '../decisions/service.ts';
 import { findActiveIdentities } from '../identity/service.ts';
 import {
@@ -26,9 +26,6 @@ import { locksOut } from './lock-out.ts';
 import type { PolicySimulate, SimulatedChange } from './schema.ts';
 import { contentFrom, contentWith } from './service.ts';
 import { type Content, findPolicies, listRules, type Policy } from './store.ts';
-
-/** Replays between which others have their turn. */
-const breath = 500;
 
 /**
  * Replays recorded decisions against the tenant's policies as they are and as they would be, and lists what would come
@@ -112,8 +109,10 @@ async function replay(ctx: Ctx, recorded: RecordedDecision[], before: PolicySet,
   const people = await peopleOf(ctx, recorded);
   const changed = [];
   const counts = { questions: 0, decisions: 0, allowed_now: 0, denied_now: 0 };
-  for (const [i, { question, count, last_seen, ip }] of recorded.entries()) {
-    if (i % breath === breath - 1) await breathe();
+  const others = takingTurns();
+  for (const { question, count, last_seen, ip } of recorded) {
+    const turn = others();
+    if (turn) await turn;
     const identity = people.get(question.identity_id);
     const agent = question.agent_id === undefined ? undefined : people.get(question.agent_id);
     if (!identity || (question.agent_id !== undefined && !agent)) continue;

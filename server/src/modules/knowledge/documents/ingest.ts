@@ -1,9 +1,9 @@
-import { setImmediate as breathe } from 'node:timers/promises';
 import type { Ctx } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
 import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import type { JobPayload } from '#platform/jobs/worker.ts';
+import { takingTurns } from '#platform/turns.ts';
 import { corpusScope, lockCorpusContent } from '../corpora/service.ts';
 import { type Embedded, embedTexts } from '../embeddings/service.ts';
 import { analyzeDocument, type CountedText, countTexts, encodeSparse } from '../retrieval/service.ts';
@@ -80,12 +80,13 @@ async function prepare(ctx: Ctx, document: ClaimedDocument): Promise<Prepared> {
   const { chunks, ...read } = await extractDocument(ctx, document);
   const title = titleOf(document, chunks);
   const prepared: Prepared = { read, rows: [], vectors: [], counted: [] };
+  const others = takingTurns();
   for (let at = 0; at < chunks.length; at += slice) {
     ctx.signal.throwIfAborted();
     const part = chunks.slice(at, at + slice);
     const indexed = part.map((chunk) => indexedText(chunk, title));
     const embedded = await embedTexts(ctx, indexed);
-    part.forEach((chunk, i) => {
+    for (const [i, chunk] of part.entries()) {
       const counted = analyzeDocument(indexed[i]!);
       prepared.counted.push(counted);
       const id = uuidv7();
@@ -103,8 +104,9 @@ async function prepare(ctx: Ctx, document: ClaimedDocument): Promise<Prepared> {
         words: encodeSparse(counted.words),
         trigrams: encodeSparse(counted.trigrams),
       });
-    });
-    await breathe();
+      const turn = others();
+      if (turn) await turn;
+    }
   }
   return prepared;
 }
@@ -120,12 +122,14 @@ function titleOf({ id, filename }: ClaimedDocument, chunks: Chunk[]): string | u
 /** The term weights of all that is indexed of a document, so that they can be taken out of the statistics. */
 export async function countedTexts(db: Db, documentId: string, signal: AbortSignal): Promise<CountedText[]> {
   const counted: CountedText[] = [];
+  const others = takingTurns();
   for (let after = -1; ; ) {
     signal.throwIfAborted();
     const rows = await listIndexed(db, documentId, after, inserted);
-    for (let at = 0; at < rows.length; at += slice) {
-      for (const { indexed } of rows.slice(at, at + slice)) counted.push(analyzeDocument(indexed));
-      await breathe();
+    for (const { indexed } of rows) {
+      counted.push(analyzeDocument(indexed));
+      const turn = others();
+      if (turn) await turn;
     }
     if (rows.length < inserted) return counted;
     after = rows.at(-1)!.position;

@@ -1,8 +1,9 @@
 import { hash } from 'node:crypto';
-import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { App, Ctx } from '#platform/context.ts';
 import type { EmbeddingLink, EmbeddingModel } from '#platform/models/embeddings.ts';
 import { perApp } from '#platform/per-app.ts';
+import { takingTurns } from '#platform/turns.ts';
 import { newBoundedCache } from '../retrieval/bounded-cache.ts';
 import { embedWith, openLink, tellFailing } from './chain.ts';
 import { HASHED_DIMENSIONS, HASHED_MODEL, hashedEmbedding } from './hashed.ts';
@@ -86,10 +87,11 @@ export async function embedAnew(
 
 async function hashedVectors(texts: string[]): Promise<Float32Array[]> {
   const vectors: Float32Array[] = [];
-  for (const [i, text] of texts.entries()) {
+  const others = takingTurns();
+  for (const text of texts) {
     vectors.push(hashedEmbedding(text));
-    // A process that serves requests too must not be busy for long.
-    if (i % 64 === 63) await breathe();
+    const turn = others();
+    if (turn) await turn;
   }
   return vectors;
 }

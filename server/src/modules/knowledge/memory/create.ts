@@ -1,4 +1,3 @@
-import { setImmediate as breathe } from 'node:timers/promises';
 import { Compile } from 'typebox/compile';
 import type { App, Ctx } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
@@ -9,6 +8,7 @@ import { type FactRow, fact, factRow, insertFacts } from '#platform/facts/record
 import { checkTexts } from '#platform/http/json.ts';
 import { perApp } from '#platform/per-app.ts';
 import { authorize } from '#platform/permission.ts';
+import { takingTurns } from '#platform/turns.ts';
 import { type View, viewOf } from '../../access/policy/service.ts';
 import { findSimilar, type SimilarFound } from './duplicates.ts';
 import { sealRows } from './encryption.ts';
@@ -116,9 +116,11 @@ export async function createMemories(
   const failed: BulkCreated['failed'] = [];
   const view = await viewOf(ctx, 'memory:create');
   let checked = 0;
+  // A thousand long texts are seconds of work.
+  const others = takingTurns();
   for (const [index, input] of inputs.entries()) {
-    // A thousand long texts are seconds of work: others have their turn in between.
-    if (index % 64 === 63) await breathe();
+    const turn = others();
+    if (turn) await turn;
     const row = rowOrProblem(ctx, input, now, view, areUnchecked);
     if ('code' in row) {
       failed.push({ index, error: row });

@@ -1,10 +1,10 @@
-import { setImmediate as breathe } from 'node:timers/promises';
 import { type App, type Ctx, systemCtx } from '#platform/context.ts';
 import { ApiError } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { jobStates } from '#platform/jobs/states.ts';
 import type { JobPayload } from '#platform/jobs/worker.ts';
+import { takingTurns } from '#platform/turns.ts';
 import { unseal } from '../../access/data-keys/service.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { type LineProblem, type ParsedLine, type Reading, readLine } from './import-line.ts';
@@ -69,13 +69,15 @@ async function readChunk(ctx: Ctx, work: ImportRow, chunk: ImportChunk, reading:
   const lines: ParsedLine[] = [];
   const problems: LineProblem[] = [];
   let from = 0;
+  const others = takingTurns();
   for (let i = 0; i < chunk.lines; i++) {
     const end = bytes!.indexOf(10, from);
     const one = await readLine(ctx, bytes!.subarray(from, end), chunk.first_line + i, reading);
     from = end + 1;
     if (one && 'code' in one) problems.push(one);
     else if (one) lines.push(one);
-    if (i % 64 === 63) await breathe();
+    const turn = others();
+    if (turn) await turn;
   }
   return { lines, problems, read: chunk.lines };
 }

@@ -1,4 +1,4 @@
-import { setImmediate as breathe, setTimeout } from 'node:timers/promises';
+import { setTimeout } from 'node:timers/promises';
 import type { App, Ctx } from '#platform/context.ts';
 import { systemCtx } from '#platform/context.ts';
 import { fact } from '#platform/facts/record.ts';
@@ -6,6 +6,7 @@ import { uuidv7 } from '#platform/ids.ts';
 import type { Schedule } from '#platform/jobs/schedule.ts';
 import type { JobDefinition } from '#platform/jobs/worker.ts';
 import { perApp } from '#platform/per-app.ts';
+import { takingTurns } from '#platform/turns.ts';
 import { type Embedded, embedTexts } from '../embeddings/service.ts';
 import { type CountedText, countTexts } from '../retrieval/service.ts';
 import { storeVectors, tailGrew } from '../vectors/service.ts';
@@ -96,9 +97,11 @@ async function prepare(ctx: Ctx, waiting: WaitingMemory[]): Promise<Prepared[]> 
     waiting.map(({ text }) => text),
   );
   const memories: Prepared[] = [];
+  const others = takingTurns();
   for (const [i, { id, text }] of waiting.entries()) {
     memories.push({ id, embedded: embedded[i]!, counted: analyzeMemory(text) });
-    if (i % 64 === 63) await breathe();
+    const turn = others();
+    if (turn) await turn;
   }
   return memories;
 }
