@@ -134,11 +134,11 @@ test('hostile texts neither throw nor take long', () => {
     '\ud800 lone \udc00',
   ];
   for (const text of texts) {
-    const started = performance.now();
+    const before = process.cpuUsage();
     const { words, trigrams } = analyzeDocument(text);
     assert.ok(words.dimensions.length <= MAX_NON_ZEROS && trigrams.dimensions.length <= MAX_NON_ZEROS);
     analyzeQuery(text);
-    assert.ok(performance.now() - started < 10_000);
+    assert.ok(process.cpuUsage(before).user < 10_000_000);
   }
 });
 
