@@ -109,35 +109,46 @@ function refusalOf(buckets: Bucket[], tokens: number[]): Omit<Taken, 'remaining'
 }
 
 // Of every request all buckets at once: read, decide, and only then charge. Requests that come together go in one call, one
-// after another: sending costs more than deciding. Time is Redis's own, so processes need no common clock.
+// after another: sending costs more than deciding. All buckets are read by one command and each is written once, as
+// "tokens time rate burst". Time is Redis's own, so processes need no common clock.
 const takeScript = `
 local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local known = redis.call('MGET', unpack(KEYS))
+local levels = {}; local charged = {}; local order = {}
 local out = {}; local k = 0; local a = 0
 while a < #ARGV do
   local n = tonumber(ARGV[a + 1]); a = a + 1
   local first = #out; out[first + 1] = 1; out[first + 2] = -1; out[first + 3] = 0
-  local tokens = {}
   for i = 1, n do
     local rate, burst, cost = tonumber(ARGV[a + i*3-2]), tonumber(ARGV[a + i*3-1]), tonumber(ARGV[a + i*3])
-    local s = redis.call('HMGET', KEYS[k + i], 't', 'a')
-    local v = burst
-    if s[1] then v = math.min(burst, tonumber(s[1]) + math.max(0, now - tonumber(s[2])) / 1000 * rate) end
-    tokens[i] = v
+    local key = KEYS[k + i]
+    local v = levels[key]
+    if not v then
+      v = burst
+      local tokens, at = string.match(known[k + i] or '', '^(%S+) (%S+)')
+      if tokens then v = tonumber(tokens) + math.max(0, now - tonumber(at)) / 1000 * rate end
+    end
+    v = math.min(burst, v); levels[key] = v
     if cost > v then
       local wait = math.ceil((cost - v) / rate * 1000)
       if wait > out[first + 3] then out[first + 1] = 0; out[first + 2] = i - 1; out[first + 3] = wait end
     end
   end
   for i = 1, n do
+    local key = KEYS[k + i]
     if out[first + 1] == 1 then
-      local rate, burst, cost = ARGV[a + i*3-2], ARGV[a + i*3-1], tonumber(ARGV[a + i*3])
-      tokens[i] = tokens[i] - cost
-      redis.call('HSET', KEYS[k + i], 't', tostring(tokens[i]), 'a', tostring(now), 'r', rate, 'b', burst)
-      redis.call('PEXPIRE', KEYS[k + i], math.ceil(burst / rate * 1000) + 1000)
+      levels[key] = levels[key] - tonumber(ARGV[a + i*3])
+      if not charged[key] then order[#order + 1] = key end
+      charged[key] = { ARGV[a + i*3-2], ARGV[a + i*3-1] }
     end
-    out[first + 3 + i] = tostring(tokens[i])
+    out[first + 3 + i] = tostring(levels[key])
   end
   k = k + n; a = a + n * 3
+end
+for _, key in ipairs(order) do
+  local rate, burst = charged[key][1], charged[key][2]
+  redis.call('SET', key, levels[key] .. ' ' .. now .. ' ' .. rate .. ' ' .. burst,
+    'PX', math.ceil(burst / rate * 1000) + 1000)
 end
 return out`;
 
@@ -163,12 +174,14 @@ async function levelsOf(client: Redis, prefix: string, most: number): Promise<Fi
   const found: FilledBucket[] = [];
   for await (const keys of keysOf(client, prefix)) {
     const now = Date.now();
-    const rows = await Promise.all(keys.map((key) => client.hmget(key, 't', 'a', 'r', 'b')));
+    if (keys.length === 0) continue;
+    const rows = await client.mget(keys);
     rows.forEach((row, i) => {
-      const [tokens, at, rate, burst] = row.map(Number) as [number, number, number, number];
-      const filled = Math.min(burst, tokens + ((now - at) / 1000) * rate);
       // A bucket may have run out between the two questions.
-      if (row[0] !== null && filled < burst)
+      if (row === null) return;
+      const [tokens, at, rate, burst] = row.split(' ').map(Number) as [number, number, number, number];
+      const filled = Math.min(burst, tokens + ((now - at) / 1000) * rate);
+      if (filled < burst)
         found.push({ key: keys[i]!.slice(limitPrefix.length), rate, burst, tokens: filled });
     });
     if (found.length >= most) break;
