@@ -87,3 +87,10 @@ export function identifier(name: string): Statement {
   unkept.add(fragment);
   return fragment;
 }
+
+/** A fragment whose text does not follow from the source alone: there are too many to keep a prepared statement of each. */
+export function unprepared(fragment: Statement): Statement {
+  const own: Statement = statement(fragment.text, fragment.values, undefined);
+  unkept.add(own);
+  return own;
+}

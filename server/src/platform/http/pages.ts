@@ -1,6 +1,7 @@
 import { Type as T } from 'typebox';
 import type { Ctx } from '../context.ts';
-import { hmac, sameBytes } from '../crypto.ts';
+import { decrypt, encrypt } from '../crypto.ts';
+import type { Statement } from '../db/sql.ts';
 import { badRequest } from '../errors.ts';
 import { canonicalJson } from './json.ts';
 import { Answer } from './route.ts';
@@ -12,6 +13,8 @@ export type Position = (string | number)[];
 export interface PageFrom {
   owner?: string;
   after?: Position;
+  /** Only rows for which this is true. */
+  visible?: Statement;
   skip: number;
   limit: number;
 }
@@ -32,44 +35,49 @@ export const pageQuery = (initial: number, maximum: number) => ({
   ),
 });
 
-const mac = (ctx: Ctx, scope: string, payload: string) =>
-  hmac(ctx.app.keys.cursor, `${ctx.tenant}\n${ctx.actor.identity_id ?? ''}\n${scope}\n${payload}`).subarray(
-    0,
-    16,
-  );
-
-const scopeOf = (list: string, filters: object) => `${list}\n${canonicalJson(filters)}`;
-
-/** A cursor that only works for the same tenant, caller, list and filters. */
-export function cursorOf(ctx: Ctx, list: string, filters: object, position: Position): string {
-  const payload = Buffer.from(JSON.stringify(position)).toString('base64url');
-  return `${payload}.${mac(ctx, scopeOf(list, filters), payload).toString('base64url')}`;
+/** Where a page begins: after a row, and how many of those that may be seen are left out from there on. */
+export interface Place {
+  after: Position;
+  skip?: number;
 }
 
+/** What a cursor is good for. */
+const boundTo = (ctx: Ctx, list: string, filters: object): string =>
+  [ctx.tenant, ctx.actor.identity_id ?? '', list, canonicalJson(filters)].join('\n');
+
+/** A cursor that only works for the same tenant, caller, list and filters. It is sealed: the row it names may be a hidden one. */
+export const cursorOf = (ctx: Ctx, list: string, filters: object, place: Place): string =>
+  encrypt(ctx.app.keys.cursor, JSON.stringify(place), boundTo(ctx, list, filters)).toString('base64url');
+
 /** @throws ApiError 400 INVALID_CURSOR on any change to it, or when it belongs to another list */
-export function positionOf(
+export function placeOf(
   ctx: Ctx,
   list: string,
   filters: object,
   cursor: string | undefined,
-): Position | undefined {
+): Place | undefined {
   if (cursor === undefined) return undefined;
-  const [payload, signature, ...rest] = cursor.split('.');
-  const given = Buffer.from(signature ?? '', 'base64url');
-  if (
-    !payload ||
-    rest.length ||
-    !sameBytes(given, mac(ctx, scopeOf(list, filters), payload)) ||
-    given.toString('base64url') !== signature
-  ) {
+  const sealed = Buffer.from(cursor, 'base64url');
+  try {
+    if (sealed.toString('base64url') !== cursor) throw new Error('written in another way');
+    return JSON.parse(decrypt(ctx.app.keys.cursor, sealed, boundTo(ctx, list, filters)).toString());
+  } catch {
     throw badRequest('INVALID_CURSOR', 'The cursor is not one this list gave out. Start again without it.');
   }
-  return JSON.parse(Buffer.from(payload, 'base64url').toString());
 }
+
+/** The same, of a list that leaves nothing out. */
+export const positionOf = (
+  ctx: Ctx,
+  list: string,
+  filters: object,
+  cursor: string | undefined,
+): Position | undefined => placeOf(ctx, list, filters, cursor)?.after;
 
 /**
  * Answers a page as a bare array; when there is more, `Link: rel="next"` and `X-Next-Cursor` say how to go on.
  * @param rows one more than `limit`, when there is more
+ * @param place where there may be more although the page is not full
  */
 export function page<Row>(
   ctx: Ctx,
@@ -79,14 +87,16 @@ export function page<Row>(
   limit: number,
   position: (row: Row) => Position,
   shown: (row: Row) => unknown = (row) => row,
+  place?: Place,
 ): Answer {
   const items = rows.slice(0, limit);
   const last = items.at(-1);
-  if (rows.length <= limit || last === undefined) return new Answer(200, items.map(shown));
-  const cursor = cursorOf(ctx, list, filters, position(last));
-  const next = new URLSearchParams({ ...stringsOf(filters), limit: String(limit), cursor });
+  const next = rows.length > limit && last !== undefined ? { after: position(last) } : place;
+  if (next === undefined) return new Answer(200, items.map(shown));
+  const cursor = cursorOf(ctx, list, filters, next);
+  const following = new URLSearchParams({ ...stringsOf(filters), limit: String(limit), cursor });
   return new Answer(200, items.map(shown), {
-    link: `<${ctx.request?.path ?? ''}?${next}>; rel="next"`,
+    link: `<${ctx.request?.path ?? ''}?${following}>; rel="next"`,
     'x-next-cursor': cursor,
   });
 }

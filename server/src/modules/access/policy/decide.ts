@@ -5,7 +5,7 @@ import { type Candidates, type Entry, guardsAdmit, type PolicySet, relevant } fr
 import { type Meter, newMeter } from './values.ts';
 
 /** Steps that all policies of one decision may spend together; beyond it the answer is no. */
-const DECISION_STEPS = 20 * STEP_BUDGET;
+export const DECISION_STEPS = 20 * STEP_BUDGET;
 
 /** Rules of one decision from which on each attribute is read once for all of them; for fewer it costs more than it saves. */
 const READ_ONCE_FROM = 16;

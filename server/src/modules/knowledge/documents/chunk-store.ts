@@ -1,6 +1,6 @@
 import { binaryArray, type VectorTypes } from '#platform/db/binary.ts';
 import type { Db } from '#platform/db/database.ts';
-import { type Statement, sql } from '#platform/db/sql.ts';
+import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PreparedQuery } from '../retrieval/service.ts';
 import type { EmbeddedText, NewVectors, VectorView, WordSearch } from '../vectors/service.ts';
 import type { RetrievedChunk } from './schema.ts';
@@ -99,15 +99,16 @@ export const listIndexed = (
 /** The only documents a search looks at, or the ones it does not look at. */
 export interface DocumentScope {
   only?: string[];
+  /** A statement that answers their ids. */
+  among?: Statement;
   except?: string[];
 }
 
 // As a set, not as a list: a plan that is made once compares a list one by one, 10,000 times for each chunk.
-const within = (scope: DocumentScope | undefined): Statement => {
-  if (scope?.only) return sql`c.document_id in (select unnest(${scope.only}::text[]))`;
-  if (scope?.except) return sql`c.document_id not in (select unnest(${scope.except}::text[]))`;
-  return sql`true`;
-};
+const within = ({ only, among, except }: DocumentScope = {}): Statement => sql`true
+  ${only ? sql`and c.document_id in (select unnest(${only}::text[]))` : raw('')}
+  ${among ? sql`and c.document_id in (${among})` : raw('')}
+  ${except ? sql`and c.document_id not in (select unnest(${except}::text[]))` : raw('')}`;
 
 export interface FoundChunk extends Omit<RetrievedChunk, 'explain'> {
   /** What was indexed: title and headings before the text. */

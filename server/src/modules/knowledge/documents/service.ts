@@ -20,6 +20,7 @@ import {
   type DocumentFilter,
   type DocumentRow,
   deleteDocument,
+  documentColumns,
   findContent,
   findDocument,
   forgetCreator,
@@ -123,6 +124,7 @@ export const listVisibleDocuments = (
   return visiblePage(ctx, 'documents:list', filter, query, {
     rows: (from) => listDocuments(ctx.db, filter, who, from),
     owned: false,
+    columns: documentColumns,
     target: targetOf,
     position: (row) => [row.created_at, row.id],
     size: 25,

@@ -1,6 +1,7 @@
 import type { Db } from '#platform/db/database.ts';
-import { type Statement, sql } from '#platform/db/sql.ts';
+import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
+import type { RowColumns } from '../../access/policy/service.ts';
 import type { Format, Warning } from './formats/format.ts';
 import { granted, type Principals } from './permission-store.ts';
 import type { Access, DocumentStatus, Grant } from './schema.ts';
@@ -66,6 +67,15 @@ export interface DocumentContent {
   options: ChunkSizes;
 }
 
+/** Where what policies see of a document is. */
+export const documentColumns: RowColumns = {
+  id: { column: sql`documents.id` },
+  owner: { column: sql`documents.created_by`, uuid: true, nullable: true },
+  type: { column: sql`documents.content_type` },
+  metadata: sql`documents.metadata_json`,
+  labels: true,
+};
+
 const shown = sql`
   id, tenant_id, corpus_id, filename, content_type, encode(content_hash, 'hex') as content_hash,
   octet_length(content) as size_bytes, source, ingest_source, metadata_json, access, status, failure_reason,
@@ -119,12 +129,13 @@ export const listDocuments = (
   db: Db,
   filter: DocumentFilter,
   who: Principals,
-  { after, skip, limit }: PageFrom,
+  { visible, after, skip, limit }: PageFrom,
 ): Promise<DocumentRow[]> =>
   db.rows(sql<DocumentRow>`
     select ${shown}, '{}'::text[] as grants from documents
     where tenant_id = ${db.tenant} and ${inCorpus}
       and (access = 'open' or ${who.all}::boolean or exists (select 1 from document_permissions p where ${granted(who)}))
+      ${visible === undefined ? raw('') : sql`and ${visible}`}
       and (${filter.corpus_id}::text is null or corpus_id = ${filter.corpus_id}::text)
       and (${filter.status}::text is null or status = ${filter.status}::text)
       and (${after?.[0]}::timestamptz is null or (created_at, id) < (${after?.[0]}::timestamptz, ${after?.[1]}::text))
@@ -154,16 +165,23 @@ export const listClosed = (db: Db, corpusId: string, who: Principals): Promise<{
     where tenant_id = ${db.tenant} and corpus_id = ${corpusId} and access = 'restricted'
       and not exists (select 1 from document_permissions p where ${granted(who)})`);
 
-/** What policies look at, of the documents of a corpus, by id. */
+/** Ids of the documents of a corpus for which a condition is true. */
+export const idsOfCorpus = (tenant: string, corpusId: string, condition: Statement): Statement => sql`
+  select documents.id from documents
+  where documents.tenant_id = ${tenant} and documents.corpus_id = ${corpusId} and ${condition}`;
+
+/** What policies look at, of the documents of a corpus for which a condition is true, by id. */
 export const listTargets = (
   db: Db,
   corpusId: string,
+  condition: Statement,
   after: string,
   limit: number,
 ): Promise<DocumentOfPolicy[]> =>
   db.rows(sql<DocumentOfPolicy>`
     select id, content_type, metadata_json, created_by from documents
-    where tenant_id = ${db.tenant} and corpus_id = ${corpusId} and id > ${after} order by id limit ${limit}`);
+    where tenant_id = ${db.tenant} and corpus_id = ${corpusId} and id > ${after} and ${condition}
+    order by id limit ${limit}`);
 
 /** A queued document; no row comes back when the id is taken. */
 export const insertDocument = (

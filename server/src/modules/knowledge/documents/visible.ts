@@ -1,8 +1,8 @@
 import type { Ctx, Target } from '#platform/context.ts';
-import { viewOf } from '../../access/policy/service.ts';
+import { isTotal, possiblyIn, sqlOf, viewOf } from '../../access/policy/service.ts';
 import type { DocumentScope } from './chunk-store.ts';
 import type { Principals } from './permission-store.ts';
-import { type DocumentOfPolicy, listClosed, listTargets } from './store.ts';
+import { type DocumentOfPolicy, documentColumns, idsOfCorpus, listClosed, listTargets } from './store.ts';
 
 /** A document as policies see it. */
 export const targetOf = (document: DocumentOfPolicy): Target => {
@@ -34,12 +34,17 @@ export async function readableDocuments(
   if (view.rows === 'none') return { only: [] };
   const closed = who.all ? [] : (await listClosed(ctx.db, corpusId, who)).map(({ id }) => id);
   if (view.rows === 'all') return closed.length > 0 ? { except: closed } : undefined;
+  const condition = view.letThrough(documentColumns);
+  if (condition === false) return { only: [] };
+  const except = closed.length > 0 ? { except: closed } : {};
+  if (condition === true) return closed.length > 0 ? except : undefined;
+  if (isTotal(condition)) return { among: idsOfCorpus(ctx.tenant, corpusId, sqlOf(condition)), ...except };
   const shut = new Set(closed);
   const only: string[] = [];
   for (let after = ''; ; ) {
-    const documents = await listTargets(ctx.db, corpusId, after, scanned);
+    const documents = await listTargets(ctx.db, corpusId, possiblyIn(condition), after, scanned);
     for (const document of documents)
-      if (!shut.has(document.id) && view.sees(targetOf(document))) only.push(document.id);
+      if (!shut.has(document.id) && view.admits(targetOf(document))) only.push(document.id);
     if (documents.length < scanned) return { only };
     after = documents.at(-1)!.id;
   }

@@ -5,12 +5,13 @@ import { invalid } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { Stream } from '#platform/http/route.ts';
 import { firstUuidv7, isUuid } from '#platform/ids.ts';
-import { type View, viewOf } from '../../access/policy/service.ts';
+import { possiblyIn, type View, viewOf } from '../../access/policy/service.ts';
 import { openMemories, openTexts } from './encryption.ts';
 import { listForExport } from './export-store.ts';
 import { readVersions, type VersionRow } from './history-store.ts';
 import type { MemoryLine } from './import-schema.ts';
 import type { Memory } from './schema.ts';
+import { memoryColumns } from './store.ts';
 import { targetOf } from './target.ts';
 
 export interface ExportQuery {
@@ -23,8 +24,8 @@ export interface ExportQuery {
   after?: string;
 }
 
-/** Memories read and written at once: all an export holds of them. */
-const batch = 500;
+/** Memories read and written at once, which is all an export holds of them: as many as make some bytes. */
+const batch = { first: 100, least: 5, most: 500, bytes: 4 * 1024 * 1024 };
 /** A reader that takes nothing for so long is taken for gone. */
 const stallMs = 60_000;
 
@@ -70,36 +71,56 @@ async function writeAll(
   response: ServerResponse,
 ): Promise<number> {
   const { memory_type, session_id, history } = query;
-  const filter = { owner, session_id, types: memory_type === undefined ? undefined : [memory_type] };
+  const seen = view.rows === 'each' ? view.letThrough(memoryColumns) : true;
+  if (seen === false) return 0;
+  const filter = {
+    owner,
+    session_id,
+    types: memory_type === undefined ? undefined : [memory_type],
+    visible: seen === true || seen === null ? undefined : possiblyIn(seen),
+  };
   // What comes while it is written is not waited for; ids of this very millisecond belong to it.
   const last = firstUuidv7(Date.now() + 1);
   let count = 0;
+  let size = batch.first;
   for (let after = query.after; ; ) {
-    const rows = await listForExport(ctx.db, filter, after, last, batch, new Date());
-    const seen = view.rows === 'each' ? rows.filter((row) => view.sees(targetOf(row))) : rows;
-    const memories = await openMemories(ctx, seen);
+    // Also where nothing is written for long, because most of it is not for the reader.
+    if (response.destroyed) throw gone();
+    const rows = await listForExport(ctx.db, filter, after, last, size, new Date());
+    const shown = view.rows === 'each' ? rows.filter((row) => view.sees(targetOf(row))) : rows;
+    const memories = await openMemories(ctx, shown);
     const versions = history ? await versionsOf(ctx, memories, view) : undefined;
-    const lines = memories.map((memory) => JSON.stringify(lineOf(memory, versions?.get(memory.id))));
+    const lines = memories.map((memory) => `${JSON.stringify(lineOf(memory, versions?.get(memory.id)))}\n`);
     count += lines.length;
-    if (lines.length > 0) await write(response, `${lines.join('\n')}\n`);
-    if (rows.length < batch) return count;
+    const text = lines.join('');
+    if (text) await write(response, text);
+    if (rows.length < size) return count;
     after = rows.at(-1)!.id;
+    size = nextSize(size, Math.max(text.length, lengthOf(rows)));
   }
 }
 
+const lengthOf = (rows: Memory[]): number => rows.reduce((sum, { text }) => sum + text.length, 0);
+
+/** How many to read next, after so many were so long. */
+const nextSize = (size: number, length: number): number =>
+  Math.round(Math.min(2 * size, batch.most, Math.max(batch.least, (size * batch.bytes) / (length + 1))));
+
+const gone = () => new Error('the reader is gone');
+
 /** Waits until there is room for more. @throws Error when the reader is gone */
 async function write(response: ServerResponse, text: string): Promise<void> {
-  if (response.destroyed) throw new Error('the reader is gone');
+  if (response.destroyed) throw gone();
   if (response.write(text)) return;
   const stall = setTimeout(() => response.destroy(), stallMs);
   const left = new AbortController();
-  const gone = () => left.abort(new Error('the reader is gone'));
-  response.once('close', gone);
+  const leave = () => left.abort(gone());
+  response.once('close', leave);
   try {
     if (response.writableNeedDrain) await once(response, 'drain', { signal: left.signal });
   } finally {
     clearTimeout(stall);
-    response.off('close', gone);
+    response.off('close', leave);
   }
 }
 

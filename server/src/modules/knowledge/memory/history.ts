@@ -62,8 +62,9 @@ export async function listVisibleAsOf(
   const view = await viewOf(ctx, 'memory:list');
   const filter = { types: memory_type === undefined ? undefined : [memory_type], session_id };
   return visiblePage(ctx, 'memory:list', { memory_type, session_id, as_of }, paging, {
-    rows: async (from) => openMemories(ctx, await listAsOf(ctx.db, filter, from, asOf)),
+    rows: (from) => listAsOf(ctx.db, filter, from, asOf),
     owned: true,
+    open: (rows) => openMemories(ctx, rows),
     // Policy has to allow both: a text may have been taken out before the memory was opened up, or have been shut since.
     target: (row) => (view.sees(targetNow(row)) ? targetOf(row) : targetNow(row)),
     position: ({ id }) => [id],

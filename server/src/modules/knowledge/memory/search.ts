@@ -1,7 +1,7 @@
 import type { Ctx } from '#platform/context.ts';
 import { isUuid } from '#platform/ids.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
-import { type View, viewOf } from '../../access/policy/service.ts';
+import { viewOf } from '../../access/policy/service.ts';
 import { prepareQuery, type Ranked } from '../retrieval/service.ts';
 import {
   byVectors,
@@ -14,13 +14,10 @@ import {
 } from '../vectors/service.ts';
 import { openMemories } from './encryption.ts';
 import type { Memory, MemorySearch } from './schema.ts';
+import { memoriesSeen } from './seen.ts';
 import { sensitiveCandidates } from './sensitive-search.ts';
 import {
   findMemories,
-  type KindOf,
-  type Kinds,
-  listKinds,
-  listTargets,
   type MemoryCandidate,
   type SearchFilter,
   viewOfMemories,
@@ -60,14 +57,18 @@ export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Mem
   };
   const threshold = input.similarity_threshold ?? 0;
   const each = view.rows === 'each';
-  if (each) filter.kinds = await kindsSeen(ctx, view, filter);
+  if (each) {
+    const seen = await memoriesSeen(ctx, view, filter);
+    if (seen === false) return [];
+    if (seen !== true) filter.seen = seen;
+  }
   const found = (await ranked(ctx, input, filter))
     .filter(({ score }) => score > 0 && score >= threshold)
     .slice(0, input.limit ?? 10);
   const memories = await readMemories(ctx, found);
   const shown = found.flatMap(({ row, score }) => {
     const memory = memories.get(row.candidate.id);
-    // It may be another since its kind was decided.
+    // It may be another since.
     return memory && (!each || view.sees(targetOf(memory))) ? [{ memory, row, score }] : [];
   });
   stop();
@@ -83,29 +84,6 @@ async function readMemories(ctx: Ctx, found: Found[]): Promise<Map<string, Memor
   const ids = found.map(({ row }) => row.candidate.id);
   const memories = await openMemories(ctx, await findMemories(ctx.db, ids, new Date()));
   return new Map(memories.map((memory) => [memory.id, memory]));
-}
-
-/** Kinds decided at once. */
-const decided = 5_000;
-
-/**
- * The kinds of memories the caller may see, where policies look at them; undefined when that is all there are. A search
- * must know before it ranks: filtering its results would leave too few, or none. Memories that no policy can tell apart
- * are decided once.
- */
-async function kindsSeen(ctx: Ctx, view: View, filter: SearchFilter): Promise<Kinds | undefined> {
-  const { identity_id, delegation } = ctx.actor;
-  const parties = [identity_id, ...(delegation?.agents.map((agent) => agent.identity_id) ?? [])];
-  const by: KindOf = { ...view.looksAt, parties: parties.filter((id) => id !== undefined) };
-  const kinds = await listKinds(ctx.db, by, filter, new Date());
-  const hashes: string[] = [];
-  for (let i = 0; i < kinds.length; i += decided) {
-    const some = kinds.slice(i, i + decided);
-    const hashOf = new Map(some.map(({ id, hash }) => [id, hash]));
-    for (const memory of await listTargets(ctx.db, [...hashOf.keys()]))
-      if (view.sees(targetOf(memory))) hashes.push(hashOf.get(memory.id)!);
-  }
-  return hashes.length < kinds.length ? { by, hashes } : undefined;
 }
 
 async function ranked(ctx: Ctx, input: MemorySearch, filter: SearchFilter): Promise<Found[]> {

@@ -11,7 +11,7 @@ import { visiblePage } from '../../access/policy/service.ts';
 import { openMemories } from './encryption.ts';
 import { lanesOf } from './lanes.ts';
 import type { Memory } from './schema.ts';
-import { findMemories, listMemories, type StoredMemory } from './store.ts';
+import { findMemories, listMemories, memoryColumns, type StoredMemory } from './store.ts';
 import { targetOf } from './target.ts';
 
 export { changeMemory } from './change.ts';
@@ -60,8 +60,10 @@ export const listVisible = (
     metadata: metadata === undefined ? undefined : metadataIn(metadata),
   };
   return visiblePage(ctx, 'memory:list', { memory_type, session_id, metadata }, query, {
-    rows: async (from) => openMemories(ctx, await listMemories(ctx.db, filter, from, new Date())),
+    rows: (from) => listMemories(ctx.db, filter, from, new Date()),
     owned: true,
+    columns: memoryColumns,
+    open: (rows) => openMemories(ctx, rows),
     target: targetOf,
     position: ({ id }) => [id],
     size: 100,

@@ -1,6 +1,7 @@
 import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
+import type { RowColumns } from '../../access/policy/service.ts';
 import { PREFERENCES, type PreparedQuery, READ_TEXTS } from '../retrieval/service.ts';
 import type { NewVectors, VectorView, WordSearch } from '../vectors/service.ts';
 import type { Memory } from './schema.ts';
@@ -33,6 +34,14 @@ export const lockMemory = (tx: Db, id: string, now: Date): Promise<StoredMemory 
     where m.tenant_id = ${tx.tenant} and m.id = ${id} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
     for update of m`);
 
+/** Where what policies see of a memory is. */
+export const memoryColumns: RowColumns = {
+  id: { column: sql`m.id`, uuid: true },
+  owner: { column: sql`m.identity_id`, uuid: true },
+  type: { column: sql`m.type` },
+  metadata: sql`m.metadata`,
+};
+
 export interface MemoryFilter {
   types: string[] | undefined;
   session_id?: string | undefined;
@@ -44,13 +53,14 @@ export interface MemoryFilter {
 export const listMemories = (
   db: Db,
   filter: MemoryFilter,
-  { owner, after, skip, limit }: PageFrom,
+  { owner, visible, after, skip, limit }: PageFrom,
   now: Date,
 ): Promise<StoredMemory[]> =>
   db.rows(sql<StoredMemory>`
     select ${shown} from memories m
     where m.tenant_id = ${db.tenant} and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now})
       ${owner === undefined ? raw('') : sql`and m.identity_id = ${owner}::uuid`}
+      ${visible === undefined ? raw('') : sql`and ${visible}`}
       ${filter.session_id === undefined ? raw('') : sql`and m.session_id = ${filter.session_id}`}
       ${filter.metadata === undefined ? raw('') : sql`and m.metadata @> ${filter.metadata}::jsonb`}
       ${after === undefined ? raw('') : sql`and m.id < ${after[0]}::uuid`}
@@ -99,57 +109,9 @@ export interface SearchFilter extends MemoryFilter {
   metadata: Record<string, unknown> | undefined;
   created_from: string | undefined;
   created_to: string | undefined;
-  /** Only memories of these kinds. */
-  kinds?: Kinds | undefined;
+  /** Only memories of which this is true. */
+  seen?: Statement | undefined;
 }
-
-/** What of memories makes them of one kind. */
-export interface KindOf {
-  /** Whose own memories are told apart from those of everybody else. */
-  parties: string[];
-  id: boolean;
-  owner: boolean;
-  /** Names in the metadata. */
-  metadata: ReadonlySet<string> | 'all';
-}
-
-/** Some of the kinds that differ by this. */
-export interface Kinds {
-  by: KindOf;
-  hashes: string[];
-}
-
-const kindOf = ({ parties, id, owner, metadata }: KindOf): Statement => sql`array[m.type,
-  case when ${owner}::boolean or m.identity_id = any(${parties}::uuid[]) then m.identity_id::text end
-  ${id ? sql`, m.id::text` : raw('')}
-  ${
-    metadata === 'all'
-      ? sql`, m.metadata::text`
-      : metadata.size === 0
-        ? raw('')
-        : sql`, (select jsonb_object_agg(name, m.metadata -> name) from unnest(${[...metadata]}::text[]) as name where m.metadata ? name)::text`
-  }]::text`;
-
-/** The kinds there are among what a filter lets through, each with one memory of it. */
-export const listKinds = (
-  db: Db,
-  by: KindOf,
-  filter: SearchFilter,
-  now: Date,
-): Promise<{ hash: string; id: string }[]> =>
-  db.rows(sql<{ hash: string; id: string }>`
-    select hashtextextended(kind, 0)::text as hash, min(id) as id from (
-      select ${kindOf(by)} as kind, m.id::text as id from memories m
-      where m.tenant_id = ${db.tenant} ${visible(filter, now)}
-    ) memories group by kind`);
-
-/** What policies see of memories. */
-export const listTargets = (
-  db: Db,
-  ids: string[],
-): Promise<Pick<StoredMemory, 'id' | 'identity_id' | 'type' | 'metadata'>[]> =>
-  db.rows(sql<Pick<StoredMemory, 'id' | 'identity_id' | 'type' | 'metadata'>>`
-    select id, identity_id, type, metadata from memories where tenant_id = ${db.tenant} and id = any(${ids}::uuid[])`);
 
 /** What ranking needs of a memory. */
 export interface MemoryCandidate {
@@ -191,7 +153,7 @@ export const narrowed = (filter: SearchFilter): Statement => sql`
   ${filter.metadata === undefined ? raw('') : sql`and m.metadata @> ${filter.metadata}::jsonb`}
   ${filter.created_from === undefined ? raw('') : sql`and m.created_at >= ${filter.created_from}::timestamptz`}
   ${filter.created_to === undefined ? raw('') : sql`and m.created_at <= ${filter.created_to}::timestamptz`}
-  ${filter.kinds === undefined ? raw('') : sql`and hashtextextended(${kindOf(filter.kinds.by)}, 0) = any(${filter.kinds.hashes}::bigint[])`}`;
+  ${filter.seen === undefined ? raw('') : sql`and ${filter.seen}`}`;
 
 /** How a search by words looks for candidates. */
 export const wordSearch = (
@@ -206,7 +168,7 @@ export const wordSearch = (
     rankedCandidates(tenant, prepared, filter, now, hits ?? allHits(tenant, prepared, filter, now)),
 });
 
-const visible = (filter: SearchFilter, now: Date): Statement => sql`
+export const visible = (filter: SearchFilter, now: Date): Statement => sql`
   and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now}) ${narrowed(filter)}`;
 
 /** The best by words, and by likeness of spelling when the query needs it, among all that may be seen. */

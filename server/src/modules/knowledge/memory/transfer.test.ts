@@ -60,6 +60,33 @@ const exported = async (who: Caller, query = ''): Promise<any[]> => {
     .map((line) => JSON.parse(line));
 };
 
+/** Calls `read` with what exports of a tenant read, before it is handed to them, and which export it is. */
+async function watchExports(
+  tenant: string,
+  read: (page: unknown[], export_: number) => Promise<void>,
+): Promise<() => void> {
+  const { app } = await testServer();
+  const original = app.database.tenant;
+  let exports = 0;
+  app.database.tenant = (id) => {
+    const db = original(id);
+    if (id !== tenant) return db;
+    let own: number | undefined;
+    return Object.assign(Object.create(db), {
+      rows: async (statement: any) => {
+        const rows = await db.rows(statement);
+        if (!/order by m\.id limit/.test(statement.text)) return rows;
+        own ??= exports++;
+        await read(rows, own);
+        return rows;
+      },
+    });
+  };
+  return () => {
+    app.database.tenant = original;
+  };
+}
+
 describe('an export', () => {
   it('is every memory the caller may see, one line each, in the order they were made', async () => {
     const [admin, stranger] = [await newTenant('admin'), await newTenant('admin')];
@@ -110,30 +137,58 @@ describe('an export', () => {
       new Promise<import('node:http').IncomingMessage>((resolve) => {
         request(url, { headers: { authorization: `Bearer ${ann.token}` } }, resolve).end();
       });
-    const { app } = await testServer();
-    const tenant = app.database.tenant;
-    let pages = 0;
-    app.database.tenant = (id) => {
-      const db = tenant(id);
-      if (id !== ann.tenant) return db;
-      return Object.assign(Object.create(db), {
-        rows: (statement: any) => {
-          if (/order by m\.id limit/.test(statement.text)) pages += 1;
-          return db.rows(statement);
-        },
-      });
-    };
+    let memories = 0;
+    const restore = await watchExports(ann.tenant, async (page) => {
+      memories += page.length;
+    });
     try {
       const stalled = await exportOf();
       await sleep(500);
       // 18 MB do not fit into what the sockets hold: it stopped long before the end.
-      assert.ok(pages >= 1 && pages < 5, `${pages} pages were read for a reader that takes nothing`);
+      assert.ok(memories > 0 && memories < 1_500, `${memories} were read for a reader that takes nothing`);
       stalled.destroy();
       let bytes = 0;
       for await (const chunk of await exportOf()) bytes += chunk.length;
       assert.ok(bytes > 2_000 * 9_000);
     } finally {
-      app.database.tenant = tenant;
+      restore();
+    }
+  });
+
+  it('reads no further when its reader has left, also where it had nothing to write yet', async () => {
+    const [admin, stranger] = [await newTenant('admin'), await newTenant('admin')];
+    for (const owner of [admin, stranger]) {
+      for (let i = 0; i < 3; i++)
+        await owner.call('POST', '/v1/memory/bulk', { memories: Array(500).fill(note('of the harbour')) });
+      // What no statement can ask for, and nothing is.
+      const rule = { '==': [{ substr: [{ var: 'target.id' }, -1] }, 'none'] };
+      const reply = await owner.call('POST', '/v1/policy/', { role: 'auditor', rule });
+      assert.equal(reply.status, 201, reply.text);
+    }
+    const [auditor, theirs] = [await newMember(admin, 'auditor'), await newMember(stranger, 'auditor')];
+    const { server } = await testServer();
+    const pages: number[] = [];
+    const url = `${await address()}/v1/memory/export`;
+    const left = new Promise<void>((resolve) => {
+      server!.server.once('request', (_request, response) => response.once('close', resolve));
+    });
+    const reader = request(url, { headers: { authorization: `Bearer ${auditor.token}` } });
+    reader.on('error', () => {});
+    const restore = await watchExports(admin.tenant, async (page, export_) => {
+      pages[export_] = (pages[export_] ?? 0) + 1;
+      if (export_ > 0) return;
+      reader.destroy();
+      await left;
+    });
+    try {
+      reader.end();
+      await left;
+      // Another one is read to its end meanwhile, as is that of another tenant.
+      assert.equal((await auditor.call('GET', '/v1/memory/export')).text, '');
+      assert.equal((await theirs.call('GET', '/v1/memory/export')).text, '');
+      assert.deepEqual([pages[0], pages[1]! > 3], [1, true]);
+    } finally {
+      restore();
     }
   });
 });

@@ -9,7 +9,7 @@ export type DeletedMemory = StoredMemory & { deleted_at: string };
 export const listDeleted = (
   db: Db,
   filter: MemoryFilter,
-  { owner, after, skip, limit }: PageFrom,
+  { owner, visible, after, skip, limit }: PageFrom,
   since: Date,
   now: Date,
 ): Promise<DeletedMemory[]> =>
@@ -18,6 +18,7 @@ export const listDeleted = (
     where m.tenant_id = ${db.tenant} and m.deleted_at is not null and m.deleted_at > ${since}
       and (m.expires_at is null or m.expires_at > ${now})
       ${owner === undefined ? raw('') : sql`and m.identity_id = ${owner}::uuid`}
+      ${visible === undefined ? raw('') : sql`and ${visible}`}
       ${filter.session_id === undefined ? raw('') : sql`and m.session_id = ${filter.session_id}`}
       ${after === undefined ? raw('') : sql`and m.id < ${after[0]}::uuid`}
       and (${filter.types}::text[] is null or m.type = any(${filter.types}::text[]))

@@ -10,7 +10,7 @@ import { viewOf, visiblePage } from '../../access/policy/service.ts';
 import { openMemories, sealText } from './encryption.ts';
 import { keepVersions } from './history-store.ts';
 import type { Memory } from './schema.ts';
-import { enqueueMemory, type StoredMemory } from './store.ts';
+import { enqueueMemory, memoryColumns, type StoredMemory } from './store.ts';
 import { targetOf } from './target.ts';
 import { refuseErased } from './tombstones.ts';
 import { listDeleted, listTenantsTrashing, lockDeleted, lockTrash, unhideMemory } from './trash-store.ts';
@@ -28,9 +28,10 @@ export const listVisibleDeleted = (
   const filter = { types: memory_type === undefined ? undefined : [memory_type], session_id };
   const now = new Date();
   return visiblePage(ctx, 'memory:list', { memory_type, session_id, deleted: true }, query, {
-    rows: async (from) =>
-      openMemories(ctx, await listDeleted(ctx.db, filter, from, keptSince(ctx.app, now), now)),
+    rows: (from) => listDeleted(ctx.db, filter, from, keptSince(ctx.app, now), now),
     owned: true,
+    columns: memoryColumns,
+    open: (rows) => openMemories(ctx, rows),
     target: targetOf,
     position: ({ id }) => [id],
     size: 100,
