@@ -190,7 +190,7 @@ export const provedElsewhere: ProvedElsewhere[] = [
     id: 'TEN-09',
     source: 'ASVS 8.4.1',
     says: 'every list refuses another tenant’s cursor',
-    guard: 'platform/http/pages.ts: mac',
+    guard: 'platform/http/pages.ts: boundTo',
     proof: 'test/isolation.test.ts: and takes no cursor of another',
   },
   {

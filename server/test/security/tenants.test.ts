@@ -24,7 +24,7 @@ prove('borders', [
     id: 'TEN-01',
     source: 'ASVS 8.2.2, ASVS 8.4.1',
     says: 'a cursor is good for the caller, the list and the filters it was given for, and nothing else',
-    guard: 'platform/http/pages.ts: mac',
+    guard: 'platform/http/pages.ts: boundTo',
     test: async () => {
       const [ann, eve] = [await newTenant('admin'), await newTenant('admin')];
       const bob = await newMember(ann, 'admin');
@@ -45,23 +45,33 @@ prove('borders', [
     id: 'TEN-02',
     source: 'ASVS 8.2.2, ASVS 2.2.1',
     says: 'a cursor that was changed or made up is refused',
-    guard: 'platform/http/pages.ts: positionOf',
+    guard: 'platform/http/pages.ts: placeOf',
     test: async () => {
       const ann = await newTenant('admin');
       await newMember(ann, 'user');
       const list = '/v1/identity/';
       const { headers } = await ann.call('GET', `${list}?limit=1`);
-      const [position = '', mac = ''] = String(headers['x-next-cursor']).split('.');
-      const made = Buffer.from(JSON.stringify(['2999-01-01T00:00:00.000Z', ann.id])).toString('base64url');
+      const given = String(headers['x-next-cursor']);
+      const sealed = Buffer.from(given, 'base64url');
+      assert.equal((await ann.call('GET', withCursor(list, given))).status, 200);
+      const made = Buffer.from(JSON.stringify({ after: ['2999-01-01T00:00:00.000Z', ann.id] }));
+      const changedAt = (at: number) => {
+        const changed = Buffer.from(sealed);
+        changed[at]! ^= 1;
+        return changed.toString('base64url');
+      };
       for (const cursor of [
-        `${made}.${mac}`,
-        position,
-        `${position}.`,
-        `.${mac}`,
-        `${position}.${mac}.${mac}`,
-        `${position}.${'A'.repeat(22)}`,
-        `${position}.${mac}=`,
-        `${Buffer.from('["x"]').toString('base64url')}.${mac}`,
+        // In its nonce, its tag and its text.
+        ...[0, 12, 28, sealed.length - 1].map(changedAt),
+        made.toString('base64url'),
+        Buffer.concat([sealed.subarray(0, 28), made]).toString('base64url'),
+        sealed.subarray(0, -1).toString('base64url'),
+        sealed.subarray(0, 28).toString('base64url'),
+        sealed.subarray(0, 5).toString('base64url'),
+        Buffer.concat([sealed, sealed]).toString('base64url'),
+        `${given}=`,
+        `${given}.${given}`,
+        sealed.toString('hex'),
       ])
         assert.equal(codeOf(await ann.call('GET', withCursor(list, cursor))), '400 INVALID_CURSOR', cursor);
     },

@@ -66,7 +66,7 @@ const numbers = fc.constantFrom(
   0.30000000000000004,
   1e21,
   1e300,
-  9007199254740993,
+  9007199254740992,
   5e-324,
 );
 const plain: fc.Arbitrary<unknown> = fc.oneof(
@@ -227,7 +227,7 @@ describe('what policies let through, asked of the database', () => {
           });
         },
       );
-      await fc.assert(property, { numRuns: Number(process.env.POLICY_RUNS ?? 300) });
+      await fc.assert(property, { numRuns: Number(process.env.POLICY_RUNS ?? 150) });
       // It would hold of a condition that never says anything.
       assert.ok(told.sure > told.all / 3, `${told.sure} of ${told.all} rows were told`);
     });

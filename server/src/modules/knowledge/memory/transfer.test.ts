@@ -174,7 +174,7 @@ describe('an export', () => {
     });
     const reader = request(url, { headers: { authorization: `Bearer ${auditor.token}` } });
     reader.on('error', () => {});
-    const restore = await watchExports(admin.tenant, async (page, export_) => {
+    const restore = await watchExports(admin.tenant, async (_page, export_) => {
       pages[export_] = (pages[export_] ?? 0) + 1;
       if (export_ > 0) return;
       reader.destroy();
