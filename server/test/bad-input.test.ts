@@ -624,22 +624,24 @@ describe('a query', () => {
     if (fields.some(([name]) => name === 'cursor') && !hasParameters(route)) {
       it(`${keyOf(route)} refuses cursors it did not make`, async () => {
         const real = await send('limit=1');
-        const given = String(real.headers['x-next-cursor'] ?? 'WyIyMDI2Il0.AAAAAAAAAAAAAAAAAAAAAA');
-        const [payload = '', mac = ''] = given.split('.');
+        const given = String(
+          real.headers['x-next-cursor'] ?? Buffer.from(`${'A'.repeat(28)}["2026"]`).toString('base64url'),
+        );
         for (const cursor of [
           '',
           'x',
           '.',
           '..',
           'a.b',
-          payload,
-          `${payload}.`,
-          `.${mac}`,
-          `${payload}.${mac}x`,
-          `${payload}x.${mac}`,
-          `${payload}.${mac.slice(0, -1)}`,
-          `${Buffer.from('["2026-01-01T00:00:00.000Z","x"]').toString('base64url')}.${mac}`,
-          `${payload}.${mac}.${mac}`,
+          given.slice(0, given.length / 2),
+          given.slice(0, -1),
+          given.slice(1),
+          `x${given}`,
+          `${given}x`,
+          `${given}.`,
+          `${given}.${given}`,
+          given.toLowerCase(),
+          Buffer.from('{"after":["2026-01-01T00:00:00.000Z","x"]}').toString('base64url'),
           `${given}=`,
           'null',
           '[]',

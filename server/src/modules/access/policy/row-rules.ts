@@ -28,7 +28,7 @@ export interface RowQuestion {
 
 /** Steps of looking through an attribute's text or list. */
 const searching = 1_100;
-/** A rule with more is not put into a statement. */
+/** Rules with more of them together are not put into a statement. */
 const mostComparisons = 100;
 
 /** A rule as a condition on rows. */
@@ -36,6 +36,8 @@ export interface RowRule {
   condition: Condition;
   /** Steps it can spend at most. */
   steps: number;
+  /** How many comparisons of attributes it holds. */
+  comparisons: number;
 }
 
 /**
@@ -45,10 +47,10 @@ export interface RowRule {
 export function conditionOf(tree: RuleNode, question: RowQuestion): RowRule {
   const reader = readerOf(question);
   const condition = reader.condition(tree, 'isTrue');
+  const { comparisons } = reader;
   // A rule that spends its budget has no value at all.
-  if (reader.steps > STEP_BUDGET || reader.comparisons > mostComparisons)
-    return { condition: null, steps: STEP_BUDGET };
-  return { condition, steps: reader.opaque ? STEP_BUDGET : reader.steps };
+  if (reader.steps > STEP_BUDGET) return { condition: null, steps: STEP_BUDGET, comparisons };
+  return { condition, steps: reader.opaque ? STEP_BUDGET : reader.steps, comparisons };
 }
 
 type Wanted = 'isTrue' | 'truthy';
@@ -296,9 +298,6 @@ function isBoolean(node: RuleNode): boolean {
   return BOOLEAN.has(node.operator);
 }
 
-/** Rules beyond this are not put into a statement. */
-const mostRules = 100;
-
 /**
  * The rows that policies let through, without reading one: true or false of a row only where `decide` says so of it. Fixed
  * beforehand as far as rules do not look at rows.
@@ -311,8 +310,8 @@ export function rowsLetThrough(set: PolicySet, builtin: PolicySet, question: Row
 
 /** The first rule that is true decides; `last` where none is. */
 function inOrder(entries: readonly Entry[], last: Condition, question: RowQuestion): Condition {
-  if (entries.filter((entry) => entry.readsTarget).length > mostRules) return null;
   let steps = 0;
+  let comparisons = 0;
   let found = last;
   for (const { rule, effect } of entries.toReversed()) {
     if (rule === null) {
@@ -321,6 +320,8 @@ function inOrder(entries: readonly Entry[], last: Condition, question: RowQuesti
     }
     const read = conditionOf(rule.tree, question);
     steps += read.steps;
+    comparisons += read.comparisons;
+    if (comparisons > mostComparisons) return null;
     found = effect === 'allow' ? any([read.condition, found]) : all([not(read.condition), found]);
   }
   // All of them together might spend what a decision has.

@@ -17,7 +17,7 @@ import { type DocumentScope, type FoundChunk, viewOfChunks, wordSearch } from '.
 import { searchOutside } from './routed.ts';
 import type { ChunkSearch, RetrievedChunk } from './schema.ts';
 import { corpusVectors } from './vectors.ts';
-import { readableDocuments } from './visible.ts';
+import { readableDocuments, stillReadable } from './visible.ts';
 
 interface Row extends Candidate {
   chunk: FoundChunk;
@@ -55,16 +55,15 @@ export async function retrieveChunks(
     retrieval.provider === 'local_pgvector'
       ? await searchHere(ctx, corpus.id, input.query, input.mode ?? 'hybrid')
       : await searchOutside(ctx, corpus, retrieval, input.query, limit);
-  stop();
   const minimum = input.min_score ?? 0;
-  return found
-    .filter(({ score }) => score > 0 && score >= minimum)
-    .slice(0, limit)
-    .map(({ explain, ...chunk }) => ({
-      ...chunk,
-      score: Math.round(chunk.score * 10_000) / 10_000,
-      ...(input.explain && explain ? { explain } : {}),
-    }));
+  const best = found.filter(({ score }) => score > 0 && score >= minimum).slice(0, limit);
+  const shown = kind === 'documents' ? await stillReadable(ctx, best) : best;
+  stop();
+  return shown.map(({ explain, ...chunk }) => ({
+    ...chunk,
+    score: Math.round(chunk.score * 10_000) / 10_000,
+    ...(input.explain && explain ? { explain } : {}),
+  }));
 }
 
 async function searchHere(ctx: Ctx, corpusId: string, query: string, mode: Mode): Promise<RetrievedChunk[]> {

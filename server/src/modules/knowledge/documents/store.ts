@@ -183,6 +183,12 @@ export const listTargets = (
     where tenant_id = ${db.tenant} and corpus_id = ${corpusId} and id > ${after} and ${condition}
     order by id limit ${limit}`);
 
+/** What policies look at, of some documents. */
+export const findTargets = (db: Db, ids: string[]): Promise<DocumentOfPolicy[]> =>
+  db.rows(sql<DocumentOfPolicy>`
+    select id, content_type, metadata_json, created_by from documents
+    where tenant_id = ${db.tenant} and id = any(${ids}::text[])`);
+
 /** A queued document; no row comes back when the id is taken. */
 export const insertDocument = (
   key: { tenant_id: string; id: string; corpus_id: string; created_by: string | undefined },

@@ -2,7 +2,14 @@ import type { Ctx, Target } from '#platform/context.ts';
 import { isTotal, possiblyIn, sqlOf, viewOf } from '../../access/policy/service.ts';
 import type { DocumentScope } from './chunk-store.ts';
 import type { Principals } from './permission-store.ts';
-import { type DocumentOfPolicy, documentColumns, idsOfCorpus, listClosed, listTargets } from './store.ts';
+import {
+  type DocumentOfPolicy,
+  documentColumns,
+  findTargets,
+  idsOfCorpus,
+  listClosed,
+  listTargets,
+} from './store.ts';
 
 /** A document as policies see it. */
 export const targetOf = (document: DocumentOfPolicy): Target => {
@@ -48,4 +55,17 @@ export async function readableDocuments(
     if (documents.length < scanned) return { only };
     after = documents.at(-1)!.id;
   }
+}
+
+/** Of passages that were found those whose documents the caller may read as they are now; each of these is decided once more. */
+export async function stillReadable<Passage extends { document_id: string }>(
+  ctx: Ctx,
+  found: Passage[],
+): Promise<Passage[]> {
+  const view = await viewOf(ctx, 'documents:read');
+  if (view.rows !== 'each' || found.length === 0) return found;
+  const ids = [...new Set(found.map(({ document_id }) => document_id))];
+  const documents = await findTargets(ctx.db, ids);
+  const seen = new Set(documents.filter((one) => view.sees(targetOf(one))).map(({ id }) => id));
+  return found.filter(({ document_id }) => seen.has(document_id));
 }
