@@ -17,9 +17,11 @@ describe('short reads of many tenants share connections', () => {
     const answers = await Promise.all(
       asked.map(({ tenant }) =>
         // Without a condition: what keeps tenants apart here is row-level security alone.
-        app.database.glance(tenant).rows<{ tenant_id: string; text: string }>(
-          sql`select tenant_id, text from memories where tenant_id is not null`,
-        ),
+        app.database
+          .glance(tenant)
+          .rows<{ tenant_id: string; text: string }>(
+            sql`select tenant_id, text from memories where tenant_id is not null`,
+          ),
       ),
     );
     for (const [i, rows] of answers.entries())

@@ -6,7 +6,6 @@ import { BUILTIN } from './builtin.ts';
 import { all, type Condition } from './condition-store.ts';
 import { withTarget } from './context.ts';
 import { type Decision, decide, mayReachOthers, narrow } from './decide.ts';
-import { type Kept, keptOf } from './kept.ts';
 import { rowsLetThrough } from './row-rules.ts';
 
 /** Which rows of a list the caller may see: all of the tenant, its own, each as `sees` says, or none. */
@@ -14,8 +13,6 @@ export interface View {
   rows: 'all' | 'own' | 'each' | 'none';
   /** No row of somebody else can be among them, so that only its own need be read. */
   onlyOwn: boolean;
-  /** What of a row policies look at, beside its type and whether it belongs to one who acts. */
-  looksAt: Kept;
   /** The rows a list shows, as the database can be asked for them; where it is null of a row, `sees` has to tell. */
   letThrough: (columns: RowColumns) => Condition;
   /** True when some policy looks at rows, in force or not: then what is made is decided, and recorded, by itself. */
@@ -37,7 +34,6 @@ export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
     return {
       rows: 'all',
       onlyOwn: false,
-      looksAt: keptOf([]),
       letThrough: () => true,
       watched: false,
       sees: () => true,
@@ -47,11 +43,10 @@ export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
   const set = await policiesOf(ctx);
   const views = partiesOf(ctx.actor).map((party) => {
     const question = questionOf(ctx, permission, party);
-    const { all, watchesTarget } = set.candidates(question.role, question.resource, question.action);
+    const { watchesTarget } = set.candidates(question.role, question.resource, question.action);
     return {
       rows: narrow(set, BUILTIN, question),
       onlyOwn: !mayReachOthers(set, BUILTIN, question),
-      reads: () => all.flatMap((entry) => [...(entry.rule?.reads ?? [])]),
       watched: watchesTarget,
       letThrough: (columns: RowColumns) =>
         rowsLetThrough(set, BUILTIN, { context: question, columns, renamed: renamedFor(party) }),
@@ -70,9 +65,6 @@ export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
   return {
     rows,
     onlyOwn: views.some((view) => view.onlyOwn),
-    get looksAt() {
-      return keptOf(views.flatMap((view) => view.reads()));
-    },
     letThrough: (columns) => all(views.map((view) => view.letThrough(columns))),
     watched: views.some((view) => view.watched),
     sees: (target) => refusal(target) === undefined,

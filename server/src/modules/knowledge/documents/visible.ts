@@ -1,4 +1,5 @@
 import type { Ctx, Target } from '#platform/context.ts';
+import { takingTurns } from '#platform/turns.ts';
 import { isTotal, possiblyIn, sqlOf, viewOf } from '../../access/policy/service.ts';
 import type { DocumentScope } from './chunk-store.ts';
 import type { Principals } from './permission-store.ts';
@@ -48,10 +49,14 @@ export async function readableDocuments(
   if (isTotal(condition)) return { among: idsOfCorpus(ctx.tenant, corpusId, sqlOf(condition)), ...except };
   const shut = new Set(closed);
   const only: string[] = [];
+  const others = takingTurns();
   for (let after = ''; ; ) {
     const documents = await listTargets(ctx.db, corpusId, possiblyIn(condition), after, scanned);
-    for (const document of documents)
+    for (const document of documents) {
+      const turn = others();
+      if (turn) await turn;
       if (!shut.has(document.id) && view.admits(targetOf(document))) only.push(document.id);
+    }
     if (documents.length < scanned) return { only };
     after = documents.at(-1)!.id;
   }
