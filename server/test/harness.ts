@@ -10,6 +10,7 @@ import { startSession } from '#modules/access/sessions/service.ts';
 import { ensureOperators, SYSTEM_TENANT } from '#modules/access/tenants/service.ts';
 import { type Config, readConfig } from '#platform/config.ts';
 import { systemCtx } from '#platform/context.ts';
+import { sql } from '#platform/db/sql.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { createLog } from '#platform/log.ts';
 import { type Running, start } from '../src/app.ts';
@@ -301,6 +302,24 @@ export async function newOperator(server?: Running): Promise<Caller> {
   const key = prepareApiKey(ctx, { identity_id: id, name: 'operator' }, new Date());
   await ctx.db.batch(key.statements);
   return callerOf(running, { tenant: SYSTEM_TENANT, id, token: key.text });
+}
+
+/** All that the database holds of a tenant, as text. */
+export async function everythingOf(tenant: string): Promise<string> {
+  const { app } = await testServer();
+  const { operator } = app.database;
+  const tables = await operator.rows<{ name: string }>(sql`
+    select c.relname as name from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id'
+    where c.relnamespace = 'public'::regnamespace and c.relkind = 'r'`);
+  let all = '';
+  for (const { name } of tables) {
+    const { rows } = await app.database.operatorPool.query(
+      `select encode(convert_to(t::text, 'utf8'), 'escape') as line from ${name} t where tenant_id = $1`,
+      [tenant],
+    );
+    all += rows.map(({ line }) => `${name}: ${line}\n`).join('');
+  }
+  return all;
 }
 
 /** Waits until a question has the answer, or fails saying what it was waiting for. */

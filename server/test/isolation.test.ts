@@ -290,6 +290,7 @@ const bodies: Record<
     limit: 50,
     window_seconds: 60,
   }),
+  'PUT /v1/admin/memory/sensitive-types': async () => ({ types: ['secret'] }),
   'POST /v1/invitations/': async () => ({ email: `guest-${++made}@example.com`, role: 'user' }),
   'POST /v1/admin/identity/providers': async () => ({
     id: `idp-${++made}`,

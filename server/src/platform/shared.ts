@@ -39,9 +39,14 @@ export interface Shared {
   onInvalidate(listener: (topic: string, key: string) => void): void;
   /** How long a cache may be trusted without word: long while words arrive, short when they may be lost. */
   cacheTtlMs(): number;
+  /** How long a word takes to every process that hears; where words do not arrive, until caches have aged without. */
+  spreadMs(): number;
   reachable(): Promise<boolean>;
   close(): Promise<void>;
 }
+
+/** How long caches are trusted where no words arrive. */
+const unheardTtlMs = 1_500;
 
 export const openShared = (redisUrl: string | undefined, multiProcess: boolean, log: Log): Shared =>
   redisUrl ? redisShared(redisUrl, log) : localShared(multiProcess);
@@ -88,7 +93,8 @@ function localShared(multiProcess: boolean): Shared {
       for (const listener of listeners) listener(topic, key);
     },
     onInvalidate: (listener) => void listeners.push(listener),
-    cacheTtlMs: () => (multiProcess ? 1_500 : 60_000),
+    cacheTtlMs: () => (multiProcess ? unheardTtlMs : 60_000),
+    spreadMs: () => (multiProcess ? unheardTtlMs : 0),
     reachable: async () => true,
     close: async () => {},
   };
@@ -277,7 +283,8 @@ function redisShared(url: string, log: Log): Shared {
       mouth.say(`${topic} ${key}`);
     },
     onInvalidate: (listener) => void listeners.push(listener),
-    cacheTtlMs: () => (ear.hears() ? 30_000 : 1_500),
+    cacheTtlMs: () => (ear.hears() ? 30_000 : unheardTtlMs),
+    spreadMs: () => (ear.hears() ? 100 : unheardTtlMs),
     reachable: async () => {
       try {
         return (await client.ping()) === 'PONG';

@@ -338,6 +338,16 @@ export interface Tables {
     memory_id: string;
     created_at: string;
   };
+  memory_settings: {
+    tenant_id: string;
+    sensitive_types: unknown;
+    updated_at: string;
+    demanded_at: string | null;
+    found: number | null;
+    encrypted: number;
+    completed_at: string | null;
+    swept_at: string | null;
+  };
   memory_sources: {
     tenant_id: string;
     identity_id: string;

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify';
 import type { Ctx } from '#platform/context.ts';
-import { ApiError } from '#platform/errors.ts';
+import { ApiError, type FieldProblem } from '#platform/errors.ts';
 import { type ForwardedReply, type ForwardedRequest, forward, refusalIn } from '#platform/http/forward.ts';
 import { Answer } from '#platform/http/route.ts';
 import type { Memory } from '../memory/service.ts';
@@ -53,7 +53,7 @@ const timeOf = (seconds: number | null | undefined) =>
 
 /**
  * Stores the messages, one memory each, and has facts inferred from them unless `infer` is false. The messages can be
- * found when this answers; facts follow.
+ * found when this answers; facts follow. Of messages that are sensitive none are inferred, which only who asks for it is told.
  */
 export async function add(send: Send, input: Add) {
   requireEntity(input);
@@ -68,18 +68,23 @@ export async function add(send: Send, input: Add) {
     ...expiryOf(input.expiration_date ?? undefined),
   };
   const at = timeOf(input.timestamp);
+  const asTheyAre = () =>
+    store(
+      send,
+      messages.map(({ role, content }) => ({ text: content, type: 'message', role, ...common, ...at })),
+    );
   const {
     stored,
     failed = [],
     status,
   } = await (input.infer === false
-    ? store(
-        send,
-        messages.map(({ role, content }) => ({ text: content, type: 'message', role, ...common, ...at })),
-      )
+    ? asTheyAre()
     : infer(send, {
         messages: messages.map(({ role, content }) => ({ role, content, ...at })),
         ...common,
+      }).catch((error) => {
+        if (input.infer === undefined && isAboutInferring(error)) return asTheyAre();
+        throw error;
       }));
   return {
     message: failed.length > 0 ? 'Some messages are not stored; see failed.' : 'The messages are stored.',
@@ -91,6 +96,13 @@ export async function add(send: Send, input: Add) {
     }),
     ...(failed.length > 0 ? { failed } : {}),
   };
+}
+
+/** The messages could be stored, but nothing inferred from them. */
+function isAboutInferring(error: unknown): boolean {
+  if (!(error instanceof ApiError)) return false;
+  const problems = (error.details?.errors as FieldProblem[] | undefined) ?? [];
+  return problems.length > 0 && problems.every(({ path }) => path === '/infer');
 }
 
 interface Failed {

@@ -8,10 +8,11 @@ import { type Asking, dataKeysOf } from '../../access/data-keys/service.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { countTexts } from '../retrieval/service.ts';
 import { openMemories, sealRows, sealText } from './encryption.ts';
-import { keepVersions, listPlainVersions, type Replacement, sealVersion } from './history-store.ts';
+import { keepVersions, listPlainVersions, type Replacement, sealVersions } from './history-store.ts';
 import { forgetVectors, takeOut } from './remove.ts';
-import { analyzeMemory, checkText, expiryOf, isSensitive, noWeights, resourceOf, weightsOf } from './rows.ts';
+import { analyzeMemory, checkText, expiryOf, noWeights, resourceOf, weightsOf } from './rows.ts';
 import type { Derivation, Memory, MemoryUpdate } from './schema.ts';
+import { alwaysSensitive, isSensitive } from './sensitive-types.ts';
 import { enqueueMemory, lockMemory } from './store.ts';
 import { targetOf } from './target.ts';
 import { refuseErased } from './tombstones.ts';
@@ -102,7 +103,8 @@ export async function applyChange(
   if (newText !== undefined && newText !== before.text)
     await refuseErased(asking, [{ identity_id: before.identity_id, text }]);
   const wanted = changes.sensitive ?? (before.sensitive || undefined);
-  const sensitive = isSensitive(ctx.app, changes.type ?? before.type, wanted);
+  const always = await alwaysSensitive(asking);
+  const sensitive = isSensitive(always, changes.type ?? before.type, wanted);
   const row: MemoryRow = {
     ...before,
     ...others,
@@ -125,10 +127,10 @@ export async function applyChange(
     ...(change === 'updated' ? {} : { data: { change } }),
   });
   await tx.run(keepVersions(ctx.tenant, [id], { ...record, change }, row.updated_at));
-  const newlySealed = sensitive && !before.sensitive;
-  if (newlySealed) {
+  // Also what is of another type from now on, and was to be encrypted yet.
+  if (!before.sensitive && (sensitive || always.has(before.type))) await sealHistory(asking, id);
+  if (sensitive && !before.sensitive) {
     await takeOut(tx, ctx.tenant, [before]);
-    await sealHistory(asking, id);
   } else if (!sensitive && (before.sensitive || text !== before.text)) {
     await recount(tx, ctx.tenant, before, row.updated_at);
   }
@@ -157,9 +159,11 @@ async function recount(tx: Db, tenant: string, before: Memory, now: string): Pro
 }
 
 /** What a memory was before it became sensitive is sealed with it. */
-async function sealHistory(asking: Asking, id: string): Promise<void> {
+export async function sealHistory(asking: Asking, id: string): Promise<void> {
   const { db, tenant } = asking;
+  const plain = await listPlainVersions(db, id);
+  if (plain.length === 0) return;
   const keys = await dataKeysOf(asking);
-  for (const { version, text } of await listPlainVersions(db, id))
-    await db.run(sealVersion(tenant, id, version, sealText(keys, id, version, text)));
+  const sealed = plain.map(({ version, text }) => ({ id, version, ...sealText(keys, id, version, text) }));
+  await db.run(sealVersions(tenant, sealed));
 }

@@ -16,6 +16,7 @@ import { inferenceOf } from './inferences.ts';
 import { lanesOf } from './lanes.ts';
 import { newRow, resourceOf } from './rows.ts';
 import { type Memory, MemoryCreate } from './schema.ts';
+import { type AlwaysSensitive, alwaysSensitive } from './sensitive-types.ts';
 import { targetOf } from './target.ts';
 import { erasedAmong, erasedMessage, refuseErased, relearning } from './tombstones.ts';
 import { insertMemories, type MemoryRow } from './write-store.ts';
@@ -54,7 +55,7 @@ const gatherCreates = perApp((app) =>
  * @throws ApiError 409 MEMORY_ERASED, 422
  */
 export async function createMemory(ctx: Ctx, input: MemoryCreate): Promise<Memory> {
-  const row = newRow(ctx, input, new Date());
+  const row = newRow(ctx, await alwaysSensitive(ctx), input, new Date());
   const view = await viewOf(ctx, 'memory:create');
   // The route asked without knowing what is created; a policy may look at its type or metadata.
   if (view.watched) await authorize(ctx, 'memory:create', targetOf(row));
@@ -115,13 +116,14 @@ export async function createMemories(
   const accepted: Accepted[] = [];
   const failed: BulkCreated['failed'] = [];
   const view = await viewOf(ctx, 'memory:create');
+  const always = await alwaysSensitive(ctx);
   let checked = 0;
   // A thousand long texts are seconds of work.
   const others = takingTurns();
   for (const [index, input] of inputs.entries()) {
     const turn = others();
     if (turn) await turn;
-    const row = rowOrProblem(ctx, input, now, view, areUnchecked);
+    const row = rowOrProblem(ctx, always, input, now, view, areUnchecked);
     if ('code' in row) {
       failed.push({ index, error: row });
     } else if ((input as MemoryCreate).check && ++checked > mostChecked) {
@@ -187,6 +189,7 @@ async function withoutErased(
 
 function rowOrProblem(
   ctx: Ctx,
+  always: AlwaysSensitive,
   input: unknown,
   now: Date,
   view: View,
@@ -202,7 +205,7 @@ function rowOrProblem(
   }
   try {
     if (isUnchecked) checkTexts(input);
-    const row = newRow(ctx, input, now);
+    const row = newRow(ctx, always, input, now);
     if (!view.watched || view.reaches(targetOf(row))) return row;
     return { code: 'POLICY_DENIED', message: 'A policy of your tenant does not allow this.' };
   } catch (error) {

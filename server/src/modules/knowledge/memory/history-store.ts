@@ -66,14 +66,20 @@ export const listPlainVersions = (tx: Db, id: string): Promise<{ version: number
     select version, text from memory_versions
     where tenant_id = ${tx.tenant} and memory_id = ${id} and sealed is null order by version`);
 
-export const sealVersion = (
-  tenant: string,
-  id: string,
-  number: number,
-  { sealed, key_id }: { sealed: Buffer; key_id: string },
-): Statement => sql`
-  update memory_versions set text = '', sealed = ${sealed}, key_id = ${key_id}
-  where tenant_id = ${tenant} and memory_id = ${id} and version = ${number}`;
+export interface SealedVersion {
+  id: string;
+  version: number;
+  sealed: Buffer;
+  key_id: string;
+}
+
+/** Stores texts of former versions as they were sealed, in the place of what there was. */
+export const sealVersions = (tenant: string, rows: SealedVersion[]): Statement => sql`
+  update memory_versions set text = '', sealed = r.sealed, key_id = r.key_id
+  from unnest(${rows.map(({ id }) => id)}::uuid[], ${rows.map(({ version }) => version)}::int[],
+    ${rows.map(({ sealed }) => sealed)}::bytea[], ${rows.map(({ key_id }) => key_id)}::uuid[])
+    as r (id, version, sealed, key_id)
+  where memory_versions.tenant_id = ${tenant} and memory_versions.memory_id = r.id and memory_versions.version = r.version`;
 
 /** A memory as it was, and by what its policies go now. */
 export interface FormerMemory extends StoredMemory {

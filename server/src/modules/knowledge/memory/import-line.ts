@@ -9,6 +9,7 @@ import type { View } from '../../access/policy/service.ts';
 import { type ImportOptions, MemoryLine } from './import-schema.ts';
 import { tooLongMark } from './import-upload.ts';
 import { checkText, newRow } from './rows.ts';
+import type { AlwaysSensitive } from './sensitive-types.ts';
 import { targetOf } from './target.ts';
 import type { MemoryRow } from './write-store.ts';
 
@@ -33,6 +34,7 @@ export interface LineProblem {
 export interface Reading {
   options: Pick<ImportOptions, 'owner' | 'preserve_ids'>;
   create: View;
+  always: AlwaysSensitive;
   /** Whether identities that lines name are those of the tenant, as far as it was asked. */
   owners: Map<string, boolean>;
 }
@@ -76,14 +78,16 @@ function isBlank(bytes: Buffer): boolean {
 }
 
 async function parsed(ctx: Ctx, value: MemoryLine, reading: Reading): Promise<Omit<ParsedLine, 'line'>> {
-  const { options, create } = reading;
+  const { options, create, always } = reading;
   const now = new Date();
   const created = timeOf(value.created_at, '/created_at', now) ?? now.toISOString();
   const updated = timeOf(value.updated_at, '/updated_at', now) ?? created;
   const versions = value.versions ?? [];
   const version = versions.length > 0 ? (value.version ?? versions.at(-1)!.version + 1) : 1;
   checkVersions(ctx, versions, version);
-  const { text, type, metadata, meta_data, session_id, role, occurred_at, sensitive } = value;
+  const { text, type, metadata, meta_data, session_id, role, occurred_at } = value;
+  // An export says of each memory what it was; what was in the clear is not asked to stay so.
+  const sensitive = value.sensitive === false && always.has(type) ? undefined : value.sensitive;
   const input = {
     text,
     type,
@@ -96,7 +100,7 @@ async function parsed(ctx: Ctx, value: MemoryLine, reading: Reading): Promise<Om
     ...(sensitive === undefined ? {} : { sensitive }),
   };
   const row: MemoryRow = {
-    ...newRow(ctx, input, new Date(created)),
+    ...newRow(ctx, always, input, new Date(created)),
     identity_id: await ownerOf(ctx, value, reading),
     version,
     updated_at: updated < created ? created : updated,

@@ -21,6 +21,7 @@ import {
 } from './import-store.ts';
 import { insertDerivations } from './inference-store.ts';
 import type { Memory } from './schema.ts';
+import { alwaysSensitive } from './sensitive-types.ts';
 import { targetOf } from './target.ts';
 import { erasedAmong, erasedMessage } from './tombstones.ts';
 import { insertMemories } from './write-store.ts';
@@ -201,12 +202,15 @@ async function storeNew(ctx: Ctx, asking: Asking, work: ImportRow, lines: Parsed
 
 async function versionsOf(asking: Asking, lines: ParsedLine[]): Promise<NewVersion[]> {
   const found: NewVersion[] = [];
-  const isSealed = lines.some(({ row, versions }) => row.sensitive && versions.length > 0);
-  const keys = isSealed ? await dataKeysOf(asking) : undefined;
-  for (const { row, versions } of lines) {
-    for (const version of versions) {
+  const always = await alwaysSensitive(asking);
+  const isSealed = ({ row }: ParsedLine, { type }: { type: string }) => row.sensitive || always.has(type);
+  const isAny = lines.some((line) => line.versions.some((version) => isSealed(line, version)));
+  const keys = isAny ? await dataKeysOf(asking) : undefined;
+  for (const line of lines) {
+    const { row } = line;
+    for (const version of line.versions) {
       const at = (time: string | null) => (time === null ? null : storedTimestamp(time, '/versions'));
-      const sealed = row.sensitive
+      const sealed = isSealed(line, version)
         ? { text: '', ...sealText(keys!, row.id, version.version, version.text) }
         : { text: version.text, sealed: null, key_id: null };
       found.push({

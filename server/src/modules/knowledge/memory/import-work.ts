@@ -22,6 +22,7 @@ import {
 } from './import-store.ts';
 import { boundTo, giveUp } from './import-upload.ts';
 import { isStillActive, onBehalfOf } from './on-behalf.ts';
+import { alwaysSensitive } from './sensitive-types.ts';
 
 /** Failed lines an import names. */
 const mostErrors = 100;
@@ -47,6 +48,7 @@ export async function runImport(jobCtx: Ctx, { resource_id }: JobPayload): Promi
     const { lines, problems, read } = await readChunk(ctx, work, chunk, {
       options: work.options,
       create,
+      always: await alwaysSensitive(ctx),
       owners,
     });
     await ctx.db.transaction(async (tx) => {

@@ -24,11 +24,11 @@ export const findInference = (db: Db, id: string): Promise<Inference | undefined
 export const takeInference = (tenant: string, id: string): Statement<{ id: string }> => sql<{ id: string }>`
   delete from memory_inferences where tenant_id = ${tenant} and id = ${id} returning id`;
 
-/** The versions of memories that are there; they stay until the transaction ends. */
+/** The versions of memories that are there, in the clear; they stay until the transaction ends. */
 export const keepSources = (tx: Db, ids: string[]): Promise<{ id: string; version: number }[]> =>
   tx.rows(sql<{ id: string; version: number }>`
     select id, version from memories
-    where tenant_id = ${tx.tenant} and id = any(${ids}::uuid[]) and deleted_at is null for share`);
+    where tenant_id = ${tx.tenant} and id = any(${ids}::uuid[]) and deleted_at is null and sealed is null for share`);
 
 export const setInferenceStatus = (
   tenant: string,

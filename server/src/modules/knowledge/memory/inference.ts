@@ -25,6 +25,7 @@ import { comparable, likeness } from './likeness.ts';
 import { isStillActive, onBehalfOf } from './on-behalf.ts';
 import { newRow, weightsOf } from './rows.ts';
 import type { Derivation, Memory } from './schema.ts';
+import { type AlwaysSensitive, alwaysSensitive } from './sensitive-types.ts';
 import { findMemories, lockMemory } from './store.ts';
 import { targetOf } from './target.ts';
 import { erasedAmong } from './tombstones.ts';
@@ -48,8 +49,9 @@ export async function inferFacts(jobCtx: Ctx, { fact_id }: JobPayload): Promise<
   if (!work) return;
   const ctx = onBehalfOf(jobCtx, work.actor, work.request_id);
   const model = ctx.app.models.answers;
+  const always = await alwaysSensitive(ctx);
   const sources = (await findMemories(ctx.db, work.source_ids, new Date()))
-    .filter(({ sensitive }) => !sensitive)
+    .filter(({ sensitive, type }) => !sensitive && !always.has(type))
     .sort((a, b) => a.id.localeCompare(b.id));
   if (!model || sources.length === 0 || !(await isStillActive(ctx)))
     return endInference(
@@ -179,6 +181,7 @@ async function merge(ctx: Ctx, work: Inference, { facts, outcomes, derivation, s
       throw new Error('what facts were inferred from was changed meanwhile');
     const now = new Date();
     const asking = { app: ctx.app, tenant: ctx.tenant, db: tx };
+    const always = await alwaysSensitive(asking);
     const erased = await erasedAmong(
       asking,
       facts.map(({ text }) => ({ identity_id: source.identity_id, text })),
@@ -192,7 +195,7 @@ async function merge(ctx: Ctx, work: Inference, { facts, outcomes, derivation, s
       else if (outcome.is === 'updated' && (await replace(ctx, tx, outcome, derivation, views.update, now)))
         updated.push(outcome.known.id);
       else {
-        const row = inferredRow(ctx, one, source, derivation, now);
+        const row = inferredRow(ctx, always, one, source, derivation, now);
         if (views.create.rows !== 'each' || views.create.sees(targetOf(row))) rows.push(row);
       }
     }
@@ -236,12 +239,13 @@ function factsOf(
 
 function inferredRow(
   ctx: Ctx,
+  always: AlwaysSensitive,
   { text, type = 'fact' }: InferredFact,
   source: Memory,
   derived_from: Derivation,
   now: Date,
 ): MemoryRow {
-  const row = newRow(ctx, { text, type, metadata: { ...source.metadata, source: 'inference' } }, now);
+  const row = newRow(ctx, always, { text, type, metadata: { ...source.metadata, source: 'inference' } }, now);
   return {
     ...row,
     identity_id: source.identity_id,

@@ -7,6 +7,7 @@ import { viewOf } from '../../access/policy/service.ts';
 import { insertInference } from './inference-store.ts';
 import { newRow } from './rows.ts';
 import type { ConversationInfer, ConversationInferred } from './schema.ts';
+import { alwaysSensitive } from './sensitive-types.ts';
 import { targetOf } from './target.ts';
 import { refuseErased } from './tombstones.ts';
 import { insertMemories } from './write-store.ts';
@@ -37,9 +38,11 @@ export async function rememberConversation(
 ): Promise<ConversationInferred> {
   const now = new Date();
   const view = await viewOf(ctx, 'memory:create');
+  const always = await alwaysSensitive(ctx);
   const rows = messages.map(({ role, content, occurred_at }) =>
     newRow(
       ctx,
+      always,
       { ...common, type, text: content, role, infer: true, ...(occurred_at ? { occurred_at } : {}) },
       now,
     ),

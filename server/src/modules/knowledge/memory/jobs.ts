@@ -13,6 +13,7 @@ import { storeVectors, tailGrew } from '../vectors/service.ts';
 import { lifeJobs, lifeSchedules } from './life-jobs.ts';
 import { takeOut } from './remove.ts';
 import { analyzeMemory } from './rows.ts';
+import { alwaysSensitive } from './sensitive-types.ts';
 import {
   listTenantsExpiring,
   listTenantsWaiting,
@@ -68,11 +69,12 @@ async function embedWaiting(ctx: Ctx): Promise<void> {
   for (;;) {
     ctx.signal.throwIfAborted();
     const waiting = await listWaiting(ctx.db, batch, after);
-    const prepared = waiting.length > 0 ? await prepare(ctx, waiting) : undefined;
+    const open = await withoutSensitive(ctx, waiting);
+    const prepared = open.length > 0 ? await prepare(ctx, open) : [];
     await stored;
-    if (!prepared) break;
+    if (waiting.length === 0) break;
     for (const { embedded } of prepared) models.add(embedded.model);
-    stored = store(ctx, waiting, prepared);
+    stored = store(ctx, open, prepared);
     // Awaited above, or below; told here so that a failure meanwhile is not taken for one nobody looks at.
     stored.catch(() => {});
     after = waiting.at(-1)!.id;
@@ -83,6 +85,13 @@ async function embedWaiting(ctx: Ctx): Promise<void> {
     }
   }
   await tailGrew(ctx, memoryVectors, models);
+}
+
+/** What was stored before its type was sensitive waits to be encrypted: no model sees it any more. */
+async function withoutSensitive(ctx: Ctx, waiting: WaitingMemory[]): Promise<WaitingMemory[]> {
+  if (waiting.length === 0) return waiting;
+  const always = await alwaysSensitive(ctx);
+  return waiting.filter(({ type }) => !always.has(type));
 }
 
 interface Prepared {
@@ -108,6 +117,7 @@ async function prepare(ctx: Ctx, waiting: WaitingMemory[]): Promise<Prepared[]> 
 
 /** Vectors, statistics and the end of waiting, in one transaction. */
 async function store(ctx: Ctx, waiting: WaitingMemory[], memories: Prepared[]): Promise<void> {
+  if (memories.length === 0) return;
   await ctx.db.transaction(async (tx) => {
     const taken = new Set((await takeFromQueue(tx, waiting)).map(({ memory_id }) => memory_id));
     // The others were changed, deleted, or done by another worker meanwhile.

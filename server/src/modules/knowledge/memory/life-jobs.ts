@@ -3,6 +3,7 @@ import { uuidv7 } from '#platform/ids.ts';
 import type { Schedule } from '#platform/jobs/schedule.ts';
 import { jobStates } from '#platform/jobs/states.ts';
 import type { JobDefinition } from '#platform/jobs/worker.ts';
+import { encryptDemanded, tendEncryption } from './demanded.ts';
 import { continueErasure } from './erasure.ts';
 import { giveUp } from './import-upload.ts';
 import { failureOf, runImport, tendImports } from './import-work.ts';
@@ -45,6 +46,15 @@ export const lifeJobs: JobDefinition[] = [
     run: resealAll,
   },
   {
+    name: 'memory.encrypt',
+    follows: ['memory.sensitive_types_set'],
+    per: 'tenant',
+    concurrency: 1,
+    timeoutS: 3_600,
+    retries: 20,
+    run: encryptDemanded,
+  },
+  {
     name: infer,
     follows: ['memory.inference_requested'],
     per: 'fact',
@@ -80,5 +90,6 @@ export const lifeSchedules: Schedule[] = [
   { name: 'memory.erasures', pattern: '*/5 * * * * *', run: tendErasures },
   { name: 'memory.inferences', pattern: '40 * * * * *', run: tendInferences },
   { name: 'memory.retired_keys', pattern: '50 * * * * *', run: tendRetiredKeys },
+  { name: 'memory.encryption', pattern: '*/10 * * * * *', run: tendEncryption },
   { name: 'memory.trash', pattern: '0 23 * * * *', run: emptyTrash },
 ];

@@ -8,6 +8,8 @@ import { historyOf } from './history.ts';
 import { ImportOptions, MemoryImport, MemoryLine } from './import-schema.ts';
 import { cancelImport, continueUpload, getImport, listVisibleImports, startImport } from './import-upload.ts';
 import { Memory, MemoryVersion } from './schema.ts';
+import { getSensitiveTypes, setSensitiveTypes } from './sensitive-types.ts';
+import { SensitiveTypes, SensitiveTypesSet } from './sensitive-types-schema.ts';
 import { restoreMemory } from './trash.ts';
 
 const tag = 'memory';
@@ -178,5 +180,29 @@ export const lifeRoutes = [
     params: memory,
     response: { 200: Memory },
     handler: (ctx, { params }) => restoreMemory(ctx, params.memory_id),
+  }),
+  route({
+    method: 'GET',
+    path: '/v1/admin/memory/sensitive-types',
+    name: 'get_sensitive_types',
+    summary: 'Which types of memory are always encrypted, and how far what was stored before is',
+    tag,
+    permission: 'admin:read',
+    response: { 200: SensitiveTypes },
+    handler: (ctx) => getSensitiveTypes(ctx),
+  }),
+  route({
+    method: 'PUT',
+    path: '/v1/admin/memory/sensitive-types',
+    name: 'set_sensitive_types',
+    summary:
+      'Set which types of memory are always encrypted; what was stored before follows in the background',
+    tag,
+    permission: 'admin:update',
+    // Once more changes nothing, and it answers only when every process has heard of what it has committed.
+    idempotent: false,
+    body: SensitiveTypesSet,
+    response: { 200: SensitiveTypes },
+    handler: (ctx, { body }) => setSensitiveTypes(ctx, body),
   }),
 ];

@@ -31,10 +31,3 @@ export const resealMemories = (tenant: string, rows: Resealed[]): Statement => s
   from unnest(${rows.map(({ id }) => id)}::uuid[], ${rows.map(({ sealed }) => sealed)}::bytea[],
     ${rows.map(({ key_id }) => key_id)}::uuid[]) as r (id, sealed, key_id)
   where memories.tenant_id = ${tenant} and memories.id = r.id`;
-
-export const resealVersions = (tenant: string, rows: Resealed[]): Statement => sql`
-  update memory_versions set sealed = r.sealed, key_id = r.key_id
-  from unnest(${rows.map(({ id }) => id)}::uuid[], ${rows.map(({ version }) => version)}::int[],
-    ${rows.map(({ sealed }) => sealed)}::bytea[], ${rows.map(({ key_id }) => key_id)}::uuid[])
-    as r (id, version, sealed, key_id)
-  where memory_versions.tenant_id = ${tenant} and memory_versions.memory_id = r.id and memory_versions.version = r.version`;

@@ -4,12 +4,12 @@ import type { Statement } from '#platform/db/sql.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { dataKeysNow, dropRetiredKeys, tenantsWithRetiredKeys } from '../../access/data-keys/service.ts';
 import { openTexts, sealText } from './encryption.ts';
+import { sealVersions } from './history-store.ts';
 import {
   lockSealedOtherwise,
   lockVersionsSealedOtherwise,
   type Resealed,
   resealMemories,
-  resealVersions,
   type SealedRow,
 } from './reseal-store.ts';
 
@@ -18,7 +18,7 @@ const batch = 200;
 /** Seals with the tenant's new key what older ones sealed, a batch at a time, and drops keys that nothing needs any more. */
 export async function resealAll(ctx: Ctx): Promise<void> {
   await resealEach(ctx, lockSealedOtherwise, resealMemories);
-  await resealEach(ctx, lockVersionsSealedOtherwise, resealVersions);
+  await resealEach(ctx, lockVersionsSealedOtherwise, sealVersions);
   await dropRetiredKeys(ctx);
 }
 

@@ -1,9 +1,10 @@
-import type { App, Ctx } from '#platform/context.ts';
+import type { Ctx } from '#platform/context.ts';
 import { invalid } from '#platform/errors.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { analyzeDocument, encodeSparse } from '../retrieval/service.ts';
 import type { Memory, MemoryCreate } from './schema.ts';
+import { type AlwaysSensitive, isSensitive } from './sensitive-types.ts';
 import type { MemoryRow } from './write-store.ts';
 
 /** How memories are read for search: also for the preferences they state. */
@@ -49,21 +50,10 @@ export function checkText(ctx: Pick<Ctx, 'app'>, text: string): void {
   if (!/\S/.test(text)) throw invalid([{ path: '/text', message: 'must not be blank' }]);
 }
 
-/**
- * Whether a memory of a type is stored encrypted.
- * @throws ApiError 422 when that is refused for a type that always is
- */
-export function isSensitive({ config }: App, type: string, wanted: boolean | undefined): boolean {
-  const always = config.SENSITIVE_MEMORY_TYPES.includes(type);
-  if (always && wanted === false)
-    throw invalid([{ path: '/sensitive', message: `memories of the type ${type} are always sensitive` }]);
-  return always || (wanted ?? false);
-}
-
 /** A new memory of the caller's as a row. A sensitive one has yet to be sealed. @throws ApiError 422 */
-export function newRow(ctx: Ctx, input: MemoryCreate, now: Date): MemoryRow {
+export function newRow(ctx: Ctx, always: AlwaysSensitive, input: MemoryCreate, now: Date): MemoryRow {
   checkText(ctx, input.text);
-  const sensitive = isSensitive(ctx.app, input.type, input.sensitive);
+  const sensitive = isSensitive(always, input.type, input.sensitive);
   if (sensitive && input.infer)
     throw invalid([{ path: '/infer', message: 'can not be asked of a sensitive memory' }]);
   return {

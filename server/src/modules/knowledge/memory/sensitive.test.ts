@@ -10,6 +10,7 @@ import {
   callServer,
   environmentOf,
   eventually,
+  everythingOf,
   newMember,
   newTenant,
   startServer,
@@ -28,24 +29,6 @@ const make = async (who: Caller, body: object) => {
   assert.equal(reply.status, 201, reply.text);
   return reply.body;
 };
-
-/** All that the database holds of a tenant, as text. */
-async function everythingOf(tenant: string): Promise<string> {
-  const { app } = await testServer();
-  const { operator } = app.database;
-  const tables = await operator.rows<{ name: string }>(sql`
-    select c.relname as name from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id'
-    where c.relnamespace = 'public'::regnamespace and c.relkind = 'r'`);
-  let all = '';
-  for (const { name } of tables) {
-    const { rows } = await app.database.operatorPool.query(
-      `select encode(convert_to(t::text, 'utf8'), 'escape') as line from ${name} t where tenant_id = $1`,
-      [tenant],
-    );
-    all += rows.map(({ line }) => `${name}: ${line}\n`).join('');
-  }
-  return all;
-}
 
 describe('a sensitive memory', () => {
   it('is answered to who may read it, and stands nowhere in the clear', async () => {

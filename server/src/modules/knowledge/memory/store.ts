@@ -235,6 +235,7 @@ export const viewOfMemories = (filter: SearchFilter, now: Date): VectorView => (
 export interface WaitingMemory {
   id: string;
   text: string;
+  type: string;
   version: number;
 }
 
@@ -248,7 +249,7 @@ export async function countWaiting(db: Db): Promise<number> {
 /** The oldest memories that wait to be counted and embedded, from one on. */
 export const listWaiting = (db: Db, limit: number, after: string | undefined): Promise<WaitingMemory[]> =>
   db.rows(sql<WaitingMemory>`
-    select m.id, m.text, m.version
+    select m.id, m.text, m.type, m.version
     from (
       select memory_id from memory_queue where tenant_id = ${db.tenant}
         ${after === undefined ? raw('') : sql`and memory_id > ${after}::uuid`} order by memory_id limit ${limit}
@@ -256,7 +257,7 @@ export const listWaiting = (db: Db, limit: number, after: string | undefined): P
     -- Row by row through the key: of a tenant newer than the last ANALYZE the planner thinks it has one row, and joins
     -- all with all.
     cross join lateral (
-      select id, text, version from memories where tenant_id = ${db.tenant} and id = q.memory_id offset 0
+      select id, text, type, version from memories where tenant_id = ${db.tenant} and id = q.memory_id offset 0
     ) m`);
 
 /** Takes memories from the queue that are still as they were read; answers which. */
@@ -283,19 +284,22 @@ export const insertVectors = (
     set embedding = excluded.embedding, refused_by = excluded.refused_by, segment = null`;
 
 /** Texts of memories that are there, to be embedded anew. */
-export const readTexts = (db: Db, ids: string[]): Promise<WaitingMemory[]> =>
-  db.rows(sql<WaitingMemory>`
+export const readTexts = (db: Db, ids: string[]): Promise<Omit<WaitingMemory, 'type'>[]> =>
+  db.rows(sql<Omit<WaitingMemory, 'type'>>`
     select id, text, version from memories
-    where tenant_id = ${db.tenant} and id = any(${ids}::uuid[]) and deleted_at is null`);
+    where tenant_id = ${db.tenant} and id = any(${ids}::uuid[]) and deleted_at is null and sealed is null`);
 
-/** Which memories are still as they were read; they stay so until the transaction ends. */
-export async function lockUnchanged(tx: Db, memories: Omit<WaitingMemory, 'text'>[]): Promise<Set<string>> {
+/** Which memories are still as they were read, and in the clear; they stay so until the transaction ends. */
+export async function lockUnchanged(
+  tx: Db,
+  memories: Pick<WaitingMemory, 'id' | 'version'>[],
+): Promise<Set<string>> {
   const rows = await tx.rows(sql<{ id: string }>`
     select m.id from unnest(${memories.map(({ id }) => id)}::uuid[], ${memories.map(({ version }) => version)}::int[])
       as r (id, version)
     cross join lateral (
       select id, version from memories
-      where tenant_id = ${tx.tenant} and id = r.id and deleted_at is null for update
+      where tenant_id = ${tx.tenant} and id = r.id and deleted_at is null and sealed is null for update
     ) m
     where m.version = r.version`);
   return new Set(rows.map(({ id }) => id));

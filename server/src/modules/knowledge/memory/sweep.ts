@@ -13,16 +13,13 @@ import {
   lockErasure,
   sweptErasure,
 } from './erasure-store.ts';
+import { knownAfterMs } from './lanes.ts';
 import { onBehalfOf } from './on-behalf.ts';
 import { erasedAmong } from './tombstones.ts';
 
 /** So much may the clocks of two processes differ. */
 const skewMs = 5_000;
 const batch = 500;
-
-/** By then every process knows of a tombstone: longer than its cache may be trusted without word, and a request takes. */
-const knownAfterMs = (app: App): number =>
-  (app.database.engine === 'embedded' ? 0 : app.shared.cacheTtlMs()) + 2_000;
 
 /**
  * Erases what was stored between the first tombstone and the moment all processes knew of it: what was asked for before

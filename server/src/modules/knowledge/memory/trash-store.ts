@@ -32,13 +32,9 @@ export const lockDeleted = (tx: Db, id: string, since: Date): Promise<DeletedMem
 
 /** Brings a memory back as its next version. */
 export const unhideMemory = (
-  row: Pick<StoredMemory, 'tenant_id' | 'id' | 'version' | 'updated_at'> & {
-    sealed: Buffer | null;
-    key_id: string | null;
-  },
+  row: Pick<StoredMemory, 'tenant_id' | 'id' | 'version' | 'updated_at'>,
 ): Statement => sql`
-  update memories set deleted_at = null, version = ${row.version}, updated_at = ${row.updated_at}, sealed = ${row.sealed},
-    key_id = ${row.key_id}
+  update memories set deleted_at = null, version = ${row.version}, updated_at = ${row.updated_at}
   where tenant_id = ${row.tenant_id} and id = ${row.id}`;
 
 /** Tenants with memories deleted before a time; for the operator. */

@@ -7,14 +7,16 @@ import type { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { dataKeysOf } from '../../access/data-keys/service.ts';
 import { viewOf, visiblePage } from '../../access/policy/service.ts';
+import { sealHistory } from './change.ts';
 import { openMemories, sealText } from './encryption.ts';
 import { keepVersions } from './history-store.ts';
 import type { Memory } from './schema.ts';
+import { alwaysSensitive } from './sensitive-types.ts';
 import { enqueueMemory, memoryColumns, type StoredMemory } from './store.ts';
 import { targetOf } from './target.ts';
 import { refuseErased } from './tombstones.ts';
 import { listDeleted, listTenantsTrashing, lockDeleted, lockTrash, unhideMemory } from './trash-store.ts';
-import { removeMemories } from './write-store.ts';
+import { removeMemories, sealMemories } from './write-store.ts';
 
 /** Memories deleted after this can be restored. */
 export const keptSince = ({ config }: App, now: Date): Date =>
@@ -39,7 +41,7 @@ export const listVisibleDeleted = (
 };
 
 /**
- * Brings a deleted memory back as its next version; it is counted and embedded again.
+ * Brings a deleted memory back as its next version; it is counted and embedded again, or encrypted when its type demands it now.
  * @throws ApiError 404 also when it was deleted too long ago, 409 MEMORY_EXPIRED, MEMORY_ERASED
  */
 export async function restoreMemory(ctx: Ctx, id: string): Promise<Memory> {
@@ -55,9 +57,10 @@ export async function restoreMemory(ctx: Ctx, id: string): Promise<Memory> {
     await refuseErased(asking, [before]);
     const version = before.version + 1;
     const updated_at = now.toISOString();
-    const sealed = before.sensitive
+    const sensitive = before.sensitive || (await alwaysSensitive(asking)).has(before.type);
+    const sealed = sensitive
       ? sealText(await dataKeysOf(asking), before.id, version, before.text)
-      : { sealed: null, key_id: null };
+      : undefined;
     const record = factRow(ctx, {
       type: 'memory.restored',
       resource_type: 'memory',
@@ -67,12 +70,14 @@ export async function restoreMemory(ctx: Ctx, id: string): Promise<Memory> {
     });
     await tx.batch([
       keepVersions(ctx.tenant, [before.id], { ...record, change: 'restored' }, updated_at),
-      unhideMemory({ tenant_id: ctx.tenant, id: before.id, version, updated_at, ...sealed }),
-      ...(before.sensitive ? [] : [enqueueMemory(ctx.tenant, before.id, updated_at)]),
+      ...(sealed ? [sealMemories(ctx.tenant, [{ id: before.id, ...sealed }])] : []),
+      unhideMemory({ tenant_id: ctx.tenant, id: before.id, version, updated_at }),
+      ...(sensitive ? [] : [enqueueMemory(ctx.tenant, before.id, updated_at)]),
       insertFacts(ctx.tenant, [record]),
     ]);
+    if (sensitive && !before.sensitive) await sealHistory(asking, before.id);
     const { deleted_at: _, ...memory } = before as Memory & Partial<StoredMemory>;
-    return { ...memory, version, updated_at, embedding_status: before.sensitive ? 'none' : 'pending' };
+    return { ...memory, version, updated_at, sensitive, embedding_status: sensitive ? 'none' : 'pending' };
   });
 }
 

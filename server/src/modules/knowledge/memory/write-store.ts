@@ -1,6 +1,7 @@
 import type { VectorTypes } from '#platform/db/binary.ts';
 import { binaryArray } from '#platform/db/binary.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
+import { noWeights } from './rows.ts';
 import type { Memory } from './schema.ts';
 
 type Computed =
@@ -107,6 +108,17 @@ export const updateMemory = (row: MemoryRow): Statement => sql`
     version = ${row.version}, updated_at = ${row.updated_at}, words = ${row.words}, trigrams = ${row.trigrams},
     sealed = ${row.sealed}, key_id = ${row.key_id}, derived_from = ${row.derived_from}
   where tenant_id = ${row.tenant_id} and id = ${row.id}`;
+
+/** Stores texts of memories as they were sealed, in the place of what there was; nothing else of them changes. */
+export const sealMemories = (
+  tenant: string,
+  rows: { id: string; sealed: Buffer; key_id: string }[],
+): Statement => sql`
+  update memories set text = '', words = ${noWeights.words}, trigrams = ${noWeights.trigrams}, sealed = r.sealed,
+    key_id = r.key_id
+  from unnest(${rows.map(({ id }) => id)}::uuid[], ${rows.map(({ sealed }) => sealed)}::bytea[],
+    ${rows.map(({ key_id }) => key_id)}::uuid[]) as r (id, sealed, key_id)
+  where memories.tenant_id = ${tenant} and memories.id = r.id`;
 
 /** Hides memories. `updated_at` stays: it says since when a memory is as it is. */
 export const hideMemories = (tenant: string, ids: string[], now: Date): Statement =>
