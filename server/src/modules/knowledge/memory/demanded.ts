@@ -7,24 +7,28 @@ import { sealText } from './encryption.ts';
 import { sealVersions } from './history-store.ts';
 import { knownAfterMs } from './lanes.ts';
 import { takeOut } from './remove.ts';
+import { demandsChanged } from './sensitive-types.ts';
 import {
   completeEncryption,
   countEncrypted,
-  countPlain,
   findSettings,
-  listPlainMemories,
-  listPlainVersions,
   listTenantsEncrypting,
   lockPlainMemories,
   lockPlainVersions,
+  lookAtMemories,
+  lookAtVersions,
   type MemorySettings,
+  type Plain,
   setFound,
   sweptEncryption,
+  type VersionKey,
 } from './sensitive-types-store.ts';
 import { sealMemories } from './write-store.ts';
 
+/** Rows looked at in one statement, and texts encrypted in one transaction. */
+const looked = 2_000;
 const batch = 200;
-const noId = '00000000-0000-0000-0000-000000000000';
+const first: VersionKey = { id: '00000000-0000-0000-0000-000000000000', version: 0 };
 
 /** Something a tenant began to demand, as long as it demands nothing more. */
 type Demand = MemorySettings & { demanded_at: string };
@@ -47,32 +51,67 @@ export async function encryptDemanded(ctx: Ctx): Promise<void> {
     const since = demand.demanded_at;
     const isSweep = Date.parse(since) + knownAfterMs(ctx.app) < Date.now();
     if (demand.completed_at !== null && !isSweep) return;
-    if (demand.found === null)
-      await ctx.db.run(setFound(ctx.tenant, since, await countPlain(ctx.db, demand.sensitive_types)));
+    const isCounted = demand.found !== null || (await count(ctx, since));
     // A type was added meanwhile: from the beginning.
-    if (!(await encryptMemories(ctx, since)) || !(await encryptVersions(ctx, since))) continue;
+    if (!isCounted || !(await encryptAll(ctx, since))) continue;
     await complete(ctx, since);
-    if (isSweep) await ctx.db.run(sweptEncryption(ctx.tenant, since, new Date()));
+    if (isSweep) await settle(ctx, since);
   }
 }
 
+type Look = (db: Db, types: string[], after: VersionKey, rows: number) => Promise<Plain>;
+
 /** @returns false when it was not the last demand any more */
-async function encryptMemories(ctx: Ctx, since: string): Promise<boolean> {
-  for (let after = noId; ; ) {
+async function eachPlain(
+  ctx: Ctx,
+  since: string,
+  look: Look,
+  work: (types: string[], found: VersionKey[]) => Promise<void>,
+): Promise<boolean> {
+  for (let after: VersionKey | null = first; after; ) {
     ctx.signal.throwIfAborted();
     const demand = await findDemand(ctx.db, since);
     if (!demand) return false;
-    const ids = (await listPlainMemories(ctx.db, demand.sensitive_types, after, batch)).map(({ id }) => id);
-    if (ids.length === 0) return true;
-    await ctx.db.transaction((tx) => sealThese(ctx, tx, demand, ids));
-    after = ids.at(-1)!;
+    const { found, last }: Plain = await look(ctx.db, demand.sensitive_types, after, looked);
+    for (let i = 0; i < found.length; i += batch) {
+      ctx.signal.throwIfAborted();
+      await work(demand.sensitive_types, found.slice(i, i + batch));
+    }
+    after = last;
   }
+  return true;
 }
 
+async function count(ctx: Ctx, since: string): Promise<boolean> {
+  let texts = 0;
+  const add = async (_: string[], found: VersionKey[]) => {
+    texts += found.length;
+  };
+  for (const look of [lookAtMemories, lookAtVersions])
+    if (!(await eachPlain(ctx, since, look, add))) return false;
+  await ctx.db.run(setFound(ctx.tenant, since, texts));
+  return true;
+}
+
+/** What a memory is before what it was: a change of it meanwhile puts what is not encrypted yet among its versions. */
+const encryptAll = async (ctx: Ctx, since: string): Promise<boolean> =>
+  (await eachPlain(ctx, since, lookAtMemories, (types, found) =>
+    ctx.db.transaction((tx) => encryptMemories(ctx, tx, since, types, found)),
+  )) &&
+  (await eachPlain(ctx, since, lookAtVersions, (_, found) =>
+    ctx.db.transaction((tx) => encryptVersions(ctx, tx, since, found)),
+  ));
+
 /** As they are, in the same version: nothing of them has changed. */
-async function sealThese(ctx: Ctx, tx: Db, demand: Demand, ids: string[]): Promise<void> {
-  // Some were encrypted, changed or removed since they were listed.
-  const memories = await lockPlainMemories(tx, demand.sensitive_types, ids);
+async function encryptMemories(
+  ctx: Ctx,
+  tx: Db,
+  since: string,
+  types: string[],
+  found: VersionKey[],
+): Promise<void> {
+  // Some were encrypted, changed or removed since they were found.
+  const memories = await lockPlainMemories(tx, types, found);
   if (memories.length === 0) return;
   const keys = await dataKeysOf({ app: ctx.app, tenant: ctx.tenant, db: tx });
   // Those that were deleted left statistics and vectors then.
@@ -87,7 +126,7 @@ async function sealThese(ctx: Ctx, tx: Db, demand: Demand, ids: string[]): Promi
       ctx.tenant,
       memories.map(({ id, version, text }) => ({ id, ...sealText(keys, id, version, text) })),
     ),
-    countEncrypted(ctx.tenant, demand.demanded_at, memories.length),
+    countEncrypted(ctx.tenant, since, memories.length),
     fact(ctx, {
       type: 'memory.encrypted',
       resource_type: 'memory',
@@ -96,28 +135,17 @@ async function sealThese(ctx: Ctx, tx: Db, demand: Demand, ids: string[]): Promi
   ]);
 }
 
-/** @returns false when it was not the last demand any more */
-async function encryptVersions(ctx: Ctx, since: string): Promise<boolean> {
-  for (let after = { id: noId, version: 0 }; ; ) {
-    ctx.signal.throwIfAborted();
-    const demand = await findDemand(ctx.db, since);
-    if (!demand) return false;
-    const keys = await listPlainVersions(ctx.db, demand.sensitive_types, after, batch);
-    if (keys.length === 0) return true;
-    await ctx.db.transaction(async (tx) => {
-      const versions = await lockPlainVersions(tx, keys);
-      if (versions.length === 0) return;
-      const sealing = await dataKeysOf({ app: ctx.app, tenant: ctx.tenant, db: tx });
-      await tx.batch([
-        sealVersions(
-          ctx.tenant,
-          versions.map(({ id, version, text }) => ({ id, version, ...sealText(sealing, id, version, text) })),
-        ),
-        countEncrypted(ctx.tenant, since, versions.length),
-      ]);
-    });
-    after = keys.at(-1)!;
-  }
+async function encryptVersions(ctx: Ctx, tx: Db, since: string, found: VersionKey[]): Promise<void> {
+  const versions = await lockPlainVersions(tx, found);
+  if (versions.length === 0) return;
+  const keys = await dataKeysOf({ app: ctx.app, tenant: ctx.tenant, db: tx });
+  await tx.batch([
+    sealVersions(
+      ctx.tenant,
+      versions.map(({ id, version, text }) => ({ id, version, ...sealText(keys, id, version, text) })),
+    ),
+    countEncrypted(ctx.tenant, since, versions.length),
+  ]);
 }
 
 async function complete(ctx: Ctx, since: string): Promise<void> {
@@ -132,6 +160,12 @@ async function complete(ctx: Ctx, since: string): Promise<void> {
       }),
     );
   });
+}
+
+/** From now on nothing of these types can be in the clear, and nobody needs to look. */
+async function settle(ctx: Ctx, since: string): Promise<void> {
+  await ctx.db.run(sweptEncryption(ctx.tenant, since, new Date()));
+  demandsChanged(ctx);
 }
 
 /** Gives tenants another job whose own was lost, and one more to those where all processes must know by now. */

@@ -54,14 +54,14 @@ export const selectKnown = (
   tenant: string,
   owner: string,
   words: Buffer,
-  without: string[],
+  { without, always }: { without: string[]; always: string[] },
   limit: number,
   now: Date,
 ): Statement<KnownFact> => sql<KnownFact>`
   select m.id, m.text, m.version, m.derived_from from (
     select id, words <#> ${words}::sparsevec as distance from memories
     where tenant_id = ${tenant} and identity_id = ${owner} and deleted_at is null and (expires_at is null or expires_at > ${now})
-      and sealed is null and id <> all(${without}::uuid[])
+      and sealed is null and id <> all(${without}::uuid[]) and type <> all(${always}::text[])
     order by distance limit ${limit}
   ) alike join memories m on m.tenant_id = ${tenant} and m.id = alike.id
   where alike.distance < 0 order by alike.distance, m.id`;

@@ -239,6 +239,26 @@ describe('inference', () => {
     assert.deepEqual(await get(ann, '/v1/memory/'), []);
   });
 
+  it('encrypts facts of a type that always is, and shows them to no model', async () => {
+    const admin = await newTenant('admin', server);
+    const types = ['fact'];
+    const set = await admin.call('PUT', '/v1/admin/memory/sensitive-types', { types });
+    assert.equal(set.status, 200);
+    say((asked) =>
+      factsFor(asked, { 'I moved to Lisbon': ['Ann lives in Lisbon'], 'I left Lisbon': ['Ann left Lisbon'] }),
+    );
+    for (const text of ['I moved to Lisbon', 'I left Lisbon'])
+      await inferred(admin, (await post(admin, note(text))).id);
+    assert.deepEqual(
+      (await listed(admin, 'fact')).map(({ text, sensitive }: any) => [text, sensitive]),
+      [
+        ['Ann left Lisbon', true],
+        ['Ann lives in Lisbon', true],
+      ],
+    );
+    assert.ok(!JSON.stringify(chat.requests).includes('Ann lives in Lisbon'));
+  });
+
   it('is unavailable without a model, and refused for what is sensitive', async () => {
     const { models } = server.app;
     const { answers } = models;

@@ -123,10 +123,11 @@ async function outcomesOf(
   sources: Memory[],
 ): Promise<Outcome[]> {
   const without = sources.map(({ id }) => id);
+  const always = [...(await alwaysSensitive(ctx))];
   const owner = sources[0]!.identity_id;
   const answers = await ctx.db.batch(
     facts.map(({ text }) =>
-      selectKnown(ctx.tenant, owner, weightsOf(text).words, without, knownEach, new Date()),
+      selectKnown(ctx.tenant, owner, weightsOf(text).words, { without, always }, knownEach, new Date()),
     ),
   );
   const outcomes: Outcome[] = facts.map(() => ({ is: 'added' }));

@@ -13,7 +13,7 @@ import { storeVectors, tailGrew } from '../vectors/service.ts';
 import { lifeJobs, lifeSchedules } from './life-jobs.ts';
 import { takeOut } from './remove.ts';
 import { analyzeMemory } from './rows.ts';
-import { alwaysSensitive } from './sensitive-types.ts';
+import { unsettledTypes } from './sensitive-types.ts';
 import {
   listTenantsExpiring,
   listTenantsWaiting,
@@ -90,8 +90,8 @@ async function embedWaiting(ctx: Ctx): Promise<void> {
 /** What was stored before its type was sensitive waits to be encrypted: no model sees it any more. */
 async function withoutSensitive(ctx: Ctx, waiting: WaitingMemory[]): Promise<WaitingMemory[]> {
   if (waiting.length === 0) return waiting;
-  const always = await alwaysSensitive(ctx);
-  return waiting.filter(({ type }) => !always.has(type));
+  const unsettled = await unsettledTypes(ctx);
+  return unsettled.length === 0 ? waiting : waiting.filter(({ type }) => !unsettled.includes(type));
 }
 
 interface Prepared {

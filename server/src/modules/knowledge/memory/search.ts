@@ -16,6 +16,7 @@ import { openMemories } from './encryption.ts';
 import type { Memory, MemorySearch } from './schema.ts';
 import { memoriesSeen } from './seen.ts';
 import { sensitiveCandidates } from './sensitive-search.ts';
+import { unsettledTypes } from './sensitive-types.ts';
 import {
   findMemories,
   type MemoryCandidate,
@@ -47,6 +48,7 @@ export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Mem
     (owner !== undefined && !isUuid(owner))
   )
     return [];
+  const unsettled = await unsettledTypes(ctx);
   const filter: SearchFilter = {
     owner,
     types: names,
@@ -54,11 +56,12 @@ export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Mem
     metadata: input.metadata,
     created_from: input.created_from && storedTimestamp(input.created_from, '/created_from'),
     created_to: input.created_to && storedTimestamp(input.created_to, '/created_to'),
+    unsettled: unsettled.length > 0 ? unsettled : undefined,
   };
   const threshold = input.similarity_threshold ?? 0;
   const each = view.rows === 'each';
   if (each) {
-    const seen = await memoriesSeen(ctx, view, filter);
+    const seen = await memoriesSeen(ctx, view, { ...filter, unsettled: undefined });
     if (seen === false) return [];
     if (seen !== true) filter.seen = seen;
   }

@@ -1,12 +1,13 @@
 import type { Db } from '#platform/db/database.ts';
-import { sql } from '#platform/db/sql.ts';
+import { raw, sql } from '#platform/db/sql.ts';
 import { happened, narrowed, type SearchFilter } from './store.ts';
 
 export interface SensitiveRow {
   id: string;
   version: number;
   text: string;
-  sealed: Buffer;
+  /** Null of one that is to be encrypted yet. */
+  sealed: Buffer | null;
   session_id: string | null;
   role: string | null;
   at: number;
@@ -22,6 +23,7 @@ export const listSensitive = (
   db.rows(sql<SensitiveRow>`
     select m.id, m.version, m.text, m.sealed, m.session_id, m.role, extract(epoch from ${happened})::float8 * 1000 as at
     from memories m
-    where m.tenant_id = ${db.tenant} and m.key_id is not null and m.deleted_at is null
+    where m.tenant_id = ${db.tenant} and m.deleted_at is null
+      and (m.key_id is not null ${filter.unsettled === undefined ? raw('') : sql`or m.type = any(${filter.unsettled}::text[])`})
       and (m.expires_at is null or m.expires_at > ${now}) ${narrowed(filter)}
     order by m.id desc limit ${limit}`);

@@ -50,34 +50,58 @@ export const completeEncryption = (
 export const sweptEncryption = (tenant: string, demandedAt: string, now: Date): Statement => sql`
   update memory_settings set swept_at = ${now} where tenant_id = ${tenant} and demanded_at = ${demandedAt}`;
 
-const plainMemories = (tenant: string | undefined, types: string[]): Statement => sql`
-  from memories m where m.tenant_id = ${tenant} and m.sealed is null and m.type = any(${types}::text[])`;
-
-/** Also what a memory was, of whatever type, that is of such a type now: it is sealed with it. */
-const plainVersions = (tenant: string | undefined, types: string[]): Statement => sql`
-  from memory_versions v where v.tenant_id = ${tenant} and v.sealed is null and (
-    v.type = any(${types}::text[]) or exists (
-      select 1 from memories m
-      where m.tenant_id = ${tenant} and m.id = v.memory_id and (m.sealed is not null or m.type = any(${types}::text[]))
-    ))`;
-
-/** How many texts of these types are in the clear. */
-export async function countPlain(db: Db, types: string[]): Promise<number> {
-  const found = await db.one(sql<{ texts: number }>`
-    select (select count(*) ${plainMemories(db.tenant, types)})::int
-      + (select count(*) ${plainVersions(db.tenant, types)})::int as texts`);
-  return found!.texts;
+/** Names a former version, or a memory as it is. */
+export interface VersionKey {
+  id: string;
+  version: number;
 }
 
-/** Memories of these types in the clear after an id, deleted ones as well. */
-export const listPlainMemories = (
+/** Texts in the clear among some rows, and the last of these rows; none: there were no rows. */
+export interface Plain {
+  found: VersionKey[];
+  last: VersionKey | null;
+}
+
+/** However rare such texts are, a statement looks at no more rows than these. */
+const gathered = (rows: Statement): Statement<Plain> => sql<Plain>`
+  with looked as materialized (${rows}), last as (select id, version from looked order by id desc, version desc limit 1)
+  select (select coalesce(json_agg(json_build_object('id', id, 'version', version) order by id, version), '[]')
+      from looked where plain) as found,
+    (select json_build_object('id', id, 'version', version) from last) as last`;
+
+/** Memories of these types, deleted ones as well, after one of them. */
+export const lookAtMemories = async (
   db: Db,
   types: string[],
-  after: string,
-  limit: number,
-): Promise<{ id: string }[]> =>
-  db.rows(sql<{ id: string }>`
-    select m.id ${plainMemories(db.tenant, types)} and m.id > ${after}::uuid order by m.id limit ${limit}`);
+  after: VersionKey,
+  rows: number,
+): Promise<Plain> =>
+  (await db.one(
+    gathered(sql`
+      select id, version, sealed is null and type = any(${types}::text[]) as plain from memories
+      where tenant_id = ${db.tenant} and id > ${after.id}::uuid order by id limit ${rows}`),
+  ))!;
+
+/** Former versions of these types, or of memories that are: what one was, of whatever type, is sealed with it. */
+export const lookAtVersions = async (
+  db: Db,
+  types: string[],
+  after: VersionKey,
+  rows: number,
+): Promise<Plain> =>
+  (await db.one(
+    gathered(sql`
+      select v.memory_id as id, v.version, v.sealed is null and (
+          v.type = any(${types}::text[]) or exists (
+            select 1 from memories m
+            where m.tenant_id = ${db.tenant} and m.id = v.memory_id
+              and (m.sealed is not null or m.type = any(${types}::text[]))
+          )
+        ) as plain
+      from memory_versions v
+      where v.tenant_id = ${db.tenant} and (v.memory_id, v.version) > (${after.id}::uuid, ${after.version}::int)
+      order by v.memory_id, v.version limit ${rows}`),
+  ))!;
 
 export interface PlainMemory {
   id: string;
@@ -86,33 +110,18 @@ export interface PlainMemory {
   deleted_at: string | null;
 }
 
-/** Those of these memories that are in the clear, kept from changing until the transaction ends. */
-export const lockPlainMemories = (tx: Db, types: string[], ids: string[]): Promise<PlainMemory[]> =>
+/** Those of these memories that are of these types and in the clear, kept from changing until the transaction ends. */
+export const lockPlainMemories = (tx: Db, types: string[], keys: VersionKey[]): Promise<PlainMemory[]> =>
   tx.rows(sql<PlainMemory>`
-    select m.id, m.text, m.version, m.deleted_at ${plainMemories(tx.tenant, types)} and m.id = any(${ids}::uuid[])
-    order by m.id for update of m`);
-
-export interface VersionKey {
-  id: string;
-  version: number;
-}
-
-/** Former versions in the clear that are of these types, or of memories that are, after one of them. */
-export const listPlainVersions = (
-  db: Db,
-  types: string[],
-  after: VersionKey,
-  limit: number,
-): Promise<VersionKey[]> =>
-  db.rows(sql<VersionKey>`
-    select v.memory_id as id, v.version ${plainVersions(db.tenant, types)}
-      and (v.memory_id, v.version) > (${after.id}::uuid, ${after.version}::int)
-    order by v.memory_id, v.version limit ${limit}`);
+    select id, text, version, deleted_at from memories
+    where tenant_id = ${tx.tenant} and id = any(${keys.map(({ id }) => id)}::uuid[]) and sealed is null
+      and type = any(${types}::text[])
+    order by id for update`);
 
 /** Those of these versions that are in the clear, kept from changing until the transaction ends. */
 export const lockPlainVersions = (tx: Db, keys: VersionKey[]): Promise<(VersionKey & { text: string })[]> =>
   tx.rows(sql<VersionKey & { text: string }>`
     select v.memory_id as id, v.version, v.text
-    from memory_versions v join unnest(${keys.map(({ id }) => id)}::uuid[], ${keys.map(({ version }) => version)}::int[])
-      as r (id, version) on v.memory_id = r.id and v.version = r.version
+    from unnest(${keys.map(({ id }) => id)}::uuid[], ${keys.map(({ version }) => version)}::int[]) as r (id, version)
+    join memory_versions v on v.memory_id = r.id and v.version = r.version
     where v.tenant_id = ${tx.tenant} and v.sealed is null order by v.memory_id, v.version for update of v`);

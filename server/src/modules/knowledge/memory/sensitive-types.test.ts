@@ -20,6 +20,7 @@ import {
   useTestServer,
 } from '#test/harness.ts';
 import { encryptDemanded } from './demanded.ts';
+import { lockUnchanged, readTexts } from './store.ts';
 
 useTestServer();
 
@@ -313,6 +314,53 @@ describe('types that a tenant demands to be sensitive', () => {
     assert.equal(encryption.status, 'running');
     await encrypted(admin);
     for (const { id } of [one, two]) assert.equal((await read(admin, id)).sensitive, true);
+  });
+
+  it('are found and shown to models as if they were encrypted, as soon as they are demanded', async () => {
+    const admin = await newTenant('admin');
+    const word = 'mellifluosity';
+    const { id } = await make(admin, { text: `The ${word} is high`, type: 'health' });
+    await make(admin, { text: 'something else', type: 'note' });
+    await embedded(admin);
+    const { app } = await testServer();
+    const db = app.database.tenant(admin.tenant);
+    // As if the job did not come to it.
+    const now = new Date();
+    await demand(admin, 'salary');
+    await encrypted(admin);
+    await db.run(sql`
+      update memory_settings set sensitive_types = '["health"]', demanded_at = ${now}, swept_at = null, completed_at = ${now}
+      where tenant_id = ${admin.tenant}`);
+    app.shared.invalidate('memory_settings', admin.tenant);
+    const find = async (more: object) =>
+      (await admin.call('POST', '/v1/memory/search', { query: word, ...more })).body.map((m: any) => m.id);
+    for (const mode of ['hybrid', 'text', 'vector']) assert.ok(!(await find({ mode })).includes(id));
+    assert.deepEqual(await find({ sensitive: true, identity_id: admin.id }), [id]);
+    assert.deepEqual(await readTexts(db, [id]), []);
+    await db.run(sql`
+      update memory_settings set demanded_at = ${new Date(0)}, completed_at = null where tenant_id = ${admin.tenant}`);
+    await encryptDemanded(systemCtx(app, admin.tenant, 'a test'));
+    assert.deepEqual(await find({}), []);
+    assert.deepEqual(await find({ sensitive: true, identity_id: admin.id }), [id]);
+    // Whoever read the text before may not store a vector of it any more: its version is the same.
+    const unchanged = await db.transaction((tx) => lockUnchanged(tx, [{ id, version: 1 }]));
+    assert.equal(unchanged.size, 0);
+  });
+
+  it('are encrypted once, however many workers do it', async () => {
+    const admin = await newTenant('admin');
+    const memories = Array.from({ length: 450 }, (_, n) => ({ text: `the text ${n}`, type: 'health' }));
+    await admin.call('POST', '/v1/memory/bulk', { memories });
+    const { app } = await testServer();
+    await demand(admin, 'health');
+    await Promise.all([1, 2].map((n) => encryptDemanded(systemCtx(app, admin.tenant, `test ${n}`))));
+    const { found, encrypted: done } = await encrypted(admin);
+    assert.deepEqual([found, done], [450, 450]);
+    const { rows } = await app.database.operatorPool.query(
+      `select coalesce(sum(texts), 0)::int as texts from term_counts where tenant_id = $1`,
+      [admin.tenant],
+    );
+    assert.deepEqual(rows, [{ texts: 0 }]);
   });
 
   it('are encrypted by whoever restores or changes what the job has not come to', async () => {

@@ -13,19 +13,32 @@ import { findSettings, type MemorySettings, storeSettings } from './sensitive-ty
 /** Types of memory whose text is always stored encrypted: of the installation, and of the tenant. */
 export type AlwaysSensitive = ReadonlySet<string>;
 
-const topic = 'memory_settings';
-const cacheOf = perApp((app) => createCache<AlwaysSensitive>(app.shared, topic, 50_000));
-/** Nearly every tenant demands no more than the installation: they share one set. */
-const ofInstallation = perApp<AlwaysSensitive>(({ config }) => new Set(config.SENSITIVE_MEMORY_TYPES));
-
-async function load({ app }: Pick<Ctx, 'app'>, db: Db): Promise<AlwaysSensitive> {
-  const own = (await findSettings(db))?.sensitive_types ?? [];
-  const demanded = ofInstallation(app);
-  return own.length === 0 ? demanded : new Set([...demanded, ...own]);
+interface Demands {
+  always: AlwaysSensitive;
+  /** Of these the tenant's own, as long as memories of them may be in the clear that were stored before. */
+  unsettled: string[];
 }
 
-/** Which types of memory are always sensitive. Inside a transaction only the transaction is asked, and what it says not kept. */
-export async function alwaysSensitive(asking: Asking): Promise<AlwaysSensitive> {
+const topic = 'memory_settings';
+const cacheOf = perApp((app) => createCache<Demands>(app.shared, topic, 50_000));
+/** Nearly every tenant demands no more than the installation: they share this. */
+const ofInstallation = perApp<Demands>(({ config }) => ({
+  always: new Set(config.SENSITIVE_MEMORY_TYPES),
+  unsettled: [],
+}));
+
+async function load({ app }: Pick<Ctx, 'app'>, db: Db): Promise<Demands> {
+  const settings = await findSettings(db);
+  const demanded = ofInstallation(app);
+  if (!settings || settings.sensitive_types.length === 0) return demanded;
+  return {
+    always: new Set([...demanded.always, ...settings.sensitive_types]),
+    unsettled: settings.swept_at === null ? settings.sensitive_types : [],
+  };
+}
+
+/** Inside a transaction only the transaction is asked, and what it says not kept. */
+async function demandsOf(asking: Asking): Promise<Demands> {
   const { app, tenant, db } = asking;
   const cache = cacheOf(app);
   return (
@@ -33,6 +46,18 @@ export async function alwaysSensitive(asking: Asking): Promise<AlwaysSensitive> 
     (db.inTransaction ? load(asking, db) : cache.get(tenant, () => load(asking, app.database.tenant(tenant))))
   );
 }
+
+/** Which types of memory are always sensitive. */
+export const alwaysSensitive = async (asking: Asking): Promise<AlwaysSensitive> =>
+  (await demandsOf(asking)).always;
+
+/** Types of memory of which some are to be encrypted yet: until then no search and no model sees those either. */
+export const unsettledTypes = async (asking: Asking): Promise<string[]> =>
+  (await demandsOf(asking)).unsettled;
+
+/** Tells all processes that what a tenant demands has changed, or is settled. */
+export const demandsChanged = ({ app, tenant, db }: Asking): void =>
+  db.afterCommit(() => app.shared.invalidate(topic, tenant));
 
 /**
  * Whether a memory of a type is stored encrypted.
@@ -47,7 +72,7 @@ export function isSensitive(always: AlwaysSensitive, type: string, wanted: boole
 
 const resourceOf = ({ app }: Ctx, settings: MemorySettings | undefined): SensitiveTypes => ({
   types: settings?.sensitive_types ?? [],
-  installation_types: [...ofInstallation(app)],
+  installation_types: [...ofInstallation(app).always],
   encryption: settings?.demanded_at
     ? {
         status: settings.completed_at === null ? 'running' : 'completed',
@@ -85,7 +110,7 @@ export async function setSensitiveTypes(ctx: Ctx, input: SensitiveTypesSet): Pro
         after: { types },
       }),
     ]);
-    tx.afterCommit(() => ctx.app.shared.invalidate(topic, ctx.tenant));
+    demandsChanged({ app: ctx.app, tenant: ctx.tenant, db: tx });
     return after;
   });
   // Also of a request that changes nothing: another that does may be a moment ahead of it.

@@ -111,6 +111,8 @@ export interface SearchFilter extends MemoryFilter {
   created_to: string | undefined;
   /** Only memories of which this is true. */
   seen?: Statement | undefined;
+  /** Types whose memories are to be encrypted: those that are not yet are found as if they were. */
+  unsettled?: string[] | undefined;
 }
 
 /** What ranking needs of a memory. */
@@ -169,7 +171,8 @@ export const wordSearch = (
 });
 
 export const visible = (filter: SearchFilter, now: Date): Statement => sql`
-  and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now}) ${narrowed(filter)}`;
+  and m.deleted_at is null and (m.expires_at is null or m.expires_at > ${now}) ${narrowed(filter)}
+  ${filter.unsettled === undefined ? raw('') : sql`and m.type <> all(${filter.unsettled}::text[])`}`;
 
 /** The best by words, and by likeness of spelling when the query needs it, among all that may be seen. */
 const allHits = (tenant: string, prepared: PreparedQuery, filter: SearchFilter, now: Date): Statement => sql`
@@ -283,11 +286,14 @@ export const insertVectors = (
   on conflict (tenant_id, memory_id, model) do update
     set embedding = excluded.embedding, refused_by = excluded.refused_by, segment = null`;
 
-/** Texts of memories that are there, to be embedded anew. */
+/** Texts of memories that are there, to be embedded anew; not of those that are encrypted, or to be. */
 export const readTexts = (db: Db, ids: string[]): Promise<Omit<WaitingMemory, 'type'>[]> =>
   db.rows(sql<Omit<WaitingMemory, 'type'>>`
     select id, text, version from memories
-    where tenant_id = ${db.tenant} and id = any(${ids}::uuid[]) and deleted_at is null and sealed is null`);
+    where tenant_id = ${db.tenant} and id = any(${ids}::uuid[]) and deleted_at is null and sealed is null
+      and type not in (
+        select jsonb_array_elements_text(sensitive_types) from memory_settings where tenant_id = ${db.tenant}
+      )`);
 
 /** Which memories are still as they were read, and in the clear; they stay so until the transaction ends. */
 export async function lockUnchanged(
