@@ -39,6 +39,7 @@ const operatorStatements = [
   'src/modules/knowledge/memory/erasure-store.ts#listOpenErasures',
   'src/modules/knowledge/memory/import-store.ts#listStalled',
   'src/modules/knowledge/memory/inference-store.ts#listWaitingInferences',
+  'src/modules/knowledge/memory/sensitive-types-store.ts#listTenantsEncrypting',
   'src/modules/knowledge/memory/store.ts#listTenantsExpiring',
   'src/modules/knowledge/memory/store.ts#listTenantsWaiting',
   'src/modules/knowledge/memory/trash-store.ts#listTenantsTrashing',
