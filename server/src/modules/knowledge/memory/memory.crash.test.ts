@@ -12,8 +12,8 @@ import { type Random, seeded } from '#test/crash/random.ts';
 import { emptyDatabase, engine, eventually, newDataDir } from '#test/harness.ts';
 import { start } from '../../../app.ts';
 
-// Server and worker are killed with SIGKILL while files are uploaded and imported, memories erased and keys rotated. Each
-// must end as if nobody had been killed.
+// Server and worker are killed with SIGKILL while files are uploaded and imported, memories encrypted and erased, and keys
+// rotated. Each must end as if nobody had been killed.
 
 const seed = Math.floor(Math.random() * 1_000_000);
 const random: Random = seeded(seed);
@@ -150,6 +150,26 @@ test(
     );
   },
 );
+
+test('an encryption by type that is killed encrypts all, once, and says how many', patient, async () => {
+  const before = await exported();
+  const path = '/v1/admin/memory/sensitive-types';
+  await ask('PUT', path, { types: ['note'] });
+  const state = async () => (await ask('GET', path)).encryption;
+  await killWhile(2, async () => (await state()).status === 'running');
+  const done = await eventually(
+    'the encryption',
+    async () => {
+      const now = await state();
+      return now.status === 'completed' && now;
+    },
+    90_000,
+  );
+  const plain = before.filter(({ sensitive }) => !sensitive).length;
+  assert.deepEqual([done.found, done.encrypted], [plain, plain], `seed ${seed}`);
+  const after = before.map((line) => ({ ...line, sensitive: true }));
+  assert.deepEqual(await exported(), after, `seed ${seed}`);
+});
 
 test('a rotation that is killed leaves no text under the former key, and loses none', patient, async () => {
   const before = await exported();
