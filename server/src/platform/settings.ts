@@ -142,7 +142,9 @@ export const settings = {
   DECISIONS_KEPT: integer(10_000, 100, 1_000_000, 'distinct questions a tenant has kept of them'),
   MAX_MEMORY_SIZE: integer(10_000, 100, 1_000_000, 'characters in a memory'),
   MEMORY_TRASH_DAYS: integer(30, 0, 3_650, 'days a deleted memory can be restored before it is removed'),
-  SENSITIVE_MEMORY_TYPES: list('types of memory whose text is always stored encrypted, comma separated'),
+  SENSITIVE_MEMORY_TYPES: list(
+    'types of memory whose text every tenant stores encrypted, comma separated; a tenant may name more',
+  ),
   IMPORT_LIMIT_BYTES: integer(1_073_741_824, 1024, 1_099_511_627_776, 'largest file of memories to import'),
   IMPORT_LINE_LIMIT_BYTES: integer(1_048_576, 1024, 33_554_432, 'longest line of such a file'),
   OPENAI_API_KEY: optional('turns on OpenAI embeddings (and answers, with LLM_PROVIDER=openai-compatible)'),
