@@ -2,7 +2,7 @@
 create table memory_settings (
   tenant_id text not null,
   -- Types of memory whose text is always stored encrypted.
-  sensitive_types jsonb not null,
+  sensitive_types jsonb not null default '[]',
   updated_at timestamptz not null,
   -- When a type was added last: what was stored before is encrypted by a job.
   demanded_at timestamptz,
