@@ -116,7 +116,10 @@ async function furnished(): Promise<Caller> {
       try {
         await fill(table, tables.get(table)!, admin.tenant);
       } catch (error) {
-        if ((error as { code?: string }).code !== '23503') throw error;
+        const { code } = error as { code?: string };
+        // Its own row came meanwhile: the relay works for it.
+        if (code === '23505') continue;
+        if (code !== '23503') throw error;
         left.push(table);
       }
     }
