@@ -26,7 +26,7 @@ import {
 import { sealMemories } from './write-store.ts';
 
 /** Rows looked at in one statement, and texts encrypted in one transaction: few, for others have their turn in between. */
-const looked = 2_000;
+const looked = 1_000;
 const batch = 50;
 const first: VersionKey = { id: '00000000-0000-0000-0000-000000000000', version: 0 };
 

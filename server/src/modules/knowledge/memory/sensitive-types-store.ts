@@ -56,18 +56,19 @@ export interface VersionKey {
   version: number;
 }
 
-/** Texts in the clear among some rows, and the last of these rows; none: there were no rows. */
+/** Texts in the clear among some rows, and the last of these rows where more may follow. */
 export interface Plain {
   found: VersionKey[];
   last: VersionKey | null;
 }
 
-/** However rare such texts are, a statement looks at no more rows than these. */
-const gathered = (rows: Statement): Statement<Plain> => sql<Plain>`
-  with looked as materialized (${rows}), last as (select id, version from looked order by id desc, version desc limit 1)
-  select (select coalesce(json_agg(json_build_object('id', id, 'version', version) order by id, version), '[]')
-      from looked where plain) as found,
-    (select json_build_object('id', id, 'version', version) from last) as last`;
+/** However rare such texts are, a statement looks at no more rows than these; fewer are the end, while more may still come. */
+const gathered = (looked: Statement, rows: number): Statement<Plain> => sql<Plain>`
+  with looked as materialized (${looked}), keys as (
+    select id, version, plain, json_build_object('id', id, 'version', version) as key from looked
+  )
+  select (select coalesce(json_agg(key order by id, version), '[]') from keys where plain) as found,
+    (select key from keys order by id, version offset ${rows - 1} limit 1) as last`;
 
 /** Memories of these types, deleted ones as well, after one of them. */
 export const lookAtMemories = async (
@@ -77,9 +78,12 @@ export const lookAtMemories = async (
   rows: number,
 ): Promise<Plain> =>
   (await db.one(
-    gathered(sql`
+    gathered(
+      sql`
       select id, version, sealed is null and type = any(${types}::text[]) as plain from memories
-      where tenant_id = ${db.tenant} and id > ${after.id}::uuid order by id limit ${rows}`),
+      where tenant_id = ${db.tenant} and id > ${after.id}::uuid order by id limit ${rows}`,
+      rows,
+    ),
   ))!;
 
 /** Former versions of these types, or of memories that are: what one was, of whatever type, is sealed with it. */
@@ -90,7 +94,8 @@ export const lookAtVersions = async (
   rows: number,
 ): Promise<Plain> =>
   (await db.one(
-    gathered(sql`
+    gathered(
+      sql`
       select v.memory_id as id, v.version, v.sealed is null and (
           v.type = any(${types}::text[]) or exists (
             select 1 from memories m
@@ -100,7 +105,9 @@ export const lookAtVersions = async (
         ) as plain
       from memory_versions v
       where v.tenant_id = ${db.tenant} and (v.memory_id, v.version) > (${after.id}::uuid, ${after.version}::int)
-      order by v.memory_id, v.version limit ${rows}`),
+      order by v.memory_id, v.version limit ${rows}`,
+      rows,
+    ),
   ))!;
 
 export interface PlainMemory {
