@@ -1,7 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { SharedUnavailable } from './errors.ts';
 import type { Log } from './log.ts';
+import { connection, listener, speaker } from './words.ts';
 
 /** A token bucket: `rate` tokens a second up to `burst`. */
 export interface Bucket {
@@ -158,8 +158,6 @@ for _, key in ipairs(order) do
 end
 return out`;
 
-const channel = 'manushya:invalidate';
-
 interface RedisWithTake extends Redis {
   take(keys: number, ...args: (string | number)[]): Promise<(number | string)[]>;
 }
@@ -245,11 +243,6 @@ function createTaker(client: RedisWithTake): Shared['take'] {
     });
 }
 
-const connection = {
-  connectTimeout: 2_000,
-  retryStrategy: (attempt: number) => Math.min(attempt * 100, 1_000),
-};
-
 function redisShared(url: string, log: Log): Shared {
   const client = new Redis(url, {
     ...connection,
@@ -296,118 +289,6 @@ function redisShared(url: string, log: Log): Shared {
       await mouth.close();
       client.disconnect();
       ear.close();
-    },
-  };
-}
-
-const mostUnsent = 10_000;
-
-/**
- * Sends words to all processes. One that could not be sent is sent again until Redis has taken it: another process may
- * well hear Redis while this one does not, and trusts its caches for long.
- */
-function speaker(client: Redis, log: Log) {
-  /** Words not taken yet, each with the number of its last saying: one said again meanwhile must go out again. */
-  const unsent = new Map<string, number>();
-  let said = 0;
-  let timer: NodeJS.Timeout | undefined;
-  const send = async (word: string, number: number) => {
-    try {
-      await client.publish(channel, word);
-      if (unsent.get(word) === number) unsent.delete(word);
-    } catch {
-      timer ??= setTimeout(sendAll, 250).unref();
-    }
-  };
-  const sendAll = () => {
-    timer = undefined;
-    for (const [word, number] of unsent) void send(word, number);
-  };
-  client.on('ready', sendAll);
-  return {
-    say: (word: string) => {
-      if (unsent.size >= mostUnsent) {
-        unsent.clear();
-        unsent.set('* *', ++said);
-      }
-      unsent.set(word, ++said);
-      void send(word, said);
-    },
-    /** A process that ends right after a change, as a command does, must not take the word with it. */
-    close: async () => {
-      const until = performance.now() + 2_000;
-      while (unsent.size > 0 && performance.now() < until) await sleep(10);
-      clearTimeout(timer);
-      if (unsent.size > 0) log.warn('other processes learn of a change only when their caches age');
-    },
-  };
-}
-
-const pingMs = 400;
-const deafAfterMs = 1_200;
-
-/** Hears the words of other processes, and knows when it may miss some. */
-function listener(url: string, tell: (topic: string, key: string) => void, log: Log) {
-  const subscriber = new Redis(url, {
-    ...connection,
-    maxRetriesPerRequest: null,
-    // Subscribed to by hand, so that what was missed before is known.
-    autoResubscribe: false,
-  });
-  let subscribed = false;
-  /** All words until then have been heard: answers and words come in order. */
-  let heardUntil = Number.NEGATIVE_INFINITY;
-  let asked: number | undefined;
-  subscriber.on('error', () => {
-    // Reported by the other connection; this one only carries words that caches also learn by their age.
-  });
-  subscriber.on('close', () => {
-    subscribed = false;
-    asked = undefined;
-    heardUntil = Number.NEGATIVE_INFINITY;
-  });
-  subscriber.on('ready', async () => {
-    const now = performance.now();
-    try {
-      await subscriber.subscribe(channel);
-    } catch (error) {
-      log.warn({ err: error }, 'words about changes can not be received yet');
-      subscriber.disconnect(true);
-      return;
-    }
-    // Words were lost until this very moment.
-    tell('*', '*');
-    subscribed = true;
-    heardUntil = now;
-  });
-  subscriber.on('message', (_, message) => {
-    const at = message.indexOf(' ');
-    tell(message.slice(0, at), message.slice(at + 1));
-  });
-  // A connection can be open and silent for minutes: without an answer nothing says that words would arrive.
-  const pinging = setInterval(() => {
-    const now = performance.now();
-    if (!subscribed) return;
-    if (asked !== undefined) {
-      if (now - asked > 5_000) subscriber.disconnect(true);
-      return;
-    }
-    asked = now;
-    subscriber.ping().then(
-      () => {
-        if (asked !== now) return;
-        asked = undefined;
-        heardUntil = now;
-      },
-      () => {},
-    );
-  }, pingMs);
-  pinging.unref();
-  return {
-    hears: () => performance.now() - heardUntil < deafAfterMs,
-    close: () => {
-      clearInterval(pinging);
-      subscriber.disconnect();
     },
   };
 }
