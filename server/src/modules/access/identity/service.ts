@@ -20,6 +20,7 @@ export {
   insertIdentity,
   listActiveIdentities,
   listByVerifiedEmail,
+  listRoles,
 } from './store.ts';
 
 const cacheOf = perApp((app) => createCache<Identity | undefined>(app.shared, 'identity', 50_000));

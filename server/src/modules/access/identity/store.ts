@@ -80,6 +80,10 @@ export const listByVerifiedEmail = (db: Db, email: string): Promise<Identity[]> 
     select ${columns} from identities
     where tenant_id = ${db.tenant} and lower(claims ->> 'email') = ${email} and claims -> 'email_verified' = 'true'
     order by created_at, id limit 2`);
+/** The roles that identities have, active or not. */
+export const listRoles = (db: Db): Promise<{ role: string }[]> =>
+  db.rows(sql<{ role: string }>`select distinct role from identities where tenant_id = ${db.tenant}`);
+
 /** Those that may sign in, admins first. */
 export const listActiveIdentities = (db: Db, limit: number): Promise<Identity[]> =>
   db.rows(sql<Identity>`

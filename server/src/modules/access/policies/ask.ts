@@ -1,11 +1,12 @@
 import type { Ctx } from '#platform/context.ts';
 import { invalid } from '#platform/errors.ts';
-import { BUILTIN, compilePolicies, explainDecision } from '../policy/service.ts';
+import { BUILTIN, compilePolicies, explainDecision, namesAsked } from '../policy/service.ts';
 import { exchanged } from './change.ts';
 import type { PolicyTest } from './schema.ts';
 import { getPolicy } from './service.ts';
 import { listRules } from './store.ts';
 import { questionOf, runTests } from './stored-tests.ts';
+import { roleWarnings, warned } from './warnings.ts';
 
 type Named = { role?: string; action?: string; resource?: string };
 
@@ -35,7 +36,17 @@ export async function testPolicies(ctx: Ctx, query: Named, body: PolicyTest) {
   const set = compilePolicies(await listRules(ctx.db));
   const { decision, trace } = explainDecision(set, BUILTIN, question);
   const { allowed, ...why } = decision;
-  return { allowed, decision: why, trace, ...asked, context: question };
+  // Nothing is kept of a question, so a slip in it is only told.
+  const { errors, warnings: foreign } = namesAsked(asked);
+  const roles = await roleWarnings(ctx.db, [{ path: '/role', role: asked.role }]);
+  return {
+    allowed,
+    decision: why,
+    trace,
+    ...asked,
+    context: question,
+    ...warned([...errors, ...foreign, ...roles]),
+  };
 }
 
 /** Runs the tests that are stored with a policy. @throws ApiError 404 */

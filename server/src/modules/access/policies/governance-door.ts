@@ -9,6 +9,7 @@ import { governanceOf, policyOfGovernance } from './governance.ts';
 import type { GovernancePolicy, GovernancePolicyCreate, GovernancePolicyPatch } from './schema.ts';
 import { changeOne, deletePolicy, storeNew } from './service.ts';
 import { findPolicy, listGovernance, type Policy } from './store.ts';
+import { warned, warningsOf } from './warnings.ts';
 
 /** Policies written in the governance form, the highest priority first. */
 export const listGovernancePolicies = (
@@ -25,11 +26,16 @@ export const listGovernancePolicies = (
 
 const shown = (policy: Policy): GovernancePolicy => governanceOf(policy)!;
 
+const written = async (ctx: Ctx, policy: Policy): Promise<GovernancePolicy> => ({
+  ...shown(policy),
+  ...warned(await warningsOf(ctx.db, policy)),
+});
+
 /** @throws ApiError 409 POLICY_LOCKS_OUT, 422 for what can not be honoured */
 export const createGovernancePolicy = async (
   ctx: Ctx,
   input: GovernancePolicyCreate,
-): Promise<GovernancePolicy> => shown(await storeNew(ctx, policyOfGovernance(input), input.force));
+): Promise<GovernancePolicy> => written(ctx, await storeNew(ctx, policyOfGovernance(input), input.force));
 
 /** @throws ApiError 404 also for policies that are not in the governance form, 409, 422 */
 export const changeGovernancePolicy = async (
@@ -43,7 +49,7 @@ export const changeGovernancePolicy = async (
     const { description, tests } = before;
     return { ...policyOfGovernance({ ...form, ...input }), description, tests };
   });
-  return shown(policy);
+  return written(ctx, policy);
 };
 
 /** @throws ApiError 404 also for policies that are not in the governance form, 409 */

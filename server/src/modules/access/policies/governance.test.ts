@@ -214,7 +214,7 @@ describe('the governance door', () => {
     );
     assert.match(
       await first({ condition_json: { retention_days: 5 } }),
-      /^\/condition_json\/retention_days is not known when this is decided/,
+      /^\/condition_json\/retention_days names no attribute: .*endpoint_prefix/,
     );
     assert.match(
       await first({ condition_json: { role: ['admin'] } }),
@@ -230,7 +230,7 @@ describe('the governance door', () => {
     );
     assert.match(
       await first({ condition_json: { 'target.__proto__': 1 } }),
-      /^\/condition_json.* may not name "__proto__"/,
+      /^\/condition_json\/target.__proto__ names no attribute/,
     );
     assert.deepEqual((await admin.call('GET', door)).body.data, []);
     const rule = await ruled(admin, { rule_key: 'documents.delete', action_json: { type: 'deny' } });

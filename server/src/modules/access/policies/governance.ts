@@ -1,5 +1,6 @@
 import { invalid } from '#platform/errors.ts';
 import {
+  attributeProblem,
   BUILTIN,
   BUILTIN_ROLES,
   compilePolicies,
@@ -15,11 +16,7 @@ import type { Content, Policy, WrittenAs } from './store.ts';
 /** Rule keys whose words differ from ours. */
 const keys = new Map([['corpora.patch', ['corpora', 'update']]]);
 
-/** Attributes of a rule's context that a condition may name, with the names the original had for some. */
-const attributes = new Set([
-  'role', 'action', 'resource', 'tenant_id', 'identity', 'target', 'agent', 'request', 'identity_id', 'external_id',
-  'claims', 'memory_type', 'memory_metadata', 'target_role',
-]); // biome-ignore format: a list
+/** Names the original had for some attributes of a rule's context. */
 const aliases = new Map([['actor_role', 'role']]);
 const rowNames = new Map([
   ['documents', 'document_id'],
@@ -145,9 +142,10 @@ const hasTag = (tag: string): unknown => ({
 
 function equality(name: string, value: unknown, at: string, resource: string): unknown {
   const known = name === rowNames.get(resource) ? 'target.id' : (aliases.get(name) ?? name);
-  if (!attributes.has(known.split('.', 1)[0]!)) {
-    const names = `endpoint, endpoint_prefix, method, actor_role_in, tags_any, ${[...attributes].join(', ')}`;
-    throw invalid([{ path: at, message: `is not known when this is decided; there are ${names}` }]);
+  const problem = attributeProblem(known);
+  if (problem !== undefined) {
+    const others = 'endpoint, endpoint_prefix, method, actor_role_in and tags_any';
+    throw invalid([{ path: at, message: `${problem}. Besides attributes there are ${others}` }]);
   }
   if (!isScalar(value)) throw invalid([{ path: at, message: 'must be text, a number, true, false or null' }]);
   return equals(known, value);

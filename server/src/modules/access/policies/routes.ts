@@ -23,6 +23,7 @@ import {
   PolicyTested,
   PolicyUpdate,
   PolicyVersion,
+  PolicyWritten,
   TestResults,
 } from './schema.ts';
 import {
@@ -54,7 +55,7 @@ export const policyRoutes = [
     permission: 'policy:create',
     decidesRows: true,
     body: PolicyCreate,
-    response: { 201: Policy },
+    response: { 201: PolicyWritten },
     handler: (ctx, { body }) => createPolicy(ctx, body),
   }),
   route({
@@ -141,7 +142,7 @@ export const policyRoutes = [
     decidesRows: true,
     params,
     body: PolicyUpdate,
-    response: { 200: Policy },
+    response: { 200: PolicyWritten },
     handler: (ctx, { params, body }) => updatePolicy(ctx, params.policy_id, body),
   }),
   route({
@@ -192,7 +193,7 @@ export const policyRoutes = [
     decidesRows: true,
     params,
     body: PolicyRollback,
-    response: { 200: Policy },
+    response: { 200: PolicyWritten },
     handler: (ctx, { params, body }) => rollBackPolicy(ctx, params.policy_id, body),
   }),
   route({

@@ -1,5 +1,5 @@
-import { invalid } from '#platform/errors.ts';
-import { compileRule, RuleError } from '../policy/service.ts';
+import { type FieldProblem, invalid } from '#platform/errors.ts';
+import { compileRule, namesIn, parseRule, RuleError } from '../policy/service.ts';
 import { isStatement, ruleOfStatement } from './statement.ts';
 import type { Content } from './store.ts';
 
@@ -25,12 +25,15 @@ export function checkedRule(
   return { rule, effect: effect ?? 'allow', written_as: null };
 }
 
-/** @throws ApiError 422 */
+/** @throws ApiError 422 for what is no rule, and for names in it that are hardly anything but slips */
 export function checkCompiles(rule: unknown, at = '/rule'): void {
+  const within = ({ path, message }: FieldProblem) => ({ path: `${at}${path}`.slice(0, 300), message });
   try {
     compileRule(rule);
   } catch (error) {
     if (!(error instanceof RuleError)) throw error;
-    throw invalid([{ path: `${at}${error.path}`.slice(0, 300), message: error.message }]);
+    throw invalid([within(error)]);
   }
+  const { errors } = namesIn(parseRule(rule));
+  if (errors.length > 0) throw invalid(errors.slice(0, 50).map(within));
 }

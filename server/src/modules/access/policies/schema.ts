@@ -152,6 +152,9 @@ const content = {
     }),
   ),
 };
+const Warnings = T.Array(T.Object({ path: T.String(), message: T.String() }), {
+  description: 'Names in it that are probably not meant so, each with its place',
+});
 export const Policy = T.Object({
   id: T.String(),
   tenant_id: nullable(T.String()),
@@ -161,6 +164,7 @@ export const Policy = T.Object({
   created_at: nullable(T.String()),
   updated_at: nullable(T.String()),
 });
+export const PolicyWritten = T.Object({ ...Policy.properties, warnings: T.Optional(Warnings) });
 
 export const PolicyVersion = T.Object({
   policy_id: T.String(),
@@ -250,6 +254,7 @@ export const PolicyTested = T.Object({
   action: T.String(),
   resource: T.String(),
   context: T.Record(T.String(), T.Unknown()),
+  warnings: T.Optional(Warnings),
 });
 
 export const TestResults = T.Object({
@@ -321,6 +326,7 @@ export const PolicySimulated = T.Object({
   not_recorded: T.Array(T.String(), {
     description: 'What the change reads and these decisions were recorded without',
   }),
+  warnings: T.Optional(Warnings),
   locks_out: T.Boolean({ description: 'Nobody could change policies afterwards' }),
 });
 
@@ -357,5 +363,6 @@ export const GovernancePolicy = T.Object({
   action_json: T.Record(T.String(), T.Unknown()),
   created_at: T.String(),
   updated_at: T.String(),
+  warnings: T.Optional(Warnings),
 });
 export type GovernancePolicy = Static<typeof GovernancePolicy>;

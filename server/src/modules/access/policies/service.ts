@@ -23,6 +23,7 @@ import {
   type PolicyFilter,
   type Version,
 } from './store.ts';
+import { checkTestNames, warned, warningsOf } from './warnings.ts';
 
 const builtinPolicies: ReadonlyMap<string, ListedPolicy> = new Map(
   BUILTIN_POLICIES.map((row) => [
@@ -45,6 +46,12 @@ const builtinPolicies: ReadonlyMap<string, ListedPolicy> = new Map(
 );
 
 const shown = (policy: Policy): ListedPolicy => ({ ...policy, builtin: false });
+
+/** A policy as it was written, with what is probably not meant so. */
+const written = async (ctx: Ctx, policy: Policy) => ({
+  ...shown(policy),
+  ...warned(await warningsOf(ctx.db, policy)),
+});
 
 /** The tenant's policies and the built-in ones: by role, the highest priority first. */
 export const listVisiblePolicies = (
@@ -71,6 +78,7 @@ export async function getPolicy(ctx: Ctx, id: string): Promise<ListedPolicy> {
 /** The fields of a new policy, checked. */
 export function contentFrom(input: PolicyCreate, at = ''): Content {
   const { role, rule, effect, force: _, ...rest } = input;
+  checkTestNames(rest.tests ?? [], rule, `${at}/tests`);
   return {
     role,
     ...checkedRule(rule, effect, `${at}/rule`),
@@ -89,6 +97,7 @@ export function contentWith(before: Content, input: PolicyUpdate, at = ''): Cont
   const { rule, version: _v, reason: _r, force: _f, ...rest } = input;
   const given = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined));
   const next: Content = { ...before, ...given };
+  checkTestNames(input.tests ?? [], rule ?? before.rule, `${at}/tests`);
   if (rule !== undefined)
     return { ...next, ...checkedRule(rule, input.effect ?? effectUnlessStated(rule, before), `${at}/rule`) };
   // A statement that was written with its own effect no longer says what the policy does.
@@ -101,8 +110,8 @@ const effectUnlessStated = (rule: unknown, before: Content): Content['effect'] |
   isStatement(rule) ? undefined : before.effect;
 
 /** @throws ApiError 409 POLICY_LOCKS_OUT, 422 also for stored tests that fail (POLICY_TESTS_FAILED) */
-export const createPolicy = (ctx: Ctx, input: PolicyCreate): Promise<ListedPolicy> =>
-  storeNew(ctx, contentFrom(input), input.force).then(shown);
+export const createPolicy = async (ctx: Ctx, input: PolicyCreate) =>
+  written(ctx, await storeNew(ctx, contentFrom(input), input.force));
 
 /** Stores a policy of either door. */
 export async function storeNew(ctx: Ctx, content: Content, force: boolean | undefined): Promise<Policy> {
@@ -117,9 +126,8 @@ export async function storeNew(ctx: Ctx, content: Content, force: boolean | unde
 }
 
 /** @throws ApiError 404, 409 POLICY_BUILTIN, POLICY_CHANGED, POLICY_LOCKS_OUT, 422 */
-export async function updatePolicy(ctx: Ctx, id: string, input: PolicyUpdate): Promise<ListedPolicy> {
-  return shown(await changeOne(ctx, id, input, (before) => contentWith(contentOf(before), input)));
-}
+export const updatePolicy = async (ctx: Ctx, id: string, input: PolicyUpdate) =>
+  written(ctx, await changeOne(ctx, id, input, (before) => contentWith(contentOf(before), input)));
 
 /** Changes a policy of either door. */
 export async function changeOne(
@@ -280,7 +288,7 @@ export async function policyVersion(ctx: Ctx, id: string, version: string) {
 }
 
 /** Makes a policy what it was at a version, as a new version. A deleted policy comes back. */
-export async function rollBackPolicy(ctx: Ctx, id: string, input: PolicyRollback): Promise<ListedPolicy> {
+export async function rollBackPolicy(ctx: Ctx, id: string, input: PolicyRollback) {
   refuseBuiltin(id);
   const view = await viewOf(ctx, 'policy:update');
   const policy = await changePolicies(ctx, input.force, async (tx) => {
@@ -300,5 +308,5 @@ export async function rollBackPolicy(ctx: Ctx, id: string, input: PolicyRollback
     };
     return { exchanges: [exchange], answer: (stored) => stored.get(latest.policy_id)! };
   });
-  return shown(policy);
+  return written(ctx, policy);
 }

@@ -1,5 +1,5 @@
 import type { Ctx } from '#platform/context.ts';
-import { conflict, invalid, notFound } from '#platform/errors.ts';
+import { conflict, type FieldProblem, invalid, notFound } from '#platform/errors.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { authorize } from '#platform/permission.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
@@ -26,6 +26,7 @@ import { locksOut } from './lock-out.ts';
 import type { PolicySimulate, SimulatedChange } from './schema.ts';
 import { contentFrom, contentWith } from './service.ts';
 import { type Content, findPolicies, listRules, type Policy } from './store.ts';
+import { warned, warningsOf } from './warnings.ts';
 
 /**
  * Replays recorded decisions against the tenant's policies as they are and as they would be, and lists what would come
@@ -54,12 +55,15 @@ export async function simulate(ctx: Ctx, input: PolicySimulate) {
     ...counts,
     changed: changed.slice(0, input.limit ?? 100),
     not_recorded: notRecorded(before, drafts),
+    ...warned(await warningsOfAll(ctx, drafts)),
     locks_out: await locksOut(ctx, ctx.db, before, after, targets),
   };
 }
 
 interface Draft {
   id: string;
+  /** Where it stands in the request. */
+  at: string;
   before: Policy | undefined;
   after: Content | undefined;
 }
@@ -90,17 +94,33 @@ function draftOf({ op, id, policy }: SimulatedChange, found: Policy | undefined,
     const { role, rule, ...rest } = policy ?? {};
     if (role === undefined) throw invalid([{ path: `${within}/role`, message: 'is required' }]);
     if (rule === undefined) throw invalid([{ path: `${within}/rule`, message: 'is required' }]);
-    return { id: uuidv7(), before: undefined, after: contentFrom({ role, rule, ...rest }, within) };
+    return {
+      id: uuidv7(),
+      at: within,
+      before: undefined,
+      after: contentFrom({ role, rule, ...rest }, within),
+    };
   }
   if (id === undefined) throw invalid([{ path: `${at}/id`, message: 'is required' }]);
   if (!found) throw notFound('Policy');
   if (op === 'delete') {
     if (policy !== undefined)
       throw invalid([{ path: within, message: 'is not for a policy that is deleted' }]);
-    return { id: found.id, before: found, after: undefined };
+    return { id: found.id, at: within, before: found, after: undefined };
   }
   // A draft is tried as if it were in force.
-  return { id: found.id, before: found, after: contentWith(found, { is_active: true, ...policy }, within) };
+  return {
+    id: found.id,
+    at: within,
+    before: found,
+    after: contentWith(found, { is_active: true, ...policy }, within),
+  };
+}
+
+async function warningsOfAll(ctx: Ctx, drafts: Draft[]): Promise<FieldProblem[]> {
+  const each = [];
+  for (const { at, after } of drafts) if (after) each.push(await warningsOf(ctx.db, after, at));
+  return each.flat();
 }
 
 const outcomeOf = ({ allowed, policy_id, reason }: Decision) => ({ allowed, policy_id, reason });

@@ -92,13 +92,33 @@ function collect(node: RuleNode, found: Set<string>): void {
     found.add(OWN).add('identity_id');
     return;
   }
-  if (operator === 'var') addNames(args.slice(0, 1), found, args.length === 0);
-  if (operator === 'missing') addNames(args, found, false);
-  if (operator === 'missing_some') addNames(args.slice(1), found, false);
-  args.forEach((arg, i) => {
-    if (i !== 1 || !ITERATIONS.has(operator)) collect(arg, found);
-  });
+  if (operator === 'var' && args.length === 0) found.add(ANY_ATTRIBUTE);
+  for (const name of namesOf(node)) found.add(nameIn(name) ?? ANY_ATTRIBUTE);
+  for (const arg of contextArgs(node)) collect(arg, found);
 }
+
+/** The arguments by which an operator names attributes, of lists each element. */
+export const namesOf = ({ operator, args }: OperatorNode): RuleNode[] =>
+  each(
+    operator === 'var'
+      ? args.slice(0, 1)
+      : operator === 'missing'
+        ? args
+        : operator === 'missing_some'
+          ? args.slice(1)
+          : [],
+  );
+
+const each = (names: RuleNode[]): RuleNode[] =>
+  names.flatMap((name) => (name.kind === 'array' ? each(name.items) : [name]));
+
+/** The attribute an argument names; null for the whole context, and for a name that is computed. */
+export const nameIn = (node: RuleNode): string | null =>
+  node.kind !== 'literal' || node.value === null || node.value === '' ? null : String(node.value);
+
+/** The arguments that see the context; the body of an iteration sees an element. */
+export const contextArgs = ({ operator, args }: OperatorNode): RuleNode[] =>
+  args.filter((_, i) => i !== 1 || !ITERATIONS.has(operator));
 
 const ASKERS = new Set(['identity_id', 'identity.id']);
 const OWNERS = new Set(['target.owner', 'target.id']);
@@ -108,14 +128,4 @@ function asksWhose({ operator, args }: OperatorNode): boolean {
   if (!/^[!=]==?$/.test(operator)) return false;
   const [a, b] = args.map(constantPath) as [string | null, string | null];
   return (OWNERS.has(a!) && ASKERS.has(b!)) || (OWNERS.has(b!) && ASKERS.has(a!));
-}
-
-function addNames(names: RuleNode[], found: Set<string>, whole: boolean): void {
-  if (whole) found.add(ANY_ATTRIBUTE);
-  for (const name of names) {
-    if (name.kind === 'array') addNames(name.items, found, false);
-    else if (name.kind === 'operator') found.add(ANY_ATTRIBUTE);
-    else if (name.value === null || name.value === '') found.add(ANY_ATTRIBUTE);
-    else found.add(String(name.value));
-  }
 }

@@ -21,10 +21,11 @@ export { type PolicyContext, type PolicyContextInput, type PolicyTarget, policyC
 export { type Decision, decide, explainDecision, type PolicyTrace } from './decide.ts';
 export { type Kept, keptOf } from './kept.ts';
 export { type Listing, visiblePage } from './listing.ts';
-export { RuleError } from './parse.ts';
+export { parseRule, RuleError } from './parse.ts';
 export { compilePolicies, type PolicyRow, type PolicySet } from './policy-set.ts';
 export { type Known, replayed } from './recorded.ts';
 export { type View, viewOf } from './view.ts';
+export { attributeProblem, namesAsked, namesIn } from './vocabulary.ts';
 
 /**
  * Decides one access. Without a target it asks whether the caller could do this to something of its own. Where agents
