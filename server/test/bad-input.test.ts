@@ -148,7 +148,9 @@ function assertOauthError(about: string, { body, text }: Reply): void {
 function assertJsonRpcError(about: string, { status, body, text }: Reply): void {
   assert.deepEqual([Object.keys(body).sort(), body.id], [['error', 'id', 'jsonrpc'], null], about);
   assert.ok(Number.isInteger(body.error.code), about);
-  assert.ok(documented[status]?.includes(body.error.data.code), about);
+  // What JSON-RPC answers with 400 for is 422 elsewhere as well.
+  const codes = [status, ...(status === 400 ? [422] : [])].flatMap((one) => documented[one] ?? []);
+  assert.ok(codes.includes(body.error.data.code), about);
   assert.doesNotMatch(text, inside, about);
 }
 
@@ -216,6 +218,16 @@ const oddValues = [
 const refusedBy = (schema: Schema): unknown[] => oddValues.filter((value) => !Value.Check(schema, value));
 const takesText = (schema: Schema): boolean =>
   ['user', 'user@example.com', '2026-01-01T00:00:00Z'].some((text) => Value.Check(schema, text));
+
+/** The texts a schema lists, where it takes no others, as an answer shows them. */
+const listedBy = (schema: Schema): string[] => {
+  const texts = (one: Schema): string[] =>
+    typeof one.const === 'string' ? [JSON.stringify(JSON.stringify(one.const)).slice(1, -1)] : [];
+  if (!schema.anyOf) return texts(schema);
+  return schema.anyOf.every((one: Schema) => 'const' in one || one.type === 'null')
+    ? schema.anyOf.flatMap(texts)
+    : [];
+};
 
 const oddTimes = [
   '9999-99-99T00:00:00Z', '2026-02-30T00:00:00Z', '0000-00-00T00:00:00Z', '0000-01-01T00:00:00Z', '0001-01-01T00:00:00Z',
@@ -343,6 +355,7 @@ describe('a body', () => {
             names(reply).some((path) => path === `/${name}` || path.startsWith(`/${name}/`)),
             `${what} ${reply.text}`,
           );
+          for (const one of listedBy(field)) assert.ok(reply.text.includes(one), `${what} ${reply.text}`);
         }
       }
     });
@@ -408,7 +421,10 @@ describe('a body', () => {
         'a/b/c',
       ])
         assertRefused(type, await send({ payload: text, headers: { 'content-type': type } }), 415);
-      assertRefused('none', await send({ payload: text }), 415);
+      const none = await send({ payload: text });
+      assertRefused('none', none, 415);
+      assert.deepEqual(none.body.error.details.allowed, ['application/json']);
+      assert.match(none.body.error.message, /application\/json/);
       const form = '--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nabc\r\n--broken';
       assertRefused(
         'a broken form',
@@ -489,6 +505,21 @@ describe('a body', () => {
   }
 });
 
+describe('a search', () => {
+  for (const route of routes.filter(({ body }) => fieldsOf(body).some(([name]) => name === 'query'))) {
+    it(`${keyOf(route)} refuses a query of nothing`, async () => {
+      for (const query of ['', ' ', ' \t\n\u00a0\u3000']) {
+        const body = { ...(sampleOf(route.body as Schema) as object), query };
+        const reply = await ask(route.method, pathOf(route), { body });
+        assertRefused(JSON.stringify(query), reply, 422);
+        const [problem, ...others] = reply.body.error.details.errors;
+        assert.deepEqual([problem.path, others], ['/query', []]);
+        if (query !== '') assert.equal(problem.message, 'must not be blank');
+      }
+    });
+  }
+});
+
 describe('a form', () => {
   for (const route of routes.filter(({ consumes }) => consumes === 'multipart/form-data')) {
     const send = (payload: string | Buffer, type = 'multipart/form-data; boundary=x') =>
@@ -546,6 +577,17 @@ describe('a form', () => {
 const lenient = ['GET /v1/sso/callback/:provider'];
 
 describe('a query', () => {
+  for (const route of routes.filter((one) => !lenient.includes(keyOf(one)))) {
+    it(`${keyOf(route)} refuses a parameter it does not know, and names it`, async () => {
+      const body = route.body && !route.consumes ? { body: sampleOf(route.body as Schema) } : {};
+      for (const name of ['no_such_parameter', 'Limit']) {
+        const reply = await ask(route.method, `${pathOf(route)}?${name}=1`, body);
+        assertRefused(name, reply, route.errors ? 400 : 422);
+        assert.match(reply.text, route.errors ? /invalid/i : new RegExp(`"/${name}".*"is not a known`), name);
+      }
+    });
+  }
+
   for (const route of routes.filter(({ query }) => query)) {
     const send = (query: string) => ask(route.method, `${pathOf(route)}?${query}`);
     const fields = fieldsOf(route.query);

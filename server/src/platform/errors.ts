@@ -43,8 +43,14 @@ export const unauthorized = (
 export const forbidden = (code = 'AUTH_FORBIDDEN', message = 'Your role may not do this.') =>
   new ApiError(403, code, message);
 export const notFound = (what: string) => new ApiError(404, 'NOT_FOUND', `${what} not found.`);
-export const unsupportedMediaType = () =>
-  new ApiError(415, 'UNSUPPORTED_MEDIA_TYPE', 'This route does not take that Content-Type.');
+/** @param taken the media types of bodies the route takes */
+export const unsupportedMediaType = (...taken: string[]) =>
+  new ApiError(
+    415,
+    'UNSUPPORTED_MEDIA_TYPE',
+    `This route does not take that Content-Type. Send the body as ${taken.join(' or ')}.`,
+    { allowed: taken },
+  );
 export const conflict = (code: string, message: string, details?: Record<string, unknown>) =>
   new ApiError(409, code, message, details);
 export const invalid = (errors: FieldProblem[]) =>

@@ -20,10 +20,14 @@ declare module 'fastify' {
     admission?: 'own';
     errors?: Route['errors'];
     textsLater?: true;
+    /** Media type of its body. */
+    consumes?: string;
     measure?: (status: number, seconds: number) => void;
   }
 }
 
+/** What is not known is refused, so that no misspelt parameter is silently dropped. */
+const NoQuery = T.Object({}, { additionalProperties: false });
 const Meta = T.Object({ request_id: T.String(), api_version: T.Literal('v1') });
 
 /** Registers a route, and its unversioned alias. A route that says neither who may call it nor that all may is refused. */
@@ -37,6 +41,7 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
     bodyLimit: route.bodyLimit ?? app.config.BODY_LIMIT_BYTES,
     config: {
       measure: measureOf(app, route),
+      consumes: consumedBy(route),
       ...(route.errors ? { errors: route.errors } : {}),
       ...(route.textsLater ? { textsLater: route.textsLater } : {}),
       // What a forwarding route calls is counted.
@@ -51,7 +56,7 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
     preValidation: (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void) => {
       // Parsers of forms and streams are registered for all routes; only those that ask for one take it.
       const form = formOf(request);
-      if (form !== undefined && form !== route.consumes) return done(unsupportedMediaType());
+      if (form !== undefined && form !== route.consumes) return done(unsupportedMediaType(consumedBy(route)));
       if (isMissing(request.body) && route.bodyOptional) request.body = {};
       done(
         namesOtherTenant(request)
@@ -86,6 +91,8 @@ const formOf = ({ headers }: FastifyRequest): string | undefined => {
   return forms.find((form) => type.startsWith(form));
 };
 
+const consumedBy = ({ consumes }: Route): string => consumes ?? 'application/json';
+
 const isMissing = (body: unknown) => body === undefined || body === null;
 
 function schemaOf(route: Route, bare: boolean): Record<string, unknown> {
@@ -99,9 +106,7 @@ function schemaOf(route: Route, bare: boolean): Record<string, unknown> {
   return {
     ...describe(route),
     ...(route.params ? { params: route.params } : {}),
-    ...(route.query
-      ? { querystring: route.query }
-      : { querystring: T.Object({}, { additionalProperties: true }) }),
+    querystring: route.query ?? NoQuery,
     ...(route.body ? { body: route.body } : {}),
     response,
   };

@@ -159,7 +159,7 @@ function hooks(app: App, server: FastifyInstance, routes: Route[]): void {
 }
 
 /** What Fastify and its parsers throw, as errors of ours. */
-function translate(app: App, error: FastifyError): ApiError {
+function translate(app: App, error: FastifyError, request: FastifyRequest): ApiError {
   switch (error.code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
       return tooLarge(app.config.BODY_LIMIT_BYTES);
@@ -167,7 +167,7 @@ function translate(app: App, error: FastifyError): ApiError {
       return tooLarge(app.config.UPLOAD_LIMIT_BYTES);
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
     case 'FST_INVALID_MULTIPART_CONTENT_TYPE':
-      return unsupportedMediaType();
+      return unsupportedMediaType(request.routeOptions.config.consumes ?? 'application/json');
     case 'FST_ERR_BAD_URL':
       return badRequest('INVALID_URL', 'The address is not validly encoded.');
     case 'FST_ERR_MAX_PARAM_LENGTH':
@@ -181,7 +181,7 @@ function translate(app: App, error: FastifyError): ApiError {
 }
 
 function sendError(app: App, error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  const shown = translate(app, error);
+  const shown = translate(app, error, request);
   if (shown.status >= 500) {
     const level = shown.status === 500 ? 'error' : 'warn';
     app.log[level](

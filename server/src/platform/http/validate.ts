@@ -10,7 +10,7 @@ interface SchemaError {
   schemaPath: string;
   instancePath: string;
   message: string;
-  params?: { additionalProperties?: string[]; requiredProperties?: string[]; allowedValues?: unknown[] };
+  params?: { additionalProperties?: string[]; requiredProperties?: string[]; pattern?: string };
 }
 
 /**
@@ -29,7 +29,7 @@ export function validator(schema: TSchema, part: string): (value: unknown) => un
       value = converted(schema, (given ?? {}) as Record<string, unknown>);
     }
     if (compiled.Check(value)) return value;
-    throw invalid(problems(compiled.Errors(value) as unknown as SchemaError[]));
+    throw invalid(problems(schema, compiled.Errors(value) as unknown as SchemaError[]));
   };
 }
 
@@ -63,10 +63,42 @@ function converted(schema: TSchema, given: Record<string, unknown>): Record<stri
   return value;
 }
 
+/** Which values there are, where the schema at this place lists them. */
+function allowedAt(schema: TSchema, schemaPath: string): string | undefined {
+  const among = valuesOf(schemaAt(schema, schemaPath.replace(/(\/anyOf\/\d+)+$/, '')));
+  return among?.map((value) => JSON.stringify(value)).join(', ');
+}
+
+interface Listing {
+  const?: unknown;
+  enum?: unknown[];
+  type?: string;
+  anyOf?: Listing[];
+}
+
+/** The values a schema lists; undefined for one that does more than list values. */
+function valuesOf(schema: Listing | undefined): unknown[] | undefined {
+  if (!schema) return undefined;
+  if ('const' in schema) return [schema.const];
+  if (schema.enum) return schema.enum;
+  if (schema.type === 'null') return [null];
+  const branches = schema.anyOf?.map(valuesOf);
+  return branches?.every((values) => values !== undefined) ? branches.flat() : undefined;
+}
+
+function schemaAt(schema: TSchema, schemaPath: string): Listing | undefined {
+  const steps = schemaPath
+    .split('/')
+    .slice(1)
+    .map((step) => step.replaceAll('~1', '/').replaceAll('~0', '~'));
+  const step = (at: unknown, name: string) => (at as Record<string, unknown> | undefined)?.[name];
+  return steps.reduce<unknown>(step, schema) as Listing | undefined;
+}
+
 const pointer = (name: string) => name.replaceAll('~', '~0').replaceAll('/', '~1');
 
 /** One entry a field; the branches of a failed union are one entry. */
-function problems(errors: SchemaError[]): FieldProblem[] {
+function problems(schema: TSchema, errors: SchemaError[]): FieldProblem[] {
   const found = new Map<string, string>();
   for (const { keyword, schemaPath, instancePath, message, params } of errors) {
     if (keyword === 'additionalProperties') {
@@ -80,10 +112,12 @@ function problems(errors: SchemaError[]): FieldProblem[] {
         found.set(`${instancePath}/${name}`, 'is required');
     } else if (keyword === 'unevaluatedProperties' || keyword === 'boolean') {
       continue;
-    } else if (keyword === 'anyOf' || keyword === 'const' || keyword === 'enum') {
-      if (!found.has(instancePath)) found.set(instancePath, 'is not one of the allowed values');
     } else if (!found.has(instancePath)) {
-      found.set(instancePath, message);
+      const allowed = allowedAt(schema, schemaPath);
+      const blank = keyword === 'pattern' && params?.pattern === '\\S';
+      if (allowed !== undefined) found.set(instancePath, `is not one of the allowed values: ${allowed}`);
+      else if (keyword === 'anyOf') found.set(instancePath, 'is not one of the allowed values');
+      else found.set(instancePath, blank ? 'must not be blank' : message);
     }
     if (found.size >= 50) break;
   }

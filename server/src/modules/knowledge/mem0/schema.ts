@@ -1,5 +1,5 @@
 import { type Static, Type as T, type TSchema } from 'typebox';
-import { MemoryCreate, Metadata } from '../memory/service.ts';
+import { MemoryCreate, MemorySearch, Metadata } from '../memory/service.ts';
 
 const closed = { additionalProperties: false };
 const orNull = <S extends TSchema>(schema: S) => T.Optional(T.Union([schema, T.Null()]));
@@ -54,7 +54,7 @@ const Filters = T.Record(T.String({ maxLength: 200 }), T.Unknown(), {
 
 export const Search = T.Object(
   {
-    query: T.String({ minLength: 1, maxLength: 10_000 }),
+    query: MemorySearch.properties.query,
     filters: orNull(Filters),
     ...entities,
     top_k: orNull(T.Integer({ minimum: 1, maximum: 100 })),

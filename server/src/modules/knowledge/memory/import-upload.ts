@@ -100,7 +100,7 @@ const streamOf = (request: FastifyRequest): Readable | undefined => {
   const type = request.headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase();
   if (type === 'application/x-ndjson') return request.body as Readable;
   if (request.headers['content-length'] && request.headers['content-length'] !== '0')
-    throw unsupportedMediaType();
+    throw unsupportedMediaType('application/x-ndjson');
   return undefined;
 };
 

@@ -163,7 +163,7 @@ export type ConversationInferred = Static<typeof ConversationInferred>;
 
 export const MemorySearch = T.Object(
   {
-    query: T.String({ minLength: 1, maxLength: 10_000 }),
+    query: T.String({ minLength: 1, maxLength: 10_000, pattern: '\\S' }),
     type: T.Optional(T.String({ maxLength: 100 })),
     memory_types: T.Optional(T.Array(T.String({ maxLength: 100 }), { maxItems: 100 })),
     metadata: T.Optional(Metadata),
