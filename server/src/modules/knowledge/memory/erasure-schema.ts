@@ -33,6 +33,12 @@ export const ErasureReceipt = T.Object({
   erased_at: T.String(),
   requested_by: Changer,
   reason: Nullable(T.String()),
+  found: T.Optional(T.Boolean({ description: 'Whether anything of what was asked for was there' })),
+  missing: T.Optional(
+    T.Array(T.String(), {
+      description: 'Of the memory_ids asked for, those not there for who asked: nothing of them was erased',
+    }),
+  ),
   counts: ErasureCounts,
   algorithm: T.Literal('hmac-sha256'),
   hashes: T.Array(T.Object({ memory_id: T.String(), hash: T.String() }), {

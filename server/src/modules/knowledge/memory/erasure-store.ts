@@ -6,6 +6,8 @@ import type { ErasureReceipt } from './erasure-schema.ts';
 /** What is to be erased: these memories, or all of an identity, or all with this metadata, or both of these. */
 export interface ErasureCriteria {
   memory_ids?: string[];
+  /** The names that were given, whether they can be ids or not. */
+  named?: string[];
   identity_id?: string;
   metadata?: Record<string, unknown>;
 }

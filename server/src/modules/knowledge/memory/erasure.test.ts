@@ -71,10 +71,13 @@ describe('an erasure', () => {
     const ids = [plain.id, secret.id, trashed.id];
     const theirs = await erase(bob, { memory_ids: ids });
     assert.deepEqual([theirs.body.counts.memories, theirs.body.missing], [0, ids]);
-    const reply = await erase(ann, { memory_ids: [...ids, uuidv7(), 'nonsense'], reason: 'asked by mail' });
+    assert.deepEqual([theirs.body.receipt.found, theirs.body.receipt.missing], [false, ids]);
+    const never = [uuidv7(), 'nonsense'];
+    const reply = await erase(ann, { memory_ids: [...ids, ...never], reason: 'asked by mail' });
     assert.equal(reply.status, 200, reply.text);
     const { id, status, counts, missing, receipt } = reply.body;
-    assert.deepEqual([status, missing.length], ['completed', 2]);
+    assert.deepEqual([status, missing], ['completed', never]);
+    assert.deepEqual([receipt.found, receipt.missing], [true, never]);
     assert.deepEqual(counts, { memories: 3, derived: 0, versions: 1, vectors: 1, imports: 0 });
     assert.equal(receipt.reason, 'asked by mail');
     assert.deepEqual(receipt.requested_by, { type: 'identity', id: ann.id, on_behalf_of: null });
@@ -93,12 +96,34 @@ describe('an erasure', () => {
     assert.deepEqual(await left(ann.tenant), { memories: 1, memory_vectors: 1, ...(await statistics(ann)) });
     const again = await ann.call('GET', reply.body.status_url);
     assert.equal(again.body.is_verified, true);
-    assert.deepEqual(again.body.receipt, receipt);
+    assert.deepEqual([again.body.receipt, again.body.missing], [receipt, never]);
     assert.equal((await bob.call('GET', `/v1/memory/erasures/${id}`)).status, 404);
     const { app } = await testServer();
     await app.database.operator.run(sql`
       update memory_erasures set receipt = jsonb_set(receipt, '{reason}', '"another"') where tenant_id = ${ann.tenant} and id = ${id}`);
     assert.equal((await ann.call('GET', `/v1/memory/erasures/${id}`)).body.is_verified, false);
+  });
+
+  it('of what was never there signs that nothing was found, whatever named it', async () => {
+    const [ann, bob] = [await newTenant('admin'), await newTenant('admin')];
+    await make(bob, note('a walnut of somebody else'));
+    for (const body of [
+      { memory_ids: [uuidv7(), 'nonsense', 'nonsense'] },
+      { identity_id: uuidv7() },
+      { identity_id: bob.id },
+      { metadata: { project: 'none' } },
+    ]) {
+      const reply = await erase(ann, body);
+      assert.equal(reply.status, 200, reply.text);
+      const { receipt, missing } = (await ann.call('GET', reply.body.status_url)).body;
+      const named = body.memory_ids && [...new Set(body.memory_ids)];
+      assert.deepEqual(
+        [receipt.found, receipt.hashes, receipt.missing, missing],
+        [false, [], named, named],
+        reply.text,
+      );
+    }
+    assert.equal((await bob.call('GET', '/v1/memory/')).body.length, 1);
   });
 
   it('keeps what was erased from being learned again, in whatever spelling and by whatever way', async () => {

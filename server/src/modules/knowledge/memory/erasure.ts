@@ -65,7 +65,7 @@ export async function eraseMemories(ctx: Ctx, input: MemoryErase): Promise<Memor
     completed_at: null,
     swept_at: null,
   };
-  const erased = await ctx.db.transaction(async (tx) => {
+  return ctx.db.transaction(async (tx) => {
     await tx.batch([
       insertErasure(ctx.tenant, row),
       fact(ctx, {
@@ -80,20 +80,12 @@ export async function eraseMemories(ctx: Ctx, input: MemoryErase): Promise<Memor
         },
       }),
     ]);
-    const direct: string[] = [];
     // A request names at most two steps of memories.
     for (let steps = input.memory_ids ? 3 : 1; steps > 0; steps--) {
-      const step = await eraseStep(ctx, tx, row.id, view);
-      direct.push(...step.direct);
-      if (step.isDone) break;
+      if (await eraseStep(ctx, tx, row.id, view)) break;
     }
-    return { direct, row: (await findErasure(tx, row.id))! };
+    return shown((await findErasure(tx, row.id))!);
   });
-  const gone = new Set(erased.direct);
-  return {
-    ...shown(erased.row),
-    ...(input.memory_ids ? { missing: input.memory_ids.filter((id) => !gone.has(id.toLowerCase())) } : {}),
-  };
 }
 
 /** What the caller may name: an own view is that of its own memories, whatever else was asked for. */
@@ -107,7 +99,8 @@ function criteriaOf(
       throw invalid([
         { path: '/memory_ids', message: 'can not be given together with identity_id or metadata' },
       ]);
-    return { memory_ids: [...new Set(memory_ids.filter(isUuid).map((id) => id.toLowerCase()))] };
+    const named = [...new Set(memory_ids)];
+    return { memory_ids: [...new Set(named.filter(isUuid).map((id) => id.toLowerCase()))], named };
   }
   if (identity_id === undefined && metadata === undefined)
     throw invalid([{ path: '', message: 'needs memory_ids, identity_id or metadata' }]);
@@ -121,6 +114,7 @@ const shown = (row: ErasureRow): MemoryErasure => ({
   status: row.status,
   counts: row.counts,
   reason: row.reason,
+  ...(row.receipt?.missing ? { missing: row.receipt.missing } : {}),
   receipt: row.receipt,
   status_url: `/v1/memory/erasures/${row.id}`,
   created_at: row.created_at,
@@ -146,19 +140,14 @@ export async function continueErasure(jobCtx: Ctx, id: string): Promise<void> {
     if (row?.status !== 'running') return;
     const ctx = onBehalfOf(jobCtx, row.actor, row.request_id);
     const view = await viewOf(ctx, 'memory:delete');
-    ({ isDone } = await ctx.db.transaction((tx) => eraseStep(ctx, tx, id, view)));
+    isDone = await ctx.db.transaction((tx) => eraseStep(ctx, tx, id, view));
   }
 }
 
-/** Erases the next memories of an erasure, and completes it when there are no more. */
-async function eraseStep(
-  ctx: Ctx,
-  tx: Db,
-  id: string,
-  view: View,
-): Promise<{ direct: string[]; isDone: boolean }> {
+/** Erases the next memories of an erasure, and completes it when there are no more. @returns whether it is done */
+async function eraseStep(ctx: Ctx, tx: Db, id: string, view: View): Promise<boolean> {
   const erasure = await lockErasure(tx, id);
-  if (erasure?.status !== 'running') return { direct: [], isDone: true };
+  if (erasure?.status !== 'running') return true;
   const criteria = erasure.criteria!;
   const rows = await lockErasable(tx, criteria, erasure.position, size);
   const direct = rows.filter((row) => view.sees(targetOf(row)));
@@ -171,7 +160,7 @@ async function eraseStep(
   await tx.run(moveErasure(ctx.tenant, id, rows.at(-1)?.id ?? erasure.position, counts));
   const isDone = rows.length < size;
   if (isDone) await complete(ctx, tx, { ...erasure, counts });
-  return { direct: direct.map((row) => row.id), isDone };
+  return isDone;
 }
 
 /** Removes memories and all that was made from them, and leaves tombstones of whatever they said. */
@@ -250,16 +239,23 @@ async function derivedFrom(tx: Db, sources: ErasableMemory[]): Promise<ErasableM
 const signatureOf = (keys: DataKeys, receipt: Omit<ErasureReceipt, 'signature'>): Buffer =>
   keyedHash(keys, 'erasure receipt', canonicalJson(receipt));
 
+/** The names that were given, or of an erasure told anew those of them that were not there; none where none were given. */
+const namedBy = ({ criteria, receipt }: ErasureRow): string[] | undefined =>
+  criteria?.named ?? receipt?.missing;
+
 /** Ends an erasure, or tells anew what it erased: with the receipt of all of it. */
 export async function complete(ctx: Ctx, tx: Db, erasure: ErasureRow): Promise<void> {
   const keys = await dataKeysOf({ app: ctx.app, tenant: ctx.tenant, db: tx });
   const digest = createHmac('sha256', keys.hashes).update('erasure digest');
   const hashes: ErasureReceipt['hashes'] = [];
+  const named = namedBy(erasure);
+  const missing = new Map(named?.map((name) => [name.toLowerCase(), name]));
   const pageSize = 5_000;
   for (let after: string | undefined; ; ) {
     const rows = await listErased(tx, erasure.id, after, pageSize);
     for (const { memory_id, hash } of rows) {
       digest.update(memory_id).update(hash);
+      missing.delete(memory_id);
       if (hashes.length < mostHashes) hashes.push({ memory_id, hash: hash.toString('hex') });
     }
     if (rows.length < pageSize) break;
@@ -273,6 +269,8 @@ export async function complete(ctx: Ctx, tx: Db, erasure: ErasureRow): Promise<v
     erased_at: now,
     requested_by: { type: actor_type, id: actor_id, on_behalf_of: on_behalf_of ?? null },
     reason: erasure.reason,
+    found: erasure.counts.memories + erasure.counts.imports > 0,
+    ...(named ? { missing: [...missing.values()] } : {}),
     counts: erasure.counts,
     algorithm: 'hmac-sha256' as const,
     hashes,
@@ -285,7 +283,7 @@ export async function complete(ctx: Ctx, tx: Db, erasure: ErasureRow): Promise<v
       type: 'memory.erasure_completed',
       resource_type: 'memory_erasure',
       resource_id: erasure.id,
-      data: { ...erasure.counts, signature: signed.signature },
+      data: { ...erasure.counts, missing: missing.size, signature: signed.signature },
     }),
   ]);
 }
