@@ -39,7 +39,7 @@ import {
 } from '#modules/access/sessions/service.ts';
 import { ssoSchedules } from '#modules/access/sso/jobs.ts';
 import { ssoRoutes } from '#modules/access/sso/routes.ts';
-import { sealedSignIns } from '#modules/access/sso/service.ts';
+import { endCodesOf, sealedSignIns } from '#modules/access/sso/service.ts';
 import { type ForgetTenant, purgeTenants, tenantSchedules } from '#modules/access/tenants/jobs.ts';
 import { tenantRoutes } from '#modules/access/tenants/routes.ts';
 import { isAtHome, planOf, SYSTEM_TENANT, tenantOf } from '#modules/access/tenants/service.ts';
@@ -88,6 +88,7 @@ const vectorCollections = [memoryVectors.collection, chunkVectors];
 /** What an identity can act by. It ends when the identity is deactivated or deleted. */
 const credentials: EndCredentials[] = [
   endSignInsOf,
+  endCodesOf,
   async (ctx, ids) => void (await revokeSessionsOf(ctx, ids)),
   revokeKeysOf,
   endGrantsOf,

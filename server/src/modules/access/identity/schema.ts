@@ -43,13 +43,16 @@ export const IdentityCreate = T.Object(
 );
 export type IdentityCreate = Static<typeof IdentityCreate>;
 
-export const IdentityCreated = T.Object({
-  access_token: T.String(),
-  refresh_token: T.String(),
-  token_type: T.Literal('bearer'),
-  expires_in: T.Integer({ description: 'Seconds' }),
-  identity: Identity,
-});
+export const IdentityCreated = T.Union([
+  T.Object({
+    access_token: T.String(),
+    refresh_token: T.String(),
+    token_type: T.Literal('bearer'),
+    expires_in: T.Integer({ description: 'Seconds' }),
+    identity: Identity,
+  }),
+  T.Object({ identity: Identity }, { description: 'One that is not active: it has no session' }),
+]);
 
 export const IdentityUpdate = T.Object(
   {

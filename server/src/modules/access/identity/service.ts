@@ -17,6 +17,7 @@ export {
   activeHolder,
   findActiveIdentities,
   findIdentity,
+  holdActive,
   insertIdentity,
   listActiveIdentities,
   listByVerifiedEmail,

@@ -33,6 +33,15 @@ export const lockActiveOfRole = (tx: Db, role: string): Promise<{ id: string }[]
 export const activeHolder = (tenant: string, id: string): Statement => sql`(
   select id from identities where tenant_id = ${tenant} and id = ${id} and is_active for key share)`;
 
+/**
+ * True for an active identity, which stays so until the transaction ends. Whoever deactivates one locks it before what goes with
+ * it; so does, by this, whoever takes such a thing to make another of it.
+ */
+export const holdActive = async (tx: Db, id: string): Promise<boolean> =>
+  (await tx.one(sql`
+    select 1 from identities where tenant_id = ${tx.tenant} and id = ${id} and is_active for key share`)) !==
+  undefined;
+
 export interface IdentityFilter {
   role: string | undefined;
   is_active: boolean;

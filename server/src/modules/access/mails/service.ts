@@ -9,6 +9,7 @@ import type { Mail } from '#platform/mail.ts';
 import { deleteMail, deleteMailsOf, failMail, findMail, insertMail } from './store.ts';
 
 export type { Mail } from '#platform/mail.ts';
+export { dropMails } from './store.ts';
 
 /** @throws ApiError 503 MAIL_NOT_CONFIGURED when mails can not leave: asked before anything else, so that the answer says nothing about anybody */
 export function requireMail(ctx: Ctx): void {

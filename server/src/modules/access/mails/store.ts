@@ -27,6 +27,11 @@ export const deleteMail = (tenant: string, id: string): Statement =>
 export const deleteMailsOf = (tenant: string, identityId: string): Statement =>
   sql`delete from mails where tenant_id = ${tenant} and identity_id = ${identityId}`;
 
+/** Removes mails of a kind to identities that have not left. */
+export const dropMails = (tenant: string, identityIds: string[], kind: string): Statement => sql`
+  delete from mails
+  where tenant_id = ${tenant} and identity_id = any(${identityIds}::uuid[]) and kind = ${kind} and status = 'queued'`;
+
 /** Keeps that there was a mail, and not what it said. Answers no row when it is not waiting any more. */
 export const failMail = (tenant: string, id: string, reason: string): Statement<{ kind: string }> => sql<{
   kind: string;

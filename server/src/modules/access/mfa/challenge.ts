@@ -8,7 +8,7 @@ import { limitAddress } from '#platform/http/limits.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { makeTokenText, parseTokenText } from '#platform/token-text.ts';
 import { type Attempt, lockedFact } from '../attempts/service.ts';
-import { activeIdentity, actorOf, whileActive } from '../identity/service.ts';
+import { activeIdentity, actorOf, holdActive } from '../identity/service.ts';
 import { startSession } from '../sessions/service.ts';
 import { tenantOf } from '../tenants/service.ts';
 import { mfaAttempt, oneOf, takeFactor } from './factor.ts';
@@ -19,7 +19,7 @@ const challengeS = 300;
 const challengeAttempts = 5;
 
 /**
- * What a sign-in answers where a second factor is asked for: its statement and its answer.
+ * What a sign-in answers where a second factor is asked for: its statement, to be stored with `whileActive`, and its answer.
  * @param first what was shown so far, e.g. `password`
  */
 export function prepareChallenge(
@@ -72,11 +72,12 @@ export async function passChallenge(anonymous: Ctx, { mfa_token, ...given }: Mfa
   const session = await startSession(ctx, identity, new Date());
   const method = given.backup_code === undefined ? 'totp' : 'backup_code';
   const passed = await ctx.db.transaction(async (tx) => {
+    if (!(await holdActive(tx, id))) throw challengeOver();
     if (!(await takeFactor(ctx, tx, named.tenant, id, given))) return false;
     // The same code may have been sent with the same token twice at once.
     if (!(await tx.one(takeChallenge(named.tenant, named.id)))) throw challengeOver();
     const signIn = signedIn(ctx, id, [found.first_factor, method]);
-    await whileActive(tx.batch([...session.statements, signIn]), challengeOver);
+    await tx.batch([...session.statements, signIn]);
     return true;
   });
   if (!passed) {

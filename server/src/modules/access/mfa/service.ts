@@ -11,7 +11,7 @@ import { Answer } from '#platform/http/route.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { authorize, requireNotActing } from '#platform/permission.ts';
 import { type Attempt, lockedFact } from '../attempts/service.ts';
-import { activeIdentity } from '../identity/service.ts';
+import { activeIdentity, holdActive, whileActive } from '../identity/service.ts';
 import { backupCodeHash, enrolment, newBackupCodes, newSecret, stepOf } from './codes.ts';
 import { boundTo, hasFactor, mfaAttempt, oneOf, takeFactor } from './factor.ts';
 import type { Factor, MfaRegenerate, MfaStatus, MfaVerify } from './schema.ts';
@@ -32,7 +32,7 @@ import {
 export { prepareChallenge, signedIn } from './challenge.ts';
 export { hasFactor } from './factor.ts';
 export { Factor, MfaRequired } from './schema.ts';
-export { deleteChallenges } from './store.ts';
+export { deleteChallenges, deleteSetup } from './store.ts';
 
 /** How long a setup may wait for its first code. */
 export const setupMs = 15 * 60_000;
@@ -113,10 +113,11 @@ export async function setUp(ctx: Ctx, raw: FastifyRequest, given: Factor): Promi
   const sealed = encrypt(keys.encryption, plain, setupBoundTo(ctx.tenant, id));
   return attempted(ctx, raw, attempt, async (tx) => {
     // The setup before the factor, as everybody locks them.
-    await tx.batch([
+    const storing = tx.batch([
       upsertSetup(ctx.tenant, id, uuidv7(), sealed, new Date()),
       fact(ctx, { type: 'mfa.setup', resource_type: 'identity', resource_id: id }),
     ]);
+    await whileActive(storing, () => notFound('Identity'));
     if (attempt) {
       if (!(await takeFactor(ctx, tx, ctx.tenant, id, given))) throw wrongCode();
     } else if (await hasFactor(tx, ctx.tenant, id)) throw wrongCode();
@@ -131,6 +132,7 @@ export async function verifySetup(ctx: Ctx, raw: FastifyRequest, { token }: MfaV
   const { keys } = ctx.app;
   return attempted(ctx, raw, attempt, async (tx) => {
     const now = new Date();
+    if (!(await holdActive(tx, id))) throw notFound('Identity');
     const setup = await tx.one(findSetup(ctx.tenant, id));
     if (!setup || Date.parse(setup.created_at) + setupMs <= now.getTime())
       throw conflict('MFA_NOT_SET_UP', 'There is no setup to verify. Call POST /v1/auth/mfa/setup first.');

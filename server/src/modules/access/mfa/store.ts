@@ -1,5 +1,6 @@
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
+import { activeHolder } from '../identity/service.ts';
 
 export interface FactorRow {
   secret: Buffer;
@@ -63,6 +64,7 @@ export interface SetupRow {
 export const findSetup = (tenant: string, identityId: string): Statement<SetupRow> => sql<SetupRow>`
   select id, sealed, created_at from mfa_setups where tenant_id = ${tenant} and identity_id = ${identityId}`;
 
+/** Use it with `whileActive`. */
 export const upsertSetup = (
   tenant: string,
   identityId: string,
@@ -71,7 +73,7 @@ export const upsertSetup = (
   now: Date,
 ): Statement => sql`
   insert into mfa_setups (tenant_id, identity_id, id, sealed, created_at)
-  values (${tenant}, ${identityId}, ${id}, ${sealed}, ${now})
+  values (${tenant}, ${activeHolder(tenant, identityId)}, ${id}, ${sealed}, ${now})
   on conflict (tenant_id, identity_id) do update
     set id = excluded.id, sealed = excluded.sealed, created_at = excluded.created_at`;
 
@@ -92,9 +94,10 @@ export interface NewChallenge {
   expires_at: Date;
 }
 
+/** Use it with `whileActive`. */
 export const insertChallenge = (one: NewChallenge): Statement => sql`
   insert into mfa_challenges (tenant_id, id, identity_id, token_hash, first_factor, created_at, expires_at)
-  values (${one.tenant_id}, ${one.id}, ${one.identity_id}, ${one.token_hash}, ${one.first_factor}, ${one.created_at}, ${one.expires_at})`;
+  values (${one.tenant_id}, ${one.id}, ${activeHolder(one.tenant_id, one.identity_id)}, ${one.token_hash}, ${one.first_factor}, ${one.created_at}, ${one.expires_at})`;
 
 export const findChallenge = (
   db: Db,

@@ -6,7 +6,7 @@ import { limitAddress } from '#platform/http/limits.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { makeTokenText, parseTokenText } from '#platform/token-text.ts';
 import { trustAddress } from '../attempts/service.ts';
-import { activeIdentity, actorOf } from '../identity/service.ts';
+import { activeIdentity, actorOf, identityInactive, whileActive } from '../identity/service.ts';
 import { queueMail, requireMail } from '../mails/service.ts';
 import { revokeSessions } from '../sessions/service.ts';
 import { tenantOf } from '../tenants/service.ts';
@@ -15,7 +15,7 @@ import { resetMail } from './mails.ts';
 import { countedName, nameHash } from './names.ts';
 import { checkPassword, passwordLength } from './rules.ts';
 import type { ResetConfirm, ResetRequest } from './schema.ts';
-import { endOldPassword, leastLength, notice } from './service.ts';
+import { endOldPassword, leastLength, notice, resetKind } from './service.ts';
 import {
   type Account,
   changePassword,
@@ -103,10 +103,10 @@ async function mailReset(app: App, request: ResetRequestRow, account: Account): 
     created_at: now,
     expires_at: new Date(now.getTime() + resetMs),
   };
-  await ctx.db.transaction(async (tx) => {
+  const storing = ctx.db.transaction(async (tx) => {
     if (!(await tx.one(upsertReset(reset, new Date(now.getTime() - againMs))))) return;
     await tx.batch([
-      ...queueMail(ctx, 'password_reset', resetMail(app, email, tenant_id, token), identity_id),
+      ...queueMail(ctx, resetKind, resetMail(app, email, tenant_id, token), identity_id),
       fact(ctx, {
         type: 'password.reset_requested',
         resource_type: 'identity',
@@ -114,6 +114,11 @@ async function mailReset(app: App, request: ResetRequestRow, account: Account): 
         data: { by: request.kind, ip: request.ip, user_agent: request.user_agent },
       }),
     ]);
+  });
+  const inactive = identityInactive();
+  await whileActive(storing, () => inactive).catch((error) => {
+    // Deactivated meanwhile: nothing is stored, and nobody written to.
+    if (error !== inactive) throw error;
   });
   app.nudgeRelay();
 }

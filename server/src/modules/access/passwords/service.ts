@@ -6,11 +6,12 @@ import { type ApiError, conflict, forbidden, invalid } from '#platform/errors.ts
 import { fact } from '#platform/facts/record.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { attemptOn } from '../attempts/service.ts';
-import { queueMail } from '../mails/service.ts';
+import { dropMails, queueMail } from '../mails/service.ts';
 import {
   attempted,
   attemptToDisable,
   deleteChallenges,
+  deleteSetup,
   hasFactor,
   ownCredentials,
   removeFactor,
@@ -47,9 +48,15 @@ export const endOldPassword = (tenant: string, identityId: string): Statement[] 
   deleteChallenges(tenant, identityId),
 ];
 
-/** Ends the resets and sign-ins of identities that are under way. */
+/** What mails with a reset's token are. */
+export const resetKind = 'password_reset';
+
+/** Ends the resets, sign-ins and setups of a second factor of identities that are under way, and mails of them that have not left. */
 export async function endSignInsOf(ctx: Ctx, identityIds: string[]): Promise<void> {
-  await ctx.db.batch(identityIds.flatMap((id) => endOldPassword(ctx.tenant, id)));
+  await ctx.db.batch([
+    ...identityIds.flatMap((id) => [...endOldPassword(ctx.tenant, id), deleteSetup(ctx.tenant, id)]),
+    dropMails(ctx.tenant, identityIds, resetKind),
+  ]);
 }
 
 const wrongPassword = () => forbidden('PASSWORD_INVALID', 'The password is wrong.');

@@ -127,7 +127,7 @@ async function enter(ctx: Ctx, identity: Identity, seen: string, fresh: string |
     if (!(await tx.one(held))) throw wrong();
     if (await hasFactor(tx, tenant, identity.id)) {
       const challenge = prepareChallenge(ctx, identity.id, 'password');
-      await tx.run(challenge.statement);
+      await whileActive(tx.run(challenge.statement), wrong);
       return challenge.answer;
     }
     await whileActive(tx.batch([...session.statements, signedIn(ctx, identity.id, ['password'])]), wrong);

@@ -1,5 +1,6 @@
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
+import { activeHolder } from '../identity/service.ts';
 import type { NameKind } from './names.ts';
 
 export interface Account {
@@ -125,10 +126,10 @@ export interface NewReset {
   expires_at: Date;
 }
 
-/** Takes the place of a reset that was made before `before`; answers no row when there is a younger one. */
+/** Takes the place of a reset that was made before `before`; answers no row when there is a younger one. Use it with `whileActive`. */
 export const upsertReset = (reset: NewReset, before: Date): Statement => sql`
   insert into password_resets as r (tenant_id, identity_id, token_hash, created_at, expires_at)
-  values (${reset.tenant_id}, ${reset.identity_id}, ${reset.token_hash}, ${reset.created_at}, ${reset.expires_at})
+  values (${reset.tenant_id}, ${activeHolder(reset.tenant_id, reset.identity_id)}, ${reset.token_hash}, ${reset.created_at}, ${reset.expires_at})
   on conflict (tenant_id, identity_id) do update set token_hash = excluded.token_hash,
     created_at = excluded.created_at, expires_at = excluded.expires_at
   where r.created_at < ${before} returning 1`;

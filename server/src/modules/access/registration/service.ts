@@ -60,6 +60,8 @@ async function joinTenant(ctx: Ctx, input: IdentityCreate): Promise<Admission> {
 async function signUp(ctx: Ctx, input: IdentityCreate): Promise<Admission> {
   if (!ctx.app.config.openRegistration)
     throw unauthorized('Registration is closed. Ask an administrator for an identity.');
+  if (input.is_active === false)
+    throw invalid([{ path: '/is_active', message: 'must be true: nobody else could activate who signs up' }]);
   if (input.owner_id != null)
     throw invalid([{ path: '/owner_id', message: 'is not an identity of your tenant' }]);
   await limitAddress(ctx, 'signup', ctx.app.config.SIGN_UPS_PER_HOUR);
@@ -76,7 +78,8 @@ async function signUp(ctx: Ctx, input: IdentityCreate): Promise<Admission> {
 }
 
 /**
- * Stores an identity that was admitted, with its session.
+ * Stores an identity that was admitted, with its session. One that is not active yet has none: it signs in, or gets a key,
+ * once it is.
  * @param more stores what belongs to it in the same transaction
  * @throws ApiError 409 IDENTITY_EXISTS
  */
@@ -86,7 +89,9 @@ export async function enrol(
   more?: (tx: Db, identity: Identity) => Promise<void>,
 ) {
   const identity = newIdentity(ctx.tenant, { ...input, owner_id }, new Date());
-  const session = await startSession(ctx, identity, new Date(identity.created_at));
+  const session = identity.is_active
+    ? await startSession(ctx, identity, new Date(identity.created_at))
+    : undefined;
   const { role, external_id, is_active } = identity;
   // The session refers to the identity: when the external id is taken nothing is stored at all.
   const stored = await ctx.db.transaction(async (tx) => {
@@ -94,7 +99,7 @@ export async function enrol(
     const row = await tx.one(insertIdentity(identity));
     if (!row) throw identityExists();
     await tx.batch([
-      ...session.statements,
+      ...(session?.statements ?? []),
       fact(ctx, {
         type: 'identity.created',
         resource_type: 'identity',
@@ -105,7 +110,7 @@ export async function enrol(
     await more?.(tx, row);
     return row;
   });
-  return { ...session.tokens, identity: stored };
+  return { ...session?.tokens, identity: stored };
 }
 
 export const identityExists = () =>

@@ -36,7 +36,7 @@ export interface StartedSession {
   tokens: Tokens;
 }
 
-/** Prepares a session and its tokens; store it with `whileActive`, unless the identity is made with it. Only a keyed hash of the refresh token is stored. */
+/** Prepares a session and its tokens; store it with `whileActive`, unless the identity is made or held (`holdActive`) with it. Only a keyed hash of the refresh token is stored. */
 export async function startSession(ctx: Ctx, identity: Identity, now: Date): Promise<StartedSession> {
   const { app, request } = ctx;
   const { id: identity_id, tenant_id } = identity;
@@ -60,8 +60,7 @@ export async function startSession(ctx: Ctx, identity: Identity, now: Date): Pro
       insertSession({
         tenant_id,
         id,
-        // Of one that is made to be activated later the first session waits for that.
-        holder: identity.is_active ? activeHolder(tenant_id, identity_id) : identity_id,
+        holder: activeHolder(tenant_id, identity_id),
         refresh_hash: refreshHash(app.keys, refreshToken),
         device_info: device,
         expires_at: expires,

@@ -24,8 +24,8 @@ const columns = sql`id, identity_id, device_info, ip_address, user_agent, is_act
 export interface NewSession {
   tenant_id: string;
   id: string;
-  /** An id, or what gives one; see `activeHolder`. */
-  holder: string | Statement;
+  /** See `activeHolder`. */
+  holder: Statement;
   refresh_hash: Buffer;
   device_info: DeviceInfo;
   expires_at: Date;

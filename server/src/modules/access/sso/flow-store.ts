@@ -1,5 +1,6 @@
 import type { Db } from '#platform/db/database.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
+import { activeHolder } from '../identity/service.ts';
 
 export interface NewState {
   /** Where its provider's states are kept. */
@@ -30,6 +31,7 @@ export interface CodeRow {
   sealed: Buffer;
 }
 
+/** Use it with `whileActive`. */
 export const insertCode = (
   tenant: string,
   codeHash: Buffer,
@@ -38,7 +40,10 @@ export const insertCode = (
   expiresAt: Date,
 ): Statement => sql`
   insert into sso_codes (tenant_id, code_hash, identity_id, code_challenge, sealed, expires_at)
-  values (${tenant}, ${codeHash}, ${identity_id}, ${challenge}, ${sealed}, ${expiresAt})`;
+  values (${tenant}, ${codeHash}, ${activeHolder(tenant, identity_id)}, ${challenge}, ${sealed}, ${expiresAt})`;
+
+export const deleteCodesOf = (tenant: string, identityIds: string[]): Statement => sql`
+  delete from sso_codes where tenant_id = ${tenant} and identity_id = any(${identityIds}::uuid[])`;
 
 /** The code, unless its time is over or it was made for another verifier. */
 export const findCode = (

@@ -8,13 +8,14 @@ import { ApiError, badRequest, forbidden, invalid } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { limitAddress } from '#platform/http/limits.ts';
 import { Answer } from '#platform/http/route.ts';
-import { findIdentity, type Identity, whileActive } from '../identity/service.ts';
+import { findIdentity, holdActive, type Identity, whileActive } from '../identity/service.ts';
 import { startSession } from '../sessions/service.ts';
 import { tenantOf } from '../tenants/service.ts';
 import { browserOf, cookieFor, newBrowser } from './browser.ts';
 import {
   claimCode,
   claimState,
+  deleteCodesOf,
   findCode,
   insertCode,
   insertState,
@@ -223,9 +224,9 @@ async function codeFor({ ctx, identity, found }: Landed, challenge: string, user
   const hash = hashOf(app, 'code', code);
   const kept: KeptForCode = { user, found };
   const sealed = encrypt(app.keys.encryption, JSON.stringify(kept), boundTo('code', tenant, hash));
-  await ctx.db.run(
-    insertCode(tenant, hash, challenge, { identity_id: identity.id, sealed }, new Date(Date.now() + codeMs)),
-  );
+  const row = { identity_id: identity.id, sealed };
+  const storing = ctx.db.run(insertCode(tenant, hash, challenge, row, new Date(Date.now() + codeMs)));
+  await whileActive(storing, inactive);
   return code;
 }
 
@@ -256,10 +257,11 @@ export async function exchangeCode(ctx: Ctx, { code, code_verifier }: SsoExchang
   const as = inTenant(ctx, tenant, actorOf(identity));
   const session = await startSession(as, identity, new Date());
   await as.db.transaction(async (tx) => {
+    if (!(await holdActive(tx, identity.id))) throw inactive();
     const [taken] = await tx.rows(claimCode(tenant, hash));
     if (!taken) throw invalidCode();
     const signIn = signInFact(as, identity, user.provider, found);
-    await whileActive(tx.batch([...session.statements, signIn]), inactive);
+    await tx.batch([...session.statements, signIn]);
   });
   return new Answer(200, { ...session.tokens, user }, notStored);
 }
@@ -285,6 +287,10 @@ const tenantOfSource = (app: App, name: string): Promise<Source['tenant']> =>
     ({ tenant }) => tenant,
     () => undefined,
   );
+
+/** Ends codes of identities that nobody has exchanged. */
+export const endCodesOf = async (ctx: Ctx, identityIds: string[]): Promise<void> =>
+  void (await ctx.db.run(deleteCodesOf(ctx.tenant, identityIds)));
 
 /** Forgets sign-ins that nobody ended, and codes that nobody exchanged. */
 export async function pruneSignIns(app: App): Promise<void> {
