@@ -10,7 +10,7 @@ import { countTexts } from '../retrieval/service.ts';
 import { openMemories, sealRows, sealText } from './encryption.ts';
 import { keepVersions, listPlainVersions, type Replacement, sealVersions } from './history-store.ts';
 import { forgetVectors, takeOut } from './remove.ts';
-import { analyzeMemory, checkText, expiryOf, noWeights, resourceOf, weightsOf } from './rows.ts';
+import { analyzeMemory, checkText, expiryOf, noWeights, refusePast, resourceOf, weightsOf } from './rows.ts';
 import type { Derivation, Memory, MemoryUpdate } from './schema.ts';
 import { alwaysSensitive, isSensitive } from './sensitive-types.ts';
 import { enqueueMemory, lockMemory } from './store.ts';
@@ -40,7 +40,7 @@ export async function changeMemory(
     }
     const [before] = await openMemories({ app: ctx.app, tenant: ctx.tenant, db: tx }, [locked]);
     if (Object.keys(input).length === 0) return before!;
-    return applyChange(ctx, tx, before!, changesOf(input, before!), 'updated', now);
+    return applyChange(ctx, tx, before!, changesOf(input, before!, now), 'updated', now);
   });
 }
 
@@ -66,7 +66,7 @@ export interface Changes {
   derived_from?: Derivation;
 }
 
-function changesOf(input: Omit<MemoryUpdate, 'expected_version'>, before: Memory): Changes {
+function changesOf(input: Omit<MemoryUpdate, 'expected_version'>, before: Memory, now: Date): Changes {
   const { text, type, session_id, role, occurred_at, sensitive } = input;
   const metadata = input.metadata ?? input.meta_data;
   const changes: Changes = {};
@@ -77,8 +77,10 @@ function changesOf(input: Omit<MemoryUpdate, 'expected_version'>, before: Memory
   if (role !== undefined) changes.role = role;
   if (occurred_at !== undefined)
     changes.occurred_at = occurred_at === null ? null : storedTimestamp(occurred_at, '/occurred_at');
-  if (input.ttl_days !== undefined || input.expires_at !== undefined)
+  if (input.ttl_days !== undefined || input.expires_at !== undefined) {
     changes.expiry = expiryOf(input, new Date(before.created_at));
+    refusePast(changes.expiry, now);
+  }
   if (sensitive !== undefined) changes.sensitive = sensitive;
   return changes;
 }

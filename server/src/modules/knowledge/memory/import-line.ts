@@ -8,7 +8,7 @@ import { findIdentity } from '../../access/identity/service.ts';
 import type { View } from '../../access/policy/service.ts';
 import { type ImportOptions, MemoryLine } from './import-schema.ts';
 import { tooLongMark } from './import-upload.ts';
-import { checkText, newRow } from './rows.ts';
+import { checkText, rowAsOf } from './rows.ts';
 import type { AlwaysSensitive } from './sensitive-types.ts';
 import { targetOf } from './target.ts';
 import type { MemoryRow } from './write-store.ts';
@@ -100,7 +100,7 @@ async function parsed(ctx: Ctx, value: MemoryLine, reading: Reading): Promise<Om
     ...(sensitive === undefined ? {} : { sensitive }),
   };
   const row: MemoryRow = {
-    ...newRow(ctx, always, input, new Date(created)),
+    ...rowAsOf(ctx, always, input, new Date(created)),
     identity_id: await ownerOf(ctx, value, reading),
     version,
     updated_at: updated < created ? created : updated,

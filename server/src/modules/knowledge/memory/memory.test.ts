@@ -87,6 +87,7 @@ describe('remembering', () => {
       [note('x', { tpye: 'y' }), '/tpye'],
       [note('x', { ttl_days: 0 }), '/ttl_days'],
       [note('x', { ttl_days: 1, expires_at: '2030-01-01T00:00:00Z' }), '/expires_at'],
+      [note('x', { expires_at: '2020-01-01T00:00:00Z' }), '/expires_at'],
       [note('x'.repeat(10_001)), '/text'],
       [note('nul \u0000'), '/text'],
       [note('half \ud800'), '/text'],
@@ -101,6 +102,52 @@ describe('remembering', () => {
         `${path} in ${reply.text}`,
       );
     }
+  });
+
+  it('refuses what would be gone with the answer, whichever way it comes', async () => {
+    const [ann, bob] = [await newTenant('user'), await newTenant('user')];
+    const past = '2020-01-01T00:00:00Z';
+    const problemOf = ({ status, body }: { status: number; body: any }) => {
+      const [{ path, message }] = body.error.details.errors;
+      return `${status} ${path} ${message}`;
+    };
+    const { body: kept } = await ann.call('POST', '/v1/memory/', note('kept'));
+    const { app } = await testServer();
+    // Three days old: a time to live of one day ended the day before yesterday.
+    await app.database.operator.run(sql`
+      update memories set created_at = created_at - interval '3 days' where tenant_id = ${ann.tenant}`);
+    const change = (body: object) => ann.call('PUT', `/v1/memory/${kept.id}`, body);
+    assert.match(
+      problemOf(await change({ expires_at: past })),
+      /^422 \/expires_at must be in the future; it is /,
+    );
+    assert.match(
+      problemOf(await change({ ttl_days: 1 })),
+      /^422 \/ttl_days ends in the past, at .*created_at/,
+    );
+    assert.equal((await change({ ttl_days: 4 })).status, 200);
+    assert.equal((await change({ expires_at: null })).body.version, 3);
+    assert.match(
+      problemOf(
+        await ann.call('POST', '/v1/memory/infer', {
+          messages: [{ role: 'user', content: 'hello' }],
+          expires_at: past,
+        }),
+      ),
+      /^422 \/expires_at must be/,
+    );
+    const bulk = await ann.call('POST', '/v1/memory/bulk', {
+      memories: [note('gone', { expires_at: past }), note('there')],
+    });
+    assert.match(bulk.body.failed[0].error.message, /^\/expires_at must be in the future/);
+    assert.deepEqual((await ann.call('GET', '/v1/memory/')).body.map(({ text }: any) => text).sort(), [
+      'kept',
+      'there',
+    ]);
+    assert.equal(
+      (await bob.call('POST', '/v1/memory/', note('x', { expires_at: '2999-01-01T00:00:00Z' }))).status,
+      201,
+    );
   });
 });
 

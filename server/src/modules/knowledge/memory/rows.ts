@@ -42,6 +42,19 @@ export function expiryOf(
   };
 }
 
+/**
+ * A memory that is past its time as it is stored would be gone with the answer.
+ * @throws ApiError 422 that names what was given
+ */
+export function refusePast({ ttl_days, expires_at }: ReturnType<typeof expiryOf>, now: Date): void {
+  if (expires_at === null || Date.parse(expires_at) > now.getTime()) return;
+  throw invalid([
+    ttl_days === null
+      ? { path: '/expires_at', message: `must be in the future; it is ${now.toISOString()}` }
+      : { path: '/ttl_days', message: `ends in the past, at ${expires_at}: days count from created_at` },
+  ]);
+}
+
 /** @throws ApiError 422 for a text that is too long or blank */
 export function checkText(ctx: Pick<Ctx, 'app'>, text: string): void {
   const maximum = ctx.app.config.MAX_MEMORY_SIZE;
@@ -50,8 +63,15 @@ export function checkText(ctx: Pick<Ctx, 'app'>, text: string): void {
   if (!/\S/.test(text)) throw invalid([{ path: '/text', message: 'must not be blank' }]);
 }
 
-/** A new memory of the caller's as a row. A sensitive one has yet to be sealed. @throws ApiError 422 */
+/** A new memory of the caller's as a row. @throws ApiError 422 */
 export function newRow(ctx: Ctx, always: AlwaysSensitive, input: MemoryCreate, now: Date): MemoryRow {
+  const row = rowAsOf(ctx, always, input, now);
+  refusePast(row, now);
+  return row;
+}
+
+/** A memory of the caller's as a row, made at some time. A sensitive one has yet to be sealed. @throws ApiError 422 */
+export function rowAsOf(ctx: Ctx, always: AlwaysSensitive, input: MemoryCreate, created: Date): MemoryRow {
   checkText(ctx, input.text);
   const sensitive = isSensitive(always, input.type, input.sensitive);
   if (sensitive && input.infer)
@@ -66,9 +86,9 @@ export function newRow(ctx: Ctx, always: AlwaysSensitive, input: MemoryCreate, n
     role: input.role ?? null,
     occurred_at: input.occurred_at === undefined ? null : storedTimestamp(input.occurred_at, '/occurred_at'),
     version: 1,
-    ...expiryOf(input, now),
-    created_at: now.toISOString(),
-    updated_at: now.toISOString(),
+    ...expiryOf(input, created),
+    created_at: created.toISOString(),
+    updated_at: created.toISOString(),
     tenant_id: ctx.tenant,
     sensitive,
     sealed: null,

@@ -27,8 +27,12 @@ const sensitive = T.Optional(
   }),
 );
 const life = {
-  ttl_days: T.Optional(T.Union([T.Integer({ minimum: 1, maximum: 36_500 }), T.Null()])),
-  expires_at: T.Optional(T.Union([Timestamp, T.Null()])),
+  ttl_days: T.Optional(
+    T.Union([T.Integer({ minimum: 1, maximum: 36_500 }), T.Null()], {
+      description: 'Days from created_at; must not end in the past',
+    }),
+  ),
+  expires_at: T.Optional(T.Union([Timestamp, T.Null()], { description: 'Must be in the future' })),
 };
 
 export const MemoryCreate = T.Object(
