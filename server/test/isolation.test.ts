@@ -299,6 +299,9 @@ const bodies: Record<
     client_id: 'client',
   }),
   'PATCH /v1/admin/identity/providers/:provider_id': async () => ({ name: 'Changed' }),
+  'POST /v1/admin/identity/providers/:provider_id/rotate-secret-ref': async () => ({
+    client_secret: 'another secret',
+  }),
   'POST /v1/corpora': async () => ({ name: 'Another' }),
   'POST /v1/documents/text': async (own) => ({ corpus_id: await own('corpus_id'), text: 'Some words.' }),
   'POST /v1/documents/:document_id/reindex': async () => ({}),

@@ -174,6 +174,33 @@ describe('identity providers', () => {
     assert.equal((await bob.call('PATCH', `${path}/okta`, whole)).status, 200);
   });
 
+  it('are switched off and on, and given another secret, by doors of their own', async () => {
+    const [bob, other] = [await newTenant('admin'), await newTenant('admin')];
+    await bob.call('POST', path, okta({ client_secret: null }));
+    const post = (who: Caller, door: string, body?: object) => who.call('POST', `${path}/okta/${door}`, body);
+    assert.equal((await post(bob, 'disable')).body.data.enabled, false);
+    assert.equal((await bob.call('GET', `/v1/sso/login/${bob.tenant}.okta`)).status, 404);
+    assert.equal((await post(bob, 'disable')).body.data.enabled, false);
+    assert.equal((await post(bob, 'enable')).body.data.enabled, true);
+    const rotated = await post(bob, 'rotate-secret-ref', { client_secret: secret });
+    assert.deepEqual([rotated.status, rotated.body.data.has_client_secret], [200, true]);
+    assert.ok(!rotated.text.includes(secret));
+    // To take the reference and go on with the former secret would be to say that it was changed.
+    const reference = await post(bob, 'rotate-secret-ref', { client_secret_ref: 'env:OKTA' });
+    assert.equal(code(reference), '422 VALIDATION_ERROR');
+    assert.equal(reference.body.error.details.errors[0].path, '/client_secret');
+    const editor = await newMember(bob, 'editor');
+    for (const [door, body] of [
+      ['enable', undefined],
+      ['disable', undefined],
+      ['rotate-secret-ref', { client_secret: 'mine' }],
+    ] as const) {
+      assert.equal(code(await post(other, door, body)), '404 NOT_FOUND');
+      assert.equal(code(await post(editor, door, body)), '403 AUTH_FORBIDDEN');
+    }
+    assert.equal((await bob.call('GET', `${path}/okta`)).body.data.enabled, true);
+  });
+
   it('are the business of administrators with all their power', async () => {
     await ann.call('POST', path, okta({ id: 'kept' }));
     for (const role of ['editor', 'reader', 'agent', 'user', 'auditor']) {

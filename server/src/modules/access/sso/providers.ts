@@ -8,7 +8,12 @@ import { Answer } from '#platform/http/route.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { authorize, isNarrowed, requireNotActing } from '#platform/permission.ts';
 import { mayGiveRole, visiblePage } from '../policy/service.ts';
-import type { IdentityProvider, IdentityProviderCreate, IdentityProviderUpdate } from './schema.ts';
+import type {
+  IdentityProvider,
+  IdentityProviderCreate,
+  IdentityProviderSecret,
+  IdentityProviderUpdate,
+} from './schema.ts';
 import {
   deleteProvider,
   findProvider,
@@ -250,6 +255,23 @@ export async function changeProvider(
     );
     return shown(ctx.app, changed!);
   });
+}
+
+/**
+ * Gives a provider another client secret. A reference to one is not resolved, so that alone is refused instead of believed.
+ * @throws ApiError 403, 404, 422
+ */
+export async function changeSecret(
+  ctx: Ctx,
+  id: string,
+  { client_secret }: IdentityProviderSecret,
+): Promise<IdentityProvider> {
+  await providerFor(ctx, 'identity_providers:update', id);
+  if (client_secret === undefined)
+    throw invalid([
+      { path: '/client_secret', message: 'is required: a reference to a secret is not resolved here' },
+    ]);
+  return changeProvider(ctx, id, { client_secret });
 }
 
 /** Nobody signs in by it any more; identities and sessions stay. @throws ApiError 404 */

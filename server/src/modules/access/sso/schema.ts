@@ -117,6 +117,15 @@ export const IdentityProviderUpdate = T.Object(
 );
 export type IdentityProviderUpdate = Static<typeof IdentityProviderUpdate>;
 
+export const IdentityProviderSecret = T.Object(
+  {
+    client_secret: T.Optional(T.String({ minLength: 1, maxLength: 2_000 })),
+    client_secret_ref: namesOfNexusRag.client_secret_ref,
+  },
+  { additionalProperties: false },
+);
+export type IdentityProviderSecret = Static<typeof IdentityProviderSecret>;
+
 export const ProviderIdParams = T.Object({ provider_id: T.String() });
 
 export const ProviderParams = T.Object({
