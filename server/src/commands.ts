@@ -12,6 +12,7 @@ import { createLog } from '#platform/log.ts';
 import { registerAccessCommands } from './access-commands.ts';
 import { openApp, routes, start } from './app.ts';
 import { examine } from './commands/doctor.ts';
+import { permissionsDocument } from './commands/permissions.ts';
 import { smokeOf, smokeProvider } from './commands/provider-smoke.ts';
 import { seedDemo } from './seed.ts';
 
@@ -212,6 +213,7 @@ async function writeContract(check: boolean): Promise<void> {
   const server = await buildServer(app, routes);
   await generated('openapi.json', `${JSON.stringify(openApiDocument(server), null, 2)}\n`, check);
   await generated('.env.example', environmentExample(), check);
+  await generated('docs/guides/permissions.md', permissionsDocument(routes), check);
   await server.close();
 }
 

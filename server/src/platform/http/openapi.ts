@@ -20,6 +20,7 @@ export function describe(route: Route): Record<string, unknown> {
   return {
     operationId: operationIdOf(route),
     summary: route.summary,
+    ...(route.permission ? { description: `Needs the permission \`${route.permission}\`.` } : {}),
     tags: [route.tag],
     ...(route.hidden ? { hide: true } : {}),
     ...(route.public ? { security: securityOf(route) } : {}),
