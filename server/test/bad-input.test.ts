@@ -575,9 +575,11 @@ describe('a form', () => {
 
 /** Routes that somebody else's program calls, with fields of its own: these are ignored. */
 const lenient = ['GET /v1/sso/callback/:provider'];
+/** Probes and scrapers ask these, with parameters of their own. */
+const takesAnyQuery = ['GET /healthz', 'GET /v1/health', 'GET /metrics'];
 
 describe('a query', () => {
-  for (const route of routes.filter((one) => !lenient.includes(keyOf(one)))) {
+  for (const route of routes.filter((one) => ![...lenient, ...takesAnyQuery].includes(keyOf(one)))) {
     it(`${keyOf(route)} refuses a parameter it does not know, and names it`, async () => {
       const body = route.body && !route.consumes ? { body: sampleOf(route.body as Schema) } : {};
       for (const name of ['no_such_parameter', 'Limit']) {
@@ -588,7 +590,14 @@ describe('a query', () => {
     });
   }
 
-  for (const route of routes.filter(({ query }) => query)) {
+  it('of a probe is not looked at', async () => {
+    for (const key of takesAnyQuery) {
+      const reply = await ask('GET', `${key.slice(4)}?t=1&probe=balancer`);
+      assert.equal(reply.status, 200, `${key} ${reply.text}`);
+    }
+  });
+
+  for (const route of routes.filter((one) => one.query && !takesAnyQuery.includes(keyOf(one)))) {
     const send = (query: string) => ask(route.method, `${pathOf(route)}?${query}`);
     const fields = fieldsOf(route.query);
 

@@ -26,11 +26,15 @@ async function health(app: App) {
   return { database, redis: shared, status: database && shared ? ('ok' as const) : ('degraded' as const) };
 }
 
+/** Probes and scrapers add parameters of their own, which must not make a server that works look ill. */
+const AnyQuery = T.Object({}, { additionalProperties: true });
+
 /** What load balancers and operators ask, without a credential. */
 export const operationRoutes = [
   route({
     method: 'GET',
     path: '/healthz',
+    query: AnyQuery,
     name: 'healthz',
     summary: 'Whether the database and Redis answer',
     tag: 'operations',
@@ -47,6 +51,7 @@ export const operationRoutes = [
   route({
     method: 'GET',
     path: '/v1/health',
+    query: AnyQuery,
     name: 'health',
     operationId: 'health_health_get',
     summary: 'Whether the server can work',
@@ -60,6 +65,7 @@ export const operationRoutes = [
   route({
     method: 'GET',
     path: '/metrics',
+    query: AnyQuery,
     name: 'metrics',
     summary: 'Prometheus metrics',
     tag: 'operations',
