@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Caller, call, newMember, newTenant, useTestServer } from '#test/harness.ts';
+import { type Caller, call, eventually, newMember, newTenant, useTestServer } from '#test/harness.ts';
 
 useTestServer();
 
@@ -84,6 +84,54 @@ describe('a policy that looks at rows', () => {
     });
     assert.equal((await user.call('GET', `/v1/memory/${open}`)).status, 200);
     assert.equal((await user.call('GET', `/v1/memory/${secret}`)).status, 404);
+  });
+
+  it('is not got round by changing what it looks at', async () => {
+    const [admin, other] = [await newTenant(), await newTenant()];
+    const [user, theirs] = [await newMember(admin, 'user'), await newMember(other, 'user')];
+    const write = { in: [{ var: 'action' }, ['create', 'update']] };
+    for (const rule of [is('memory_type', 'official'), is('memory_metadata.team', 'red')])
+      await written(admin, {
+        role: 'user',
+        effect: 'deny',
+        rule: { and: [is('resource', 'memory'), write, rule] },
+      });
+    const changes = [{ type: 'official' }, { metadata: { team: 'red' } }, { meta_data: { team: 'red' } }];
+    for (const [who, status] of [
+      [user, 403],
+      [theirs, 200],
+    ] as const)
+      for (const change of changes) {
+        const id = await remembered(who, 'note');
+        const reply = await who.call('PUT', `/v1/memory/${id}`, change);
+        assert.equal(reply.status, status, reply.text);
+        if (status === 403) assert.equal((await who.call('GET', `/v1/memory/${id}`)).body.version, 1);
+        const harmless = await who.call('PUT', `/v1/memory/${id}`, { text: 'another text' });
+        assert.equal(harmless.status, status === 403 ? 200 : harmless.status, harmless.text);
+      }
+  });
+
+  it('is not got round by importing over a memory', async () => {
+    const admin = await newTenant();
+    const user = await newMember(admin, 'user');
+    await written(admin, {
+      role: 'user',
+      effect: 'deny',
+      rule: { and: [is('resource', 'memory'), is('action', 'update'), is('memory_type', 'official')] },
+    });
+    const id = await remembered(user, 'note');
+    const line = { id, text: 'a note on the harbour', type: 'official' };
+    const reply = await call('POST', '/v1/memory/import', {
+      token: user.token,
+      payload: `${JSON.stringify(line)}\n`,
+      headers: { 'content-type': 'application/x-ndjson' },
+    });
+    const state = await eventually('the import', async () => {
+      const { body } = await user.call('GET', reply.body.status_url);
+      return ['succeeded', 'failed'].includes(body.status) && body;
+    });
+    assert.equal(state.errors?.[0]?.code, 'POLICY_DENIED', JSON.stringify(state));
+    assert.equal((await user.call('GET', `/v1/memory/${id}`)).body.type, 'note');
   });
 
   it('opens identities, sessions and keys row by row, and nothing else of them', async () => {

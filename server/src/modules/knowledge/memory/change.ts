@@ -3,6 +3,7 @@ import type { Db } from '#platform/db/database.ts';
 import { badRequest, conflict, notFound } from '#platform/errors.ts';
 import { factRow, insertFacts } from '#platform/facts/record.ts';
 import { isUuid } from '#platform/ids.ts';
+import { authorize } from '#platform/permission.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { type Asking, dataKeysOf } from '../../access/data-keys/service.ts';
 import { viewOf } from '../../access/policy/service.ts';
@@ -19,7 +20,10 @@ import { refuseErased } from './tombstones.ts';
 import { memoryScope } from './vectors.ts';
 import { type MemoryRow, updateMemory } from './write-store.ts';
 
-/** Changes a memory; its version grows. A changed text is searched by its words at once and embedded anew. */
+/**
+ * Changes a memory; its version grows. A changed text is searched by its words at once and embedded anew.
+ * @throws ApiError 403 when policies do not allow what would become of it, 404, 409, 422
+ */
 export async function changeMemory(
   ctx: Ctx,
   id: string,
@@ -40,7 +44,10 @@ export async function changeMemory(
     }
     const [before] = await openMemories({ app: ctx.app, tenant: ctx.tenant, db: tx }, [locked]);
     if (Object.keys(input).length === 0) return before!;
-    return applyChange(ctx, tx, before!, changesOf(input, before!, now), 'updated', now);
+    const changes = changesOf(input, before!, now);
+    // A policy that looks at type or metadata must not be got round by changing them.
+    if (view.watched) await authorize(ctx, 'memory:update', targetOf({ ...before!, ...changes }));
+    return applyChange(ctx, tx, before!, changes, 'updated', now);
   });
 }
 

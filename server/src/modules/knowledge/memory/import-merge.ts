@@ -154,7 +154,7 @@ async function change(
       saysSensitive ? memory.sensitive : null,
     ]);
   if (stateOf(before) === stateOf(row)) return undefined;
-  if (!update.sees(targetOf(before)))
+  if (![before, { ...before, type, metadata }].every((state) => update.sees(targetOf(state))))
     throw forbidden('POLICY_DENIED', 'A policy of your tenant does not allow this.');
   const changes: Changes = {
     text,
