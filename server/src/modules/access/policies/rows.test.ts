@@ -134,6 +134,30 @@ describe('a policy that looks at rows', () => {
     assert.equal((await user.call('GET', `/v1/memory/${id}`)).body.type, 'note');
   });
 
+  it('closes a memory also where the answer to a change would show it', async () => {
+    const [admin, other] = [await newTenant(), await newTenant()];
+    const [user, theirs] = [await newMember(admin, 'user'), await newMember(other, 'user')];
+    const statusesOf = async (who: Caller) => {
+      const [kept, gone] = [await remembered(who, 'secret'), await remembered(who, 'secret')];
+      assert.equal((await who.call('DELETE', `/v1/memory/${gone}`)).status, 204);
+      if (who === user)
+        await written(admin, {
+          role: 'user',
+          effect: 'deny',
+          rule: { and: [is('resource', 'memory'), is('action', 'read'), is('memory_type', 'secret')] },
+        });
+      const replies = [
+        await who.call('GET', `/v1/memory/${kept}`),
+        await who.call('PUT', `/v1/memory/${kept}`, {}),
+        await who.call('PUT', `/v1/memory/${kept}`, { metadata: {} }),
+        await who.call('POST', `/v1/memory/${gone}/restore`),
+      ];
+      return replies.map(({ status }) => status);
+    };
+    assert.deepEqual(await statusesOf(user), [404, 404, 404, 404]);
+    assert.deepEqual(await statusesOf(theirs), [200, 200, 200, 200]);
+  });
+
   it('opens identities, sessions and keys row by row, and nothing else of them', async () => {
     const admin = await newTenant();
     const clerk = await newMember(admin, 'clerk');

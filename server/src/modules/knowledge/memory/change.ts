@@ -22,7 +22,8 @@ import { type MemoryRow, updateMemory } from './write-store.ts';
 
 /**
  * Changes a memory; its version grows. A changed text is searched by its words at once and embedded anew.
- * @throws ApiError 403 when policies do not allow what would become of it, 404, 409, 422
+ * @throws ApiError 403 when policies do not allow what would become of it, 404 also when they do not let it be read: the
+ * answer shows it, 409, 422
  */
 export async function changeMemory(
   ctx: Ctx,
@@ -33,10 +34,12 @@ export async function changeMemory(
   const expected = expected_version ?? versionOf(ifMatch);
   if (input.text !== undefined) checkText(ctx, input.text);
   const view = await viewOf(ctx, 'memory:update');
+  const shown = await viewOf(ctx, 'memory:read');
   return ctx.db.transaction(async (tx) => {
     const now = new Date();
     const locked = isUuid(id) ? await lockMemory(tx, id, now) : undefined;
-    if (!locked || !view.reaches(targetOf(locked))) throw notFound('Memory');
+    const target = locked && targetOf(locked);
+    if (!target || !view.reaches(target) || !shown.reaches(target)) throw notFound('Memory');
     if (expected !== undefined && expected !== locked.version) {
       throw conflict('VERSION_CONFLICT', 'The memory was changed meanwhile. Read it and decide again.', {
         version: locked.version,

@@ -42,14 +42,16 @@ export const listVisibleDeleted = (
 
 /**
  * Brings a deleted memory back as its next version; it is counted and embedded again, or encrypted when its type demands it now.
- * @throws ApiError 404 also when it was deleted too long ago, 409 MEMORY_EXPIRED, MEMORY_ERASED
+ * @throws ApiError 404 also when it was deleted too long ago, or may not be read: the answer shows it, 409 MEMORY_EXPIRED, MEMORY_ERASED
  */
 export async function restoreMemory(ctx: Ctx, id: string): Promise<Memory> {
   const view = await viewOf(ctx, 'memory:update');
+  const shown = await viewOf(ctx, 'memory:read');
   return ctx.db.transaction(async (tx) => {
     const now = new Date();
     const locked = isUuid(id) ? await lockDeleted(tx, id, keptSince(ctx.app, now)) : undefined;
-    if (!locked || !view.reaches(targetOf(locked))) throw notFound('Memory');
+    const target = locked && targetOf(locked);
+    if (!target || !view.reaches(target) || !shown.reaches(target)) throw notFound('Memory');
     if (locked.expires_at !== null && locked.expires_at <= now.toISOString())
       throw conflict('MEMORY_EXPIRED', 'The memory expired meanwhile and can not be restored.');
     const asking = { app: ctx.app, tenant: ctx.tenant, db: tx };
