@@ -110,6 +110,8 @@ async function storeAgain(ctx: Ctx, tx: Db, before: DocumentRow, input: Again): 
   if (inFlight || !input.overwrite) return accepted(200, before);
   if (input.busy) throw queueFull();
   const row = rowOf(input, before.id, input.hash, before, input.corpus);
+  // As where it is changed: what becomes of it must be allowed as well.
+  await authorize(ctx, 'documents:create', targetOf({ ...before, ...row }));
   const job = uuidv7();
   const attempt = before.attempt + 1;
   const about = { ...row, ...(input.twin ? { duplicate_of: input.twin } : {}) };

@@ -84,6 +84,26 @@ describe('documents where policies look at them', () => {
       }
     });
 
+  it('do not become by an upload what a policy keeps from being made', async () => {
+    const rule = {
+      and: [
+        { '==': [v('resource'), 'documents'] },
+        { '==': [v('action'), 'create'] },
+        { '==': [v('target.labels.team'), 'blue'] },
+      ],
+    };
+    const policy = { role: 'editor', effect: 'deny', rule };
+    assert.equal((await mine.call('POST', '/v1/policy/', policy)).status, 201);
+    const blue = { metadata_json: { labels: { team: 'blue' } }, text: 'the harbour is blue' };
+    assert.equal((await put(editor, { ...blue, document_id: 'new' })).status, 403);
+    assert.equal((await put(editor, { ...blue, document_id: 'doc-11', overwrite: true })).status, 403);
+    const { body } = await editor.call('GET', '/v1/documents/doc-11');
+    assert.notEqual(body.data.metadata_json.labels.team, 'blue');
+    const elsewhere = await put(other, { ...blue, document_id: 'doc-11', overwrite: true });
+    assert.equal(elsewhere.status, 202, elsewhere.text);
+    await done(other, 'doc-11');
+  });
+
   it('are told apart by who stored them', async () => {
     const rule = { and: [{ '==': [v('resource'), 'documents'] }, { '==': [v('target.owner'), editor.id] }] };
     assert.equal((await mine.call('POST', '/v1/policy/', { role: 'proof', rule })).status, 201);
