@@ -225,6 +225,9 @@ describe('an erasure', () => {
     // Somebody's own view is that of its own memories, whatever it names.
     const other = await erase(ann, { identity_id: ben.id });
     assert.deepEqual([other.body.status, other.body.counts.memories], ['completed', 0]);
+    // Nor does it take longer where there is more.
+    const many = await erase(ben, { identity_id: ann.id, metadata: { case: 1 } });
+    assert.deepEqual([many.body.status, many.body.counts.memories], ['completed', 0]);
     const some = await erase(ann, { metadata: { case: 1 } });
     assert.deepEqual([some.status, some.body.status], [202, 'running']);
     assert.equal((await done(some.body.status_url)).counts.memories, 700);

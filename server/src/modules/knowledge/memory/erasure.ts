@@ -104,8 +104,11 @@ function criteriaOf(
   }
   if (identity_id === undefined && metadata === undefined)
     throw invalid([{ path: '', message: 'needs memory_ids, identity_id or metadata' }]);
-  const owner = identity_id ?? (view.onlyOwn ? ctx.actor.identity_id : undefined);
-  if (owner !== undefined && !isUuid(owner)) return { memory_ids: [] };
+  const own = ctx.actor.identity_id;
+  const owner = identity_id ?? (view.onlyOwn ? own : undefined);
+  // What others have is not looked at: how long that takes would tell how much there is.
+  const isElsewhere = view.onlyOwn && owner?.toLowerCase() !== own;
+  if (isElsewhere || (owner !== undefined && !isUuid(owner))) return { memory_ids: [] };
   return { ...(owner ? { identity_id: owner } : {}), ...(metadata ? { metadata } : {}) };
 }
 
