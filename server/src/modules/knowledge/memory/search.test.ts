@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Caller, eventually, newTenant, useTestServer } from '#test/harness.ts';
+import { type Caller, eventually, newMember, newTenant, useTestServer } from '#test/harness.ts';
 import { samples } from '#test/language-samples.ts';
 
 useTestServer();
@@ -66,6 +66,49 @@ describe('searching in the language of the memories', () => {
 });
 
 describe('searching for more than words', () => {
+  it('ranks the turns of a conversation by those the caller may see, whoever names another one alike', async () => {
+    const admin = await newTenant();
+    const [ann, ben] = [await newMember(admin, 'user'), await newMember(admin, 'user')];
+    const turn = (text: string, minute: number, type = 'message') => ({
+      text,
+      type,
+      role: minute % 20 ? 'assistant' : 'user',
+      session_id: 'the first',
+      occurred_at: new Date(Date.UTC(2026, 0, 1, 10, minute)).toISOString(),
+    });
+    const between = [4, 5, 6, 14, 15, 16];
+    for (const who of [ann, ben]) {
+      await remember(who, [
+        turn('the falcon landed on the old bridge', 0),
+        turn('and what did the falcon do there', 10),
+        turn('it ate the mouse near the bridge', 20),
+      ]);
+      await remember(
+        who,
+        between.map((minute) => turn('nothing of all that', minute, 'secret')),
+      );
+    }
+    const neighbours = async () => {
+      const body = { query: 'falcon bridge mouse', mode: 'text', explain: true };
+      const reply = await ann.call('POST', '/v1/memory/search', body);
+      return reply.body.slice(0, 3).map(({ parts }: any) => parts.neighbours);
+    };
+    assert.deepEqual(await neighbours(), [0, 0, 0], 'she can see what stands between');
+    const is = (name: string, value: string) => ({ '==': [{ var: name }, value] });
+    const policy = {
+      role: 'user',
+      effect: 'deny',
+      rule: { and: [is('resource', 'memory'), is('action', 'read'), is('memory_type', 'secret')] },
+    };
+    assert.equal((await admin.call('POST', '/v1/policy/', policy)).status, 201);
+    const unseen = await neighbours();
+    assert.equal(unseen.length, 3);
+    assert.ok(
+      unseen.every((part: number) => part > 0),
+      String(unseen),
+    );
+  });
+
   it('brings up what somebody prefers where advice is asked for, and not otherwise', async () => {
     const ann = await newTenant('user');
     const turn = (text: string, i: number) => ({

@@ -147,15 +147,19 @@ const byTrigrams = 100;
 /** More than an answer holds; beyond it only turns that may support their neighbours are of use. */
 const mostShown = 100;
 
+/** What the caller may see at all, whatever it looks for. */
+const seenBy = ({ owner, seen }: SearchFilter): Statement => sql`
+  ${owner === undefined ? raw('') : sql`and m.identity_id = ${owner}::uuid`}
+  ${seen === undefined ? raw('') : sql`and ${seen}`}`;
+
 /** Each filter that is given is a condition of its own, so that the one plan of a statement can use its index. */
 export const narrowed = (filter: SearchFilter): Statement => sql`
-  ${filter.owner === undefined ? raw('') : sql`and m.identity_id = ${filter.owner}::uuid`}
+  ${seenBy(filter)}
   ${filter.session_id === undefined ? raw('') : sql`and m.session_id = ${filter.session_id}`}
   ${filter.types === undefined ? raw('') : sql`and m.type = any(${filter.types}::text[])`}
   ${filter.metadata === undefined ? raw('') : sql`and m.metadata @> ${filter.metadata}::jsonb`}
   ${filter.created_from === undefined ? raw('') : sql`and m.created_at >= ${filter.created_from}::timestamptz`}
-  ${filter.created_to === undefined ? raw('') : sql`and m.created_at <= ${filter.created_to}::timestamptz`}
-  ${filter.seen === undefined ? raw('') : sql`and ${filter.seen}`}`;
+  ${filter.created_to === undefined ? raw('') : sql`and m.created_at <= ${filter.created_to}::timestamptz`}`;
 
 /** How a search by words looks for candidates. */
 export const wordSearch = (
@@ -187,8 +191,8 @@ const allHits = (tenant: string, prepared: PreparedQuery, filter: SearchFilter, 
       select id from word_hits where distance < 0 union select id from trigram_hits where distance < 0`;
 
 /**
- * Candidates of a text search, with their place in their conversations. Only the most promising carry their text; of the
- * others only the numbers are needed.
+ * Candidates of a text search, with their place in their conversations: among the turns that may be seen, since others may
+ * name theirs alike. Only the most promising carry their text; of the others only the numbers are needed.
  */
 const rankedCandidates = (
   tenant: string,
@@ -215,7 +219,7 @@ const rankedCandidates = (
           where m.tenant_id = ${tenant} and m.session_id = ordered.conversation
             and (${happened}, m.id) > (happened_before, id_before)
             and (${happened}, m.id) <= (happened, ordered.id)
-            and m.deleted_at is null
+            and m.deleted_at is null ${seenBy(filter)}
           limit 3
         ) as steps
       ) end as steps from ordered
