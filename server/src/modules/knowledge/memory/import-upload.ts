@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
-import type { Ctx } from '#platform/context.ts';
-import { badRequest, conflict, notFound, unsupportedMediaType } from '#platform/errors.ts';
+import type { Actor, Ctx } from '#platform/context.ts';
+import { badRequest, conflict, forbidden, notFound, unsupportedMediaType } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { idempotencyKeyOf } from '#platform/http/idempotency.ts';
 import { tooLarge } from '#platform/http/json.ts';
@@ -107,7 +107,7 @@ const streamOf = (request: FastifyRequest): Readable | undefined => {
 /**
  * Goes on with an upload.
  * @param offset how much of the file was sent before: must be what was received
- * @throws ApiError 404, 409 IMPORT_OFFSET_MISMATCH, IMPORT_NOT_UPLOADING, 413, 415
+ * @throws ApiError 403, 404, 409 IMPORT_OFFSET_MISMATCH, IMPORT_NOT_UPLOADING, 413, 415
  */
 export async function continueUpload(
   ctx: Ctx,
@@ -116,11 +116,22 @@ export async function continueUpload(
   request: FastifyRequest,
 ): Promise<MemoryImport> {
   const row = await ownImport(ctx, id, 'memory:create');
+  requireUnboundOrSame(ctx.actor, row.actor);
   const body = streamOf(request);
   if (row.status !== 'uploading')
     throw conflict('IMPORT_NOT_UPLOADING', `The file is complete; the import is ${row.status}.`);
   if ((offset ?? row.received_bytes) !== row.received_bytes) throw mismatch(row);
   return receive(ctx, row, body, complete, request);
+}
+
+/**
+ * A file is imported with the rights of whoever began to send it: what is bound by scopes, or acts for somebody, must not use
+ * those of another credential.
+ * @throws ApiError 403
+ */
+function requireUnboundOrSame({ credential, delegation, scopes }: Actor, began: Actor): void {
+  if (credential === began.credential || (!delegation && !scopes?.length)) return;
+  throw forbidden('AUTH_FORBIDDEN', 'This credential may only go on with uploads that it began itself.');
 }
 
 const mismatch = ({ received_bytes }: Pick<ImportRow, 'received_bytes'>) =>

@@ -4,6 +4,7 @@ import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { jobStates } from '#platform/jobs/states.ts';
 import type { JobPayload } from '#platform/jobs/worker.ts';
+import { isPermitted } from '#platform/permission.ts';
 import { takingTurns } from '#platform/turns.ts';
 import { unseal } from '../../access/data-keys/service.ts';
 import { viewOf } from '../../access/policy/service.ts';
@@ -21,7 +22,7 @@ import {
   moveImport,
 } from './import-store.ts';
 import { boundTo, giveUp } from './import-upload.ts';
-import { isStillActive, onBehalfOf } from './on-behalf.ts';
+import { asTheyAreNow, onBehalfOf } from './on-behalf.ts';
 import { alwaysSensitive } from './sensitive-types.ts';
 
 /** Failed lines an import names. */
@@ -37,8 +38,11 @@ export async function runImport(jobCtx: Ctx, { resource_id }: JobPayload): Promi
     jobCtx.signal.throwIfAborted();
     const work = await findImport(jobCtx.db, resource_id!);
     if (!work || !isOpen(work)) return;
-    const ctx = onBehalfOf(jobCtx, work.actor, work.request_id);
-    if (!(await isStillActive(ctx))) return giveUp(ctx, work.id, 'IDENTITY_INACTIVE');
+    const asked = onBehalfOf(jobCtx, work.actor, work.request_id);
+    const ctx = await asTheyAreNow(asked);
+    if (!ctx) return giveUp(asked, work.id, 'IDENTITY_INACTIVE');
+    if (work.options.preserve_ids && !(await isPermitted(ctx, 'admin:create')))
+      return giveUp(ctx, work.id, 'AUTH_FORBIDDEN');
     if (work.next_chunk === work.chunk_count) return finish(ctx, work);
     const chunk = await findChunk(ctx.db, work.id, work.next_chunk);
     // Another worker has stored it meanwhile.

@@ -22,7 +22,7 @@ import {
   takeInference,
 } from './inference-store.ts';
 import { comparable, likeness } from './likeness.ts';
-import { isStillActive, onBehalfOf } from './on-behalf.ts';
+import { asTheyAreNow, onBehalfOf } from './on-behalf.ts';
 import { newRow, weightsOf } from './rows.ts';
 import type { Derivation, Memory } from './schema.ts';
 import { type AlwaysSensitive, alwaysSensitive } from './sensitive-types.ts';
@@ -47,13 +47,15 @@ type Outcome = { is: 'added' | 'unchanged' } | { is: 'updated'; known: KnownFact
 export async function inferFacts(jobCtx: Ctx, { fact_id }: JobPayload): Promise<void> {
   const work = await findInference(jobCtx.db, fact_id);
   if (!work) return;
-  const ctx = onBehalfOf(jobCtx, work.actor, work.request_id);
+  const asked = onBehalfOf(jobCtx, work.actor, work.request_id);
+  const now = await asTheyAreNow(asked);
+  const ctx = now ?? asked;
   const model = ctx.app.models.answers;
   const always = await alwaysSensitive(ctx);
   const sources = (await findMemories(ctx.db, work.source_ids, new Date()))
     .filter(({ sensitive, type }) => !sensitive && !always.has(type))
     .sort((a, b) => a.id.localeCompare(b.id));
-  if (!model || sources.length === 0 || !(await isStillActive(ctx)))
+  if (!model || sources.length === 0 || !now)
     return endInference(
       ctx,
       work,

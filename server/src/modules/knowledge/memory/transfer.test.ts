@@ -4,12 +4,14 @@ import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { systemCtx } from '#platform/context.ts';
 import { sql } from '#platform/db/sql.ts';
+import { uuidv7 } from '#platform/ids.ts';
 import {
   address,
   type Caller,
   call,
   callServer,
   eventually,
+  newKey,
   newMember,
   newTenant,
   type Reply,
@@ -268,6 +270,46 @@ describe('an import', () => {
     assert.equal(denied.errors[0].code, 'POLICY_DENIED');
     const taken = await imported(admin, [{ ...lines[0], text: 'mine now' }], '?preserve_ids=true');
     assert.deepEqual([taken.failed, taken.errors[0].code], [1, 'ID_TAKEN']);
+  });
+
+  it('is done with the rights that whoever began it has when it is done', async () => {
+    const [admin, other] = [await newTenant('admin'), await newTenant('admin')];
+    const [second, ann] = [await newMember(admin, 'admin'), await newMember(admin, 'user')];
+    const begun = await upload(second, '', '?complete=false&owner=keep');
+    const ids = await upload(second, '', '?complete=false&preserve_ids=true');
+    const demoted = await admin.call('PUT', `/v1/identity/${second.id}`, { role: 'user' });
+    assert.equal(demoted.status, 200, demoted.text);
+    const goOn = async (who: Caller, { body }: Reply, line: object) =>
+      call('PUT', body.status_url, { token: who.token, payload: `${fileOf([line])}\n`, headers: ndjson });
+    const line = note('in the name of ann', { identity_id: ann.id });
+    const went = await goOn(second, begun, line);
+    assert.equal(went.status, 202, went.text);
+    const state = await ended(second, went);
+    assert.deepEqual([state.created, state.errors[0]?.code], [0, 'POLICY_DENIED']);
+    assert.deepEqual((await ann.call('GET', '/v1/memory/')).body, []);
+    const kept = await ended(second, await goOn(second, ids, note('an id of its own', { id: uuidv7() })));
+    assert.deepEqual([kept.status, kept.failure_code, kept.created], ['failed', 'AUTH_FORBIDDEN', 0]);
+    // Whoever stays an admin may still.
+    const still = await upload(other, '', '?complete=false&preserve_ids=true');
+    const done = await ended(other, await goOn(other, still, note('an id of its own', { id: uuidv7() })));
+    assert.deepEqual([done.status, done.created], ['succeeded', 1]);
+  });
+
+  it('is gone on with by no agent, and no narrowed key, with the rights of whoever began it', async () => {
+    const [admin, other] = [await newTenant('admin'), await newTenant('admin')];
+    const [agent, ann] = [await newMember(admin, 'agent'), await newMember(admin, 'user')];
+    const grant = await admin.call('POST', `/v1/identity/${agent.id}/delegate`, { scopes: ['write'] });
+    const key = await newKey(admin, { scopes: ['memory:create', 'memory:read'] });
+    const line = `${fileOf([note('in the name of ann', { identity_id: ann.id })])}\n`;
+    const goOn = (token: string, { body }: Reply) =>
+      call('PUT', body.status_url, { token, payload: line, headers: ndjson });
+    const begun = await upload(admin, '', '?complete=false&owner=keep');
+    for (const token of [grant.body.access_token, key.token])
+      assert.equal((await goOn(token, begun)).status, 403);
+    assert.equal((await goOn(other.token, begun)).status, 404);
+    const own = await upload(key, '', '?complete=false');
+    assert.equal((await goOn(key.token, own)).status, 202);
+    assert.equal((await goOn(admin.token, begun)).status, 202);
   });
 
   it('fails lines alone, and names the first hundred with their numbers', async () => {
