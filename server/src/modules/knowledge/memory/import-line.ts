@@ -114,7 +114,8 @@ async function parsed(ctx: Ctx, value: MemoryLine, reading: Reading): Promise<Om
     row.derived_from = value.derived_from ?? null;
   }
   const isOthers = row.identity_id !== ctx.actor.identity_id;
-  if ((create.rows === 'each' || isOthers) && !create.sees(targetOf(row)))
+  const isSure = create.rows === 'all' || (create.rows === 'own' && !isOthers);
+  if (!isSure && !create.sees(targetOf(row)))
     throw new ApiError(403, 'POLICY_DENIED', 'A policy of your tenant does not allow this.');
   return { row, source_id: value.id, versions, saysSensitive: sensitive !== undefined };
 }

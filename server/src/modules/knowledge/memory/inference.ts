@@ -199,7 +199,7 @@ async function merge(ctx: Ctx, work: Inference, { facts, outcomes, derivation, s
         updated.push(outcome.known.id);
       else {
         const row = inferredRow(ctx, always, one, source, derivation, now);
-        if (views.create.rows !== 'each' || views.create.sees(targetOf(row))) rows.push(row);
+        if (views.create.sees(targetOf(row))) rows.push(row);
       }
     }
     const added = rows.map(({ id }) => id);

@@ -521,6 +521,23 @@ describe('an import', () => {
     assert.equal((await exported(ann)).length, 2_500);
   });
 
+  it('stores nothing more when who asked for it may store nothing any more', async () => {
+    const [admin, other] = [await newTenant('admin'), await newTenant('admin')];
+    const [ann, ben] = [await newMember(admin, 'user'), await newMember(other, 'user')];
+    const begun = [];
+    for (const who of [ann, ben])
+      begun.push(await upload(who, `${fileOf([note('x')])}\n`, '?complete=false'));
+    await admin.call('PUT', `/v1/identity/${ann.id}`, { role: 'reader' });
+    const { app } = await testServer();
+    await app.database.operator.run(
+      sql`update memory_imports set status = 'queued', updated_at = ${new Date(0)} where tenant_id in (${admin.tenant}, ${other.tenant})`,
+    );
+    await tendImports(app);
+    const [mine, theirs] = [await ended(ann, begun[0]!), await ended(ben, begun[1]!)];
+    assert.deepEqual([mine.created, mine.errors[0]?.code], [0, 'POLICY_DENIED']);
+    assert.deepEqual([theirs.created, theirs.failed], [1, 0]);
+  });
+
   it('ends when who asked for it may do nothing any more', async () => {
     const admin = await newTenant('admin');
     const ann = await newMember(admin, 'user');
