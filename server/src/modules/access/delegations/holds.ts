@@ -1,5 +1,5 @@
 import { createCache } from '#platform/cache.ts';
-import type { App, Authenticated, Delegation, Origin } from '#platform/context.ts';
+import type { App, Authenticated, Ctx, Delegation, Origin } from '#platform/context.ts';
 import { perApp } from '#platform/per-app.ts';
 import { activeKey } from '../api-keys/service.ts';
 import { activeIdentity } from '../identity/service.ts';
@@ -9,6 +9,7 @@ import {
   livingSession,
   verifyAccessToken,
 } from '../sessions/service.ts';
+import { tenantOf } from '../tenants/service.ts';
 import { findGrant, type GrantRow } from './store.ts';
 
 /** How many agents may act one for another. */
@@ -33,8 +34,28 @@ export async function authenticateToken(
   return claims.grant === undefined ? authenticateSession(app, claims, from) : authenticateGrant(app, claims);
 }
 
+/** Whether what the caller was let in with holds still: for answers that go on being written long after. */
+export async function stillHolds({ app, tenant, actor }: Ctx): Promise<boolean> {
+  const { type, identity_id, credential, session_id, delegation } = actor;
+  // A stand-in of development has nothing that could end.
+  if (identity_id === undefined || (type !== 'api_key' && !session_id && !delegation)) return true;
+  if (!(await tenantOf(app, tenant))?.is_active) return false;
+  if (delegation)
+    return (
+      (await authenticateGrant(app, { tenant, identity: identity_id, grant: delegation.grant_id })) !==
+      undefined
+    );
+  const held = session_id
+    ? await livingSession(app, tenant, session_id, identity_id)
+    : await activeKey(app, tenant, credential);
+  return held !== undefined && (await activeIdentity(app, tenant, identity_id)) !== undefined;
+}
+
 /** The token, its grant, every grant that one was made from, what the first was made with, and everybody in between must hold now. */
-async function authenticateGrant(app: App, claims: AccessClaims): Promise<Authenticated | undefined> {
+async function authenticateGrant(
+  app: App,
+  claims: Pick<AccessClaims, 'tenant' | 'identity' | 'grant'>,
+): Promise<Authenticated | undefined> {
   const { tenant } = claims;
   const agents: Delegation['agents'] = [];
   const scopes: string[][] = [];

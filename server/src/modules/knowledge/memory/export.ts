@@ -5,6 +5,7 @@ import { invalid } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { Stream } from '#platform/http/route.ts';
 import { firstUuidv7, isUuid } from '#platform/ids.ts';
+import { stillHolds } from '../../access/delegations/service.ts';
 import { possiblyIn, type View, viewOf } from '../../access/policy/service.ts';
 import { openMemories, openTexts } from './encryption.ts';
 import { listForExport } from './export-store.ts';
@@ -31,7 +32,8 @@ const stallMs = 60_000;
 
 /**
  * Writes all memories the caller may see, one line of JSON each, in the order of their ids: what there was when it began, each
- * as it is when its turn comes. Holds one batch in memory and waits for a slow reader. A connection that ends without the
+ * as it is when its turn comes. Holds one batch in memory and waits for a slow reader, as long as
+ * its credential holds. A connection that ends without the
  * last chunk tells that the file is not complete.
  */
 export async function exportMemories(ctx: Ctx, query: ExportQuery): Promise<Stream> {
@@ -86,6 +88,8 @@ async function writeAll(
   for (let after = query.after; ; ) {
     // Also where nothing is written for long, because most of it is not for the reader.
     if (response.destroyed) throw gone();
+    // A slow reader may take hours.
+    if (!(await stillHolds(ctx))) throw new Error('the credential of the reader ended');
     const rows = await listForExport(ctx.db, filter, after, last, size, new Date());
     const shown = view.rows === 'each' ? rows.filter((row) => view.sees(targetOf(row))) : rows;
     const memories = await openMemories(ctx, shown);

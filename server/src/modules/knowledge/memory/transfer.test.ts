@@ -13,6 +13,7 @@ import {
   eventually,
   newKey,
   newMember,
+  newSession,
   newTenant,
   type Reply,
   startServer,
@@ -155,6 +156,46 @@ describe('an export', () => {
     } finally {
       restore();
     }
+  });
+
+  it('is broken off when the credential of its reader ends', async () => {
+    const [admin, other] = [await newTenant('admin'), await newTenant('admin')];
+    const agent = await newMember(admin, 'agent');
+    const ann = await newMember(admin, 'user');
+    for (const owner of [admin, other])
+      await owner.call('POST', '/v1/memory/bulk', { memories: Array(900).fill(note('of the harbour')) });
+    const key = await newKey(admin);
+    const grant = await admin.call('POST', `/v1/identity/${agent.id}/delegate`, {});
+    const session = await newSession(admin);
+    const ways: [token: string, path: string][] = [
+      [key.token, `/v1/api-keys/${key.keyId}`],
+      [grant.body.access_token, `/v1/delegations/${grant.body.grant_id}`],
+      [session.access_token, `/v1/sessions/${session.id}`],
+    ];
+    const url = `${await address()}/v1/memory/export`;
+    const read = async (token: string): Promise<boolean> => {
+      const response = await fetch(url, { headers: { authorization: `Bearer ${token}` } });
+      return response.text().then(
+        () => true,
+        () => false,
+      );
+    };
+    for (const [token, path] of ways) {
+      let pages = 0;
+      const restore = await watchExports(admin.tenant, async () => {
+        pages += 1;
+        if (pages === 1) assert.ok((await admin.call('DELETE', path)).status < 300);
+      });
+      try {
+        assert.deepEqual([await read(token), pages], [false, 1], path);
+      } finally {
+        restore();
+      }
+    }
+    assert.deepEqual(
+      [await read(ann.token), await read(admin.token), await read(other.token)],
+      [true, true, true],
+    );
   });
 
   it('reads no further when its reader has left, also where it had nothing to write yet', async () => {
