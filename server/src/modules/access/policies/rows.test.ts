@@ -134,6 +134,46 @@ describe('a policy that looks at rows', () => {
     assert.equal((await user.call('GET', `/v1/memory/${id}`)).body.type, 'note');
   });
 
+  it('is not got round by importing what a memory is said to have been', async () => {
+    const [admin, other] = [await newTenant(), await newTenant()];
+    await written(admin, {
+      role: 'user',
+      effect: 'deny',
+      rule: { and: [is('resource', 'memory'), is('action', 'create'), is('memory_type', 'official')] },
+    });
+    const [from, until] = ['2025-01-01T00:00:00Z', '2025-02-01T00:00:00Z'];
+    const was = { version: 1, text: 'was decreed', metadata: {}, session_id: null, role: null };
+    const times = {
+      occurred_at: null,
+      ttl_days: null,
+      expires_at: null,
+      valid_from: from,
+      valid_until: until,
+    };
+    const line = {
+      text: 'a note',
+      type: 'note',
+      version: 2,
+      created_at: from,
+      updated_at: until,
+      versions: [{ ...was, ...times, type: 'official' }],
+    };
+    const outcomeOf = async (who: Caller) => {
+      const reply = await call('POST', '/v1/memory/import', {
+        token: who.token,
+        payload: `${JSON.stringify(line)}\n`,
+        headers: { 'content-type': 'application/x-ndjson' },
+      });
+      const state = await eventually('the import', async () => {
+        const { body } = await who.call('GET', reply.body.status_url);
+        return ['succeeded', 'failed'].includes(body.status) && body;
+      });
+      return [state.created, state.errors[0]?.code];
+    };
+    assert.deepEqual(await outcomeOf(await newMember(admin, 'user')), [0, 'POLICY_DENIED']);
+    assert.deepEqual(await outcomeOf(await newMember(other, 'user')), [1, undefined]);
+  });
+
   it('closes a memory also where the answer to a change would show it', async () => {
     const [admin, other] = [await newTenant(), await newTenant()];
     const [user, theirs] = [await newMember(admin, 'user'), await newMember(other, 'user')];

@@ -115,7 +115,9 @@ async function parsed(ctx: Ctx, value: MemoryLine, reading: Reading): Promise<Om
   }
   const isOthers = row.identity_id !== ctx.actor.identity_id;
   const isSure = create.rows === 'all' || (create.rows === 'own' && !isOthers);
-  if (!isSure && !create.sees(targetOf(row)))
+  // What it was is stored with it, and shown for its time.
+  const states = [row, ...versions.map(({ type, metadata }) => ({ ...row, type, metadata }))];
+  if (!isSure && !states.every((state) => create.sees(targetOf(state))))
     throw new ApiError(403, 'POLICY_DENIED', 'A policy of your tenant does not allow this.');
   return { row, source_id: value.id, versions, saysSensitive: sensitive !== undefined };
 }
