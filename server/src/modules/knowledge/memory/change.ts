@@ -1,6 +1,6 @@
 import type { Ctx } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
-import { badRequest, conflict, notFound } from '#platform/errors.ts';
+import { notFound } from '#platform/errors.ts';
 import { factRow, insertFacts } from '#platform/facts/record.ts';
 import { isUuid } from '#platform/ids.ts';
 import { authorize } from '#platform/permission.ts';
@@ -18,6 +18,7 @@ import { enqueueMemory, lockMemory } from './store.ts';
 import { targetOf } from './target.ts';
 import { refuseErased } from './tombstones.ts';
 import { memoryScope } from './vectors.ts';
+import { requireVersion, versionOf } from './versions.ts';
 import { type MemoryRow, updateMemory } from './write-store.ts';
 
 /**
@@ -31,7 +32,7 @@ export async function changeMemory(
   { expected_version, ...input }: MemoryUpdate,
   ifMatch?: string,
 ): Promise<Memory> {
-  const expected = expected_version ?? versionOf(ifMatch);
+  const expected = [expected_version, versionOf(ifMatch)];
   if (input.text !== undefined) checkText(ctx, input.text);
   const view = await viewOf(ctx, 'memory:update');
   const shown = await viewOf(ctx, 'memory:read');
@@ -40,11 +41,7 @@ export async function changeMemory(
     const locked = isUuid(id) ? await lockMemory(tx, id, now) : undefined;
     const target = locked && targetOf(locked);
     if (!target || !view.reaches(target) || !shown.reaches(target)) throw notFound('Memory');
-    if (expected !== undefined && expected !== locked.version) {
-      throw conflict('VERSION_CONFLICT', 'The memory was changed meanwhile. Read it and decide again.', {
-        version: locked.version,
-      });
-    }
+    for (const version of expected) requireVersion(locked, version);
     const [before] = await openMemories({ app: ctx.app, tenant: ctx.tenant, db: tx }, [locked]);
     if (Object.keys(input).length === 0) return before!;
     const changes = changesOf(input, before!, now);
@@ -52,15 +49,6 @@ export async function changeMemory(
     if (view.watched) await authorize(ctx, 'memory:update', targetOf({ ...before!, ...changes }));
     return applyChange(ctx, tx, before!, changes, 'updated', now);
   });
-}
-
-/** The version named by an If-Match header: `3` or `"3"`; undefined for none, and for `*`. */
-function versionOf(ifMatch: string | undefined): number | undefined {
-  if (ifMatch === undefined || ifMatch.trim() === '*') return undefined;
-  const version = /^\s*(?:W\/)?("?)(\d{1,10})\1\s*$/.exec(ifMatch)?.[2];
-  if (version === undefined)
-    throw badRequest('BAD_REQUEST', 'If-Match takes the version the memory must have, as "3".');
-  return Number(version);
 }
 
 /** What changes of a memory. */

@@ -109,6 +109,23 @@ describe('history', () => {
     assert.equal((await put({ text: 'four' }, { 'if-match': '3' })).body.version, 4);
     assert.equal((await put({ text: 'five' }, { 'if-match': '*' })).body.version, 5);
     assert.equal((await put({ text: 'six' }, { 'if-match': 'x' })).status, 400);
+    for (const [inBody, inHeader] of [
+      [5, '"4"'],
+      [4, '"5"'],
+    ])
+      assert.equal(
+        (await put({ text: 'six', expected_version: inBody }, { 'if-match': inHeader as string })).status,
+        409,
+        'both must be so',
+      );
+    const drop = (version: string, hard = '') =>
+      ann.call('DELETE', `/v1/memory/${id}${hard}`, undefined, { 'if-match': version });
+    for (const reply of [await drop('"4"'), await drop('"4"', '?hard_delete=true')])
+      assert.equal(
+        reply.body?.error.code,
+        'VERSION_CONFLICT',
+        'what was changed meanwhile is not deleted unseen',
+      );
     // Of twenty writers that all read the same version one wins.
     const replies = await Promise.all(
       Array.from({ length: 20 }, (_, i) => put({ text: `race ${i}`, expected_version: 5 })),

@@ -10,20 +10,24 @@ import { analyzeMemory } from './rows.ts';
 import { type DeletableMemory, deleteVectors, dequeueMemories, lockMemories } from './store.ts';
 import { targetOf } from './target.ts';
 import { memoryScope } from './vectors.ts';
+import { requireVersion, versionOf } from './versions.ts';
 import { hideMemories, removeMemories } from './write-store.ts';
 
 /** Deletes one memory: hidden at once, or with `hard` removed with all that was made from it. */
-export async function deleteMemory(ctx: Ctx, id: string, hard: boolean): Promise<void> {
-  const { missing } = await deleteMemories(ctx, [id], hard);
+export async function deleteMemory(ctx: Ctx, id: string, hard: boolean, ifMatch?: string): Promise<void> {
+  const { missing } = await deleteMemories(ctx, [id], hard, { expected: versionOf(ifMatch) });
   if (missing.length > 0) throw notFound('Memory');
 }
 
-/** @returns the ids that were not there for the caller */
+/**
+ * @param expected the version each must have
+ * @returns the ids that were not there for the caller
+ */
 export async function deleteMemories(
   ctx: Ctx,
   ids: string[],
   hard: boolean,
-  reason?: string,
+  { reason, expected }: { reason?: string | undefined; expected?: number | undefined } = {},
 ): Promise<{ deleted: string[]; missing: string[] }> {
   const view = await viewOf(ctx, 'memory:delete');
   return ctx.db.transaction(async (tx) => {
@@ -31,6 +35,7 @@ export async function deleteMemories(
     const found = (await lockMemories(tx, ids.filter(isUuid), now)).filter((memory) =>
       view.reaches(targetOf(memory)),
     );
+    for (const memory of found) requireVersion(memory, expected);
     const deleted = found.map(({ id }) => id);
     const missing = ids.filter((id) => !deleted.includes(id.toLowerCase()));
     if (deleted.length === 0) return { deleted, missing };

@@ -108,12 +108,9 @@ export const memoryRoutes = [
     body: MemoryBulkDelete,
     response: { 200: MemoryBulkDeleted },
     handler: async (ctx, { body }) => {
-      const { deleted, missing } = await deleteMemories(
-        ctx,
-        body.memory_ids,
-        body.hard_delete ?? false,
-        body.reason,
-      );
+      const { deleted, missing } = await deleteMemories(ctx, body.memory_ids, body.hard_delete ?? false, {
+        reason: body.reason,
+      });
       return {
         deleted_count: deleted.length,
         failed_count: missing.length,
@@ -194,7 +191,7 @@ export const memoryRoutes = [
     method: 'DELETE',
     path: '/v1/memory/:memory_id',
     name: 'delete_memory',
-    summary: 'Forget a memory; hard_delete removes all that was made from it',
+    summary: 'Forget a memory; hard_delete removes all that was made from it. Takes If-Match with a version',
     tag,
     permission: 'memory:delete',
     decidesRows: true,
@@ -204,7 +201,7 @@ export const memoryRoutes = [
       { additionalProperties: false },
     ),
     response: { 204: null },
-    handler: async (ctx, { params, query }) =>
-      deleteMemory(ctx, params.memory_id, query.hard_delete ?? query.hard ?? false),
+    handler: async (ctx, { params, query, raw }) =>
+      deleteMemory(ctx, params.memory_id, query.hard_delete ?? query.hard ?? false, raw.headers['if-match']),
   }),
 ];
