@@ -32,6 +32,8 @@ curl -s http://localhost:8000/v1/openapi.json | grep -o '"x-permission":"memory:
   action; of what gives rights, \`*:create\` and its like cover nothing but reading.
 - A permission without a route is asked for inside another one (\`identity:create\` where a credential makes an identity,
   \`identity:assign\` where role, claims, owner or activity change), or there is no route for it yet.
+- What is changed or deleted is read first: of documents, corpora and identities that needs the scope to read them as well, and what
+  is in a corpus needs \`corpora:read\`. A key without it is answered 403, which names what is missing.
 - Whoever makes a delegation for an agent (\`delegations:create\`) may do so for any agent, not only for its own.
 - In a rule \`read\` stands for read, list and search, and \`write\` for all that changes something.
 `;

@@ -36,16 +36,28 @@ export async function refusalOf(
     recordDenial(ctx, permission, target, decision);
     return error;
   };
-  if (!withinScopes(ctx.actor, permission)) {
-    const message = `This credential does not have the scope for ${permission}.`;
-    return refused({ policy_id: null, reason: 'scope' }, forbidden('AUTH_FORBIDDEN', message));
-  }
+  if (!withinScopes(ctx.actor, permission))
+    return refused({ policy_id: null, reason: 'scope' }, outOfScope(permission));
   const decision = await ctx.app.features.decide(ctx, permission, target, rowsFollow);
   if (decision.allowed) return undefined;
   if (decision.reason !== 'policy')
     return refused(decision, forbidden('AUTH_FORBIDDEN', 'Your role may not do this.'));
   const message = decision.message ?? 'A policy of your tenant does not allow this.';
   return refused(decision, forbidden(decision.code ?? 'POLICY_DENIED', message));
+}
+
+const outOfScope = (permission: Permission): ApiError =>
+  forbidden('AUTH_FORBIDDEN', `This credential does not have the scope for ${permission}.`);
+
+/**
+ * Refuses a credential whose scopes leave out what a route asks beside its own permission. Called before a row is looked
+ * at, so that the answer neither says that the row is missing nor that it is there.
+ * @throws ApiError 403 AUTH_FORBIDDEN
+ */
+export function requireScope(ctx: Ctx, permission: Permission): void {
+  if (ctx.actor.type === 'system' || withinScopes(ctx.actor, permission)) return;
+  recordDenial(ctx, permission, undefined, { policy_id: null, reason: 'scope' });
+  throw outOfScope(permission);
 }
 
 /** True when neither the key's scopes nor those of a delegation stand against it. */

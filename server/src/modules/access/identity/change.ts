@@ -4,7 +4,7 @@ import { holdTenant } from '#platform/db/hold.ts';
 import { conflict, forbidden, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { isUuid } from '#platform/ids.ts';
-import { authorize, isPermitted } from '#platform/permission.ts';
+import { authorize, isPermitted, requireScope } from '#platform/permission.ts';
 import { mayGiveRole } from '../policy/service.ts';
 import type { Identity, IdentityUpdate } from './schema.ts';
 import { checkOwner, type EndCredentials, identitiesChanged, targetOf } from './service.ts';
@@ -25,6 +25,7 @@ export async function changeIdentity(
   input: IdentityUpdate,
   endings: EndCredentials[],
 ): Promise<Identity> {
+  requireScope(ctx, 'identity:read');
   await checkOwner(ctx, input.owner_id);
   return ctx.db.transaction(async (tx) => {
     const inside = inTransaction(ctx, tx);

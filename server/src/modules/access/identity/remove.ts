@@ -3,7 +3,7 @@ import { holdTenant } from '#platform/db/hold.ts';
 import { ApiError, forbidden, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { isUuid } from '#platform/ids.ts';
-import { authorize, isPermitted } from '#platform/permission.ts';
+import { authorize, isPermitted, requireScope } from '#platform/permission.ts';
 import { checkRank, keepAnAdmin } from './change.ts';
 import type { Identity, IdentityBulkDelete, IdentityBulkDeleted } from './schema.ts';
 import { type EndCredentials, identitiesChanged, targetOf } from './service.ts';
@@ -56,6 +56,7 @@ async function removeIdentities(
   { identity_ids, hard_delete: hard = false, reason }: IdentityBulkDelete,
   endings: EndCredentials[],
 ): Promise<{ deleted: string[]; failures: Failure[] }> {
+  requireScope(ctx, 'identity:read');
   const wanted = [...new Set(identity_ids.map((id) => id.toLowerCase()))];
   return ctx.db.transaction(async (tx) => {
     const now = new Date();

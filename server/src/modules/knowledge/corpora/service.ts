@@ -4,7 +4,7 @@ import { fact } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isSlug, uuidv7 } from '#platform/ids.ts';
-import { authorize, isPermitted } from '#platform/permission.ts';
+import { authorize, isPermitted, requireScope } from '#platform/permission.ts';
 import { visiblePage } from '../../access/policy/service.ts';
 import { isUsable, readProviderConfig } from './provider-config.ts';
 import type { Corpus, CorpusCreate, CorpusUpdate, Retrieval } from './schema.ts';
@@ -63,6 +63,7 @@ export async function createCorpus(ctx: Ctx, input: CorpusCreate): Promise<Corpu
 
 /** @throws ApiError 404 also for a corpus the caller may not see */
 export async function getCorpus(ctx: Ctx, id: string): Promise<Corpus> {
+  requireScope(ctx, 'corpora:read');
   const corpus = await findCorpus(ctx.db, id);
   if (!corpus || !(await isPermitted(ctx, 'corpora:read', { id }))) throw notFound('Corpus');
   return corpus;

@@ -6,7 +6,7 @@ import { fact } from '#platform/facts/record.ts';
 import { tooLarge } from '#platform/http/json.ts';
 import { Answer } from '#platform/http/route.ts';
 import { isSlug, uuidv7 } from '#platform/ids.ts';
-import { authorize } from '#platform/permission.ts';
+import { authorize, requireScope } from '#platform/permission.ts';
 import { type Corpus, getCorpus, holdCorpus, slugProblem } from '../corpora/service.ts';
 import { maySee, principalsOf, requireGrant, requireOwner } from './access.ts';
 import { endings, type Format, mediaTypes, type Warning } from './formats/format.ts';
@@ -92,6 +92,7 @@ type Again = Input & { busy: boolean; twin: string | undefined; corpus: Corpus; 
 
 /** A document of this id exists: tells what it is, or puts the new content in its place. */
 async function storeAgain(ctx: Ctx, tx: Db, before: DocumentRow, input: Again): Promise<Answer> {
+  requireScope(ctx, 'documents:read');
   // Decided on the row that is locked, not on one that was read before: it may have come or changed meanwhile.
   if (!(await maySee(ctx, before))) throw notFound('Document');
   if (input.overwrite) {

@@ -68,4 +68,4 @@ export function requireOwner(ctx: Ctx, document: DocumentOfPolicy & Guarded): vo
   throw forbidden('AUTHZ_DENIED', 'Only an owner of the document or an admin may do this.');
 }
 
-const isAdmin = ({ actor }: Ctx): boolean => actor.role === 'admin' || actor.type === 'system';
+export const isAdmin = ({ actor }: Ctx): boolean => actor.role === 'admin' || actor.type === 'system';

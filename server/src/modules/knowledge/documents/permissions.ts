@@ -5,16 +5,17 @@ import { fact } from '#platform/facts/record.ts';
 import { type PageQuery, page, positionOf } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
-import { authorize } from '#platform/permission.ts';
+import { authorize, requireScope } from '#platform/permission.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { isActiveIdentity, rolePattern } from '../../access/identity/service.ts';
-import { maySeePermissions, principalsOf, requireOwner } from './access.ts';
+import { isAdmin, maySeePermissions, principalsOf, requireOwner } from './access.ts';
 import { deletePermission, listPermissions, upsertPermission } from './permission-store.ts';
 import type { DocumentPermission, PermissionCreate } from './schema.ts';
 import { type DocumentRow, findDocument, lockDocument } from './store.ts';
 import { targetOf } from './visible.ts';
 
 const shown = async (ctx: Ctx, document: DocumentRow | undefined): Promise<DocumentRow> => {
+  if (!isAdmin(ctx)) requireScope(ctx, 'documents:read');
   if (!document || !(await maySeePermissions(ctx, document))) throw notFound('Document');
   await authorize(ctx, 'documents:share', targetOf(document));
   requireOwner(ctx, document);

@@ -5,7 +5,7 @@ import type { PageQuery } from '#platform/http/pages.ts';
 import { Answer } from '#platform/http/route.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { requireSwitchedOn } from '#platform/kill-switches.ts';
-import { authorize } from '#platform/permission.ts';
+import { authorize, requireScope } from '#platform/permission.ts';
 import { visiblePage } from '../../access/policy/service.ts';
 import { corpusScope, lockCorpusContent } from '../corpora/service.ts';
 import { countTexts } from '../retrieval/service.ts';
@@ -45,6 +45,7 @@ export const forgetInDocuments = async (ctx: Ctx, identityId: string): Promise<v
 
 /** @throws ApiError 404 also for a document the caller may not see */
 export async function getDocument(ctx: Ctx, id: string): Promise<DocumentRow> {
+  requireScope(ctx, 'documents:read');
   const document = await findDocument(ctx.db, id, principalsOf(ctx));
   if (!document || !(await maySee(ctx, document))) throw notFound('Document');
   return document;
@@ -86,6 +87,7 @@ export async function updateDocument(ctx: Ctx, id: string, input: DocumentUpdate
   const { access, metadata_json } = input;
   if (metadata_json && 'labels' in metadata_json && !isObject(metadata_json.labels))
     throw invalid([{ path: '/metadata_json/labels', message: 'must be an object' }]);
+  requireScope(ctx, 'documents:read');
   return ctx.db.transaction(async (tx) => {
     const [before] = await tx.rows(lockDocument(ctx.tenant, id, principalsOf(ctx)));
     if (!before || !(await maySee(ctx, before))) throw notFound('Document');
