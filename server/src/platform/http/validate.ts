@@ -33,6 +33,10 @@ export function validator(schema: TSchema, part: string): (value: unknown) => un
   };
 }
 
+/** The first thing that is wrong with a value that does not pass, in the words of `validator`. */
+export const firstProblem = (schema: TSchema, errors: Iterable<unknown>): FieldProblem | undefined =>
+  problems(schema, [...errors] as SchemaError[])[0];
+
 /** How Fastify validates each part of a request: values as the schemas say, or the errors of `validator`. */
 export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {
   const check = validator(schema, httpPart ?? 'body');

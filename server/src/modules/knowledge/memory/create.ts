@@ -6,6 +6,7 @@ import type { Statement } from '#platform/db/sql.ts';
 import { ApiError, type FieldProblem } from '#platform/errors.ts';
 import { type FactRow, fact, factRow, insertFacts } from '#platform/facts/record.ts';
 import { checkTexts } from '#platform/http/json.ts';
+import { firstProblem } from '#platform/http/validate.ts';
 import { perApp } from '#platform/per-app.ts';
 import { authorize } from '#platform/permission.ts';
 import { takingTurns } from '#platform/turns.ts';
@@ -200,8 +201,8 @@ function rowOrProblem(
   if (typeof input === 'object' && input !== null && Object.keys(input).length > 50)
     return problem('/ has too many fields');
   if (!checkInput.Check(input)) {
-    const [first] = checkInput.Errors(input);
-    return problem(first ? `${first.instancePath || '/'} ${first.message}` : 'is not a memory');
+    const first = firstProblem(MemoryCreate, checkInput.Errors(input));
+    return problem(first ? `${first.path || '/'} ${first.message}` : 'is not a memory');
   }
   try {
     if (isUnchecked) checkTexts(input);

@@ -2,6 +2,7 @@ import { Compile } from 'typebox/compile';
 import type { Ctx } from '#platform/context.ts';
 import { ApiError, type FieldProblem, invalid } from '#platform/errors.ts';
 import { parseJson } from '#platform/http/json.ts';
+import { firstProblem } from '#platform/http/validate.ts';
 import { isUuid } from '#platform/ids.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { findIdentity } from '../../access/identity/service.ts';
@@ -57,8 +58,8 @@ export async function readLine(
   try {
     const value = parseJson(bytes);
     if (!check.Check(value)) {
-      const [first] = check.Errors(value);
-      throw invalid([{ path: first?.instancePath || '/', message: first?.message ?? 'is not a memory' }]);
+      const first = firstProblem(MemoryLine, check.Errors(value));
+      throw invalid([{ path: first?.path || '/', message: first?.message ?? 'is not a memory' }]);
     }
     return { line, ...(await parsed(ctx, value, reading)) };
   } catch (error) {

@@ -371,6 +371,15 @@ describe('an import', () => {
     ];
     const state = await imported(ann, lines);
     assert.deepEqual([state.processed, state.created, state.failed], [12, 2, 9]);
+    const said = new Map(state.errors.map(({ line, message }: any) => [line, message]));
+    assert.deepEqual([said.get(4), said.get(5)], ['/type is required', '/colour is not a known field']);
+    const memories = [{ type: 'note' }, note('unknown', { colour: 'red' })];
+    const { failed } = (await ann.call('POST', '/v1/memory/bulk', { memories })).body;
+    assert.deepEqual(
+      failed.map(({ error }: any) => error.message),
+      ['/text is required', '/colour is not a known field'],
+      'in the words of every refusal',
+    );
     assert.deepEqual(
       state.errors.map(({ line, code }: any) => [line, code]),
       [
