@@ -181,6 +181,17 @@ describe('an erasure', () => {
       [state.created, state.errors.map(({ code }: any) => code)],
       [0, ['MEMORY_ERASED', 'MEMORY_ERASED']],
     );
+    // Nor from a file that says it was hers, whoever imports it, and makes it its own.
+    const backup = await call('POST', '/v1/memory/import', {
+      token: admin.token,
+      payload: JSON.stringify({ ...note('Ann had two crashes'), identity_id: ann.id.toUpperCase() }),
+      headers: { 'content-type': 'application/x-ndjson' },
+    });
+    const restored = await eventually('the import of a backup', async () => {
+      const { body } = await admin.call('GET', backup.body.status_url);
+      return body.status === 'succeeded' && body;
+    });
+    assert.deepEqual([restored.created, restored.errors[0]?.code], [0, 'MEMORY_ERASED']);
     // It was erased for ann, not for everybody.
     assert.equal((await ben.call('POST', '/v1/memory/', note('Ann had two crashes'))).status, 201);
     // Only an admin lets it be learned again.

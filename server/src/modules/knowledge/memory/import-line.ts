@@ -21,6 +21,8 @@ export interface ParsedLine {
   /** What it is called where it came from. */
   source_id: string | undefined;
   versions: NonNullable<MemoryLine['versions']>;
+  /** Whose it is, and whose it was where it came from: what was erased of either is not learned again. */
+  owners: string[];
   /** Whether the line itself says if it is sensitive. */
   saysSensitive: boolean;
 }
@@ -120,7 +122,10 @@ async function parsed(ctx: Ctx, value: MemoryLine, reading: Reading): Promise<Om
   const states = [row, ...versions.map(({ type, metadata }) => ({ ...row, type, metadata }))];
   if (!isSure && !states.every((state) => create.sees(targetOf(state))))
     throw new ApiError(403, 'POLICY_DENIED', 'A policy of your tenant does not allow this.');
-  return { row, source_id: value.id, versions, saysSensitive: sensitive !== undefined };
+  const named = value.identity_id?.toLowerCase();
+  const owners =
+    named && named !== row.identity_id && isUuid(named) ? [row.identity_id, named] : [row.identity_id];
+  return { row, source_id: value.id, versions, owners, saysSensitive: sensitive !== undefined };
 }
 
 function timeOf(given: string | undefined, path: string, now: Date): string | undefined {

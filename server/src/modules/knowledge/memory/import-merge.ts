@@ -52,7 +52,9 @@ export async function mergeLines(
   const fail = ({ line }: ParsedLine, code: string, message: string) =>
     merged.problems.push({ line, code, message });
   const said = lines.flatMap((line) =>
-    [line.row, ...line.versions].map(({ text }) => ({ line, identity_id: line.row.identity_id, text })),
+    line.owners.flatMap((identity_id) =>
+      [line.row, ...line.versions].map(({ text }) => ({ line, identity_id, text })),
+    ),
   );
   const erased = new Set([...(await erasedAmong(asking, said, true))].map((i) => said[i]!.line));
   const learnable = lines.filter((line) => {
