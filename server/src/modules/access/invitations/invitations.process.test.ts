@@ -313,6 +313,29 @@ describe('by mail', () => {
   });
 
   describe('a token', () => {
+    it('is worth nothing when who sent it could not send it any more, unless somebody else sends it again', async () => {
+      const bob = await newTenant('admin', server);
+      const [gone, off, demoted] = await Promise.all([1, 2, 3].map(() => newMember(ann, 'admin', server)));
+      const ways: [Caller, () => Promise<Reply>][] = [
+        [gone!, () => ann.call('DELETE', `/v1/identity/${gone!.id}`)],
+        [off!, () => ann.call('PUT', `/v1/identity/${off!.id}`, { is_active: false })],
+        [demoted!, () => ann.call('PUT', `/v1/identity/${demoted!.id}`, { role: 'user' })],
+      ];
+      const untouched = await invited({ role: 'admin' }, bob);
+      for (const [inviter, end] of ways) {
+        const { id, email, token } = await invited({ role: 'admin' }, inviter);
+        const ended = await end();
+        assert.ok(ended.status < 300, ended.text);
+        assert.equal(code(await accept(token)), '404 NOT_FOUND');
+        assert.equal((await callServer(server, 'GET', `/v1/invitations/validate/${token}`)).status, 404);
+        const again = await ann.call('POST', `/v1/invitations/resend/${id}`);
+        assert.equal(again.status, 200, again.text);
+        assert.equal((await ann.call('GET', `/v1/invitations/${id}`)).body.invited_by, ann.id);
+        succeeded(await accept(await tokenIn(email, 2)));
+      }
+      succeeded(await accept(untouched.token));
+    });
+
     it('makes one identity, however many accept at once', async () => {
       const { id, token } = await invited();
       const replies = await Promise.all(

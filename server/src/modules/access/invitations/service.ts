@@ -7,7 +7,7 @@ import { fact } from '#platform/facts/record.ts';
 import { limitAddress } from '#platform/http/limits.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { authorize, isNarrowed, requireNotActing } from '#platform/permission.ts';
-import { canonicalEmail, insertIdentity, newIdentity } from '../identity/service.ts';
+import { activeIdentity, canonicalEmail, insertIdentity, newIdentity } from '../identity/service.ts';
 import { queueMail, requireMail } from '../mails/service.ts';
 import { mayGiveRole, visiblePage } from '../policy/service.ts';
 import { startSession } from '../sessions/service.ts';
@@ -187,7 +187,8 @@ async function endedOf(db: Db, id: string): Promise<ApiError> {
 }
 
 /**
- * Sends an invitation again, with a new token and its full time; the earlier token is worth nothing from here on.
+ * Sends an invitation again, with a new token and its full time; the earlier token is worth nothing from here on. Whoever does so
+ * answers for it from then on.
  * @throws ApiError 403 when the caller may not give the role, 404, 409 INVITATION_ACCEPTED or INVITATION_EXPIRED, 429
  */
 export async function resendInvitation(ctx: Ctx, id: string): Promise<{ message: string }> {
@@ -202,6 +203,7 @@ export async function resendInvitation(ctx: Ctx, id: string): Promise<{ message:
     const [renewed] = await tx.rows(
       renewRow(ctx.tenant, found.id, {
         token_hash: hashOf(ctx.app, token),
+        invited_by: ctx.actor.identity_id,
         now,
         hourAgo: new Date(now.getTime() - hourMs),
         mostMails: mailsPerHour,
@@ -223,9 +225,16 @@ export async function resendInvitation(ctx: Ctx, id: string): Promise<{ message:
 
 /** Forgets by whom others were invited. */
 export const forgetInvitationsOf = async (ctx: Ctx, identityId: string): Promise<void> =>
-  void (await ctx.db.run(forgetInviter(ctx.tenant, identityId)));
+  void (await ctx.db.batch(forgetInviter(ctx.tenant, identityId)));
 
 const noInvitation = () => new ApiError(404, 'NOT_FOUND', 'Invalid or expired invitation token.');
+
+/** Whether who sent it could still send it: an invitation must not outlive what it gives in the name of. */
+async function isAnsweredFor({ app, tenant }: Ctx, { invited_by, role }: Offered): Promise<boolean> {
+  if (invited_by === null) return true;
+  const inviter = await activeIdentity(app, tenant, invited_by);
+  return inviter !== undefined && mayGiveRole({ type: 'identity', role: inviter.role }, role);
+}
 
 /**
  * What a token offers. Unknown, revoked, replaced, expired and used ones, and texts that are none, take the same steps
@@ -241,7 +250,7 @@ async function offeredBy(ctx: Ctx, token: string): Promise<{ offered: Offered; a
   const isIt = sameBytes(tokenHash, offered?.token_hash ?? Buffer.alloc(32));
   const holds =
     offered?.status === 'pending' && offered.tenant_is_active && Date.parse(offered.expires_at) > Date.now();
-  if (!offered || !isIt || !holds) throw noInvitation();
+  if (!offered || !isIt || !holds || !(await isAnsweredFor(at, offered))) throw noInvitation();
   return { offered, at, tokenHash };
 }
 

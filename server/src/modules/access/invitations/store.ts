@@ -59,12 +59,14 @@ export interface Offered {
   expires_at: string;
   tenant_name: string;
   tenant_is_active: boolean;
+  /** Who answers for it; null for operators. */
+  invited_by: string | null;
 }
 
 export const findOffered = (db: Db, id: string): Promise<Offered | undefined> =>
   db.one(sql<Offered>`
-    select i.id, i.email, i.email_key, i.role, i.claims, i.status, i.token_hash, i.expires_at, t.name as tenant_name,
-      t.is_active as tenant_is_active
+    select i.id, i.email, i.email_key, i.role, i.claims, i.status, i.token_hash, i.expires_at, i.invited_by,
+      t.name as tenant_name, t.is_active as tenant_is_active
     from invitations i join tenants t on t.tenant_id = i.tenant_id
     where i.tenant_id = ${db.tenant} and i.id = ${id}`);
 
@@ -81,15 +83,18 @@ export const acceptRow = (
   where tenant_id = ${tenant} and id = ${id} and status = 'pending' and token_hash = ${tokenHash} and expires_at > ${now}
   returning id`;
 
-/** Those it accepted go with the identity itself. */
-export const forgetInviter = (tenant: string, identityId: string): Statement =>
-  sql`update invitations set invited_by = null where tenant_id = ${tenant} and invited_by = ${identityId}`;
+/** Invitations nobody answers for any more end; of the others it is forgotten who did. Those it accepted go with the identity itself. */
+export const forgetInviter = (tenant: string, identityId: string): Statement[] => [
+  sql`delete from invitations where tenant_id = ${tenant} and invited_by = ${identityId} and status = 'pending'`,
+  sql`update invitations set invited_by = null where tenant_id = ${tenant} and invited_by = ${identityId}`,
+];
 
 export const setAcceptedBy = (tenant: string, id: string, identityId: string): Statement =>
   sql`update invitations set identity_id = ${identityId} where tenant_id = ${tenant} and id = ${id}`;
 
 export interface Renewal {
   token_hash: Buffer;
+  invited_by: string | undefined;
   now: Date;
   /** Mails since then count. */
   hourAgo: Date;
@@ -100,9 +105,9 @@ export interface Renewal {
 export const renewRow = (
   tenant: string,
   id: string,
-  { token_hash, now, hourAgo, mostMails }: Renewal,
+  { token_hash, invited_by, now, hourAgo, mostMails }: Renewal,
 ): Statement<Invitation> => sql<Invitation>`
-  update invitations set token_hash = ${token_hash}, updated_at = ${now},
+  update invitations set token_hash = ${token_hash}, invited_by = ${invited_by}, updated_at = ${now},
     expires_at = ${now}::timestamptz + make_interval(days => expires_in_days),
     mails = case when mails_from <= ${hourAgo} then 1 else mails + 1 end,
     mails_from = case when mails_from <= ${hourAgo} then ${now} else mails_from end

@@ -55,6 +55,9 @@ export async function decideAccess(
 }
 
 /** True when the caller, and every agent that acts for it, may give somebody this role. */
-export const mayGiveRole = ({ type, role, delegation }: Actor, given: string): boolean =>
+export const mayGiveRole = (
+  { type, role, delegation }: Pick<Actor, 'type' | 'role' | 'delegation'>,
+  given: string,
+): boolean =>
   (type === 'system' && given !== 'system') ||
   [role, ...(delegation?.agents.map((agent) => agent.role) ?? [])].every((held) => mayGive(held, given));

@@ -331,6 +331,30 @@ describe('restoring', () => {
     assert.equal((counted as any).texts, 1);
   });
 
+  it('ends where a deleted memory is removed for good, once', async () => {
+    const { app } = await testServer();
+    const [ann, bob] = [await newTenant('user'), await newTenant('admin')];
+    const { id } = await make(ann, note('to be gone'));
+    const kept = await make(ann, note('to stay'));
+    const counted = async () =>
+      (await app.database
+        .tenant(ann.tenant)
+        .one(sql`select texts from text_counts where tenant_id = ${ann.tenant} and scope = 'memory'`)) as any;
+    await eventually('both to be counted', async () => (await counted())?.texts === 2);
+    assert.equal((await ann.call('DELETE', `/v1/memory/${id}`)).status, 204);
+    assert.equal((await ann.call('DELETE', `/v1/memory/${id}`)).status, 404);
+    assert.equal((await bob.call('DELETE', `/v1/memory/${id}?hard_delete=true`)).status, 404);
+    assert.equal((await ann.call('DELETE', `/v1/memory/${id}?hard_delete=true`)).status, 204);
+    assert.deepEqual((await ann.call('GET', '/v1/memory/?deleted=true')).body, []);
+    assert.equal((await ann.call('POST', `/v1/memory/${id}/restore`)).status, 404);
+    assert.equal((await ann.call('DELETE', `/v1/memory/${id}?hard_delete=true`)).status, 404);
+    const left = await app.database
+      .tenant(ann.tenant)
+      .rows(sql`select id from memories where tenant_id = ${ann.tenant}`);
+    assert.deepEqual(left, [{ id: kept.id }]);
+    assert.equal((await counted()).texts, 1);
+  });
+
   it('is over when the trash is emptied, and never brings back what was removed or has expired', async () => {
     const { app } = await testServer();
     const ann = await newTenant('user');

@@ -13,7 +13,7 @@ import { memoryScope } from './vectors.ts';
 import { requireVersion, versionOf } from './versions.ts';
 import { hideMemories, removeMemories } from './write-store.ts';
 
-/** Deletes one memory: hidden at once, or with `hard` removed with all that was made from it. */
+/** Deletes one memory: hidden at once, or with `hard` removed with all that was made from it, also where it was hidden before. */
 export async function deleteMemory(ctx: Ctx, id: string, hard: boolean, ifMatch?: string): Promise<void> {
   const { missing } = await deleteMemories(ctx, [id], hard, { expected: versionOf(ifMatch) });
   if (missing.length > 0) throw notFound('Memory');
@@ -32,14 +32,19 @@ export async function deleteMemories(
   const view = await viewOf(ctx, 'memory:delete');
   return ctx.db.transaction(async (tx) => {
     const now = new Date();
-    const found = (await lockMemories(tx, ids.filter(isUuid), now)).filter((memory) =>
+    const found = (await lockMemories(tx, ids.filter(isUuid), now, hard)).filter((memory) =>
       view.reaches(targetOf(memory)),
     );
     for (const memory of found) requireVersion(memory, expected);
     const deleted = found.map(({ id }) => id);
     const missing = ids.filter((id) => !deleted.includes(id.toLowerCase()));
     if (deleted.length === 0) return { deleted, missing };
-    await takeOut(tx, ctx.tenant, found);
+    // Those that were deleted left statistics and vectors then.
+    await takeOut(
+      tx,
+      ctx.tenant,
+      found.filter(({ deleted_at }) => deleted_at === null),
+    );
     const kind = hard ? 'hard_deleted' : 'soft_deleted';
     await tx.batch([
       ...(hard ? removeMemories(ctx.tenant, deleted) : [hideMemories(ctx.tenant, deleted, now)]),
