@@ -49,6 +49,7 @@ const documented: Record<number, string[]> = {
     'IDENTITY_INACTIVE',
     'IDEMPOTENCY_IN_PROGRESS',
     'IDEMPOTENCY_KEY_CONFLICT',
+    'IDEMPOTENCY_ANSWER_ERASED',
     'KEY_LIMIT_REACHED',
     'TENANT_EXISTS',
     'MFA_NOT_ENABLED',

@@ -175,6 +175,7 @@ export interface Tables {
     request_id: string | null;
     created_at: string;
     expires_at: string;
+    shows: string[] | null;
   };
   identities: {
     tenant_id: string;

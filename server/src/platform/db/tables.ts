@@ -11,6 +11,7 @@ interface Column {
 const typeOf: Record<string, string> = {
   text: 'string',
   uuid: 'string',
+  _uuid: 'string[]',
   timestamptz: 'string',
   bool: 'boolean',
   int4: 'number',

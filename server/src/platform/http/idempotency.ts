@@ -2,9 +2,9 @@ import type { FastifyRequest } from 'fastify';
 import type { App, Ctx } from '../context.ts';
 import { decrypt, encrypt, hmac, sameBytes } from '../crypto.ts';
 import type { SealedColumn } from '../db/reseal.ts';
-import { sql } from '../db/sql.ts';
+import { type Statement, sql } from '../db/sql.ts';
 import { badRequest, conflict } from '../errors.ts';
-import { uuidv7 } from '../ids.ts';
+import { isUuid, uuidv7 } from '../ids.ts';
 import { canonicalJson } from './json.ts';
 import { Answer } from './route.ts';
 
@@ -30,7 +30,7 @@ interface Stored {
  * The key is claimed and committed before the work. The work and its stored answer are one transaction, so a process
  * that dies leaves either nothing or a finished answer. Only successes are kept: after an error the key is free.
  * Without the header the work simply runs.
- * @throws ApiError 400 IDEMPOTENCY_KEY_INVALID, 409 IDEMPOTENCY_IN_PROGRESS, 409 IDEMPOTENCY_KEY_CONFLICT
+ * @throws ApiError 400 IDEMPOTENCY_KEY_INVALID, 409 IDEMPOTENCY_IN_PROGRESS, IDEMPOTENCY_KEY_CONFLICT, IDEMPOTENCY_ANSWER_ERASED
  */
 export async function idempotently(
   ctx: Ctx,
@@ -54,7 +54,7 @@ export async function idempotently(
       const answer = await work();
       const stored = await tx.run(sql`
         update idempotency_keys set status = ${answer.status}, headers = ${answer.headers}, request_id = ${ctx.requestId},
-          response = ${encrypt(ctx.app.keys.encryption, JSON.stringify(answer.body ?? null), boundTo(ctx, scope))}
+          shows = ${shownIn(answer.body)}, response = ${encrypt(ctx.app.keys.encryption, JSON.stringify(answer.body ?? null), boundTo(ctx, scope))}
         where tenant_id = ${ctx.tenant} and credential = ${scope[0]} and method = ${scope[1]} and path = ${scope[2]}
           and key = ${key} and claim = ${claim} returning 1`);
       if (stored !== 1) throw inProgress();
@@ -86,6 +86,24 @@ export function idempotencyKeyOf({ headers }: FastifyRequest): string | undefine
   }
   return key;
 }
+
+/** Ids of what an answer shows with its text. */
+function shownIn(body: unknown): string[] | null {
+  const found: string[] = [];
+  const look = (value: unknown): void => {
+    if (typeof value !== 'object' || value === null) return;
+    const { id, text } = value as { id?: unknown; text?: unknown };
+    if (typeof id === 'string' && isUuid(id) && typeof text === 'string') found.push(id);
+    for (const part of Object.values(value)) look(part);
+  };
+  look(body);
+  return found.length > 0 ? found : null;
+}
+
+/** Forgets kept answers that show texts of these. Their keys stay taken, so that nothing is done again. */
+export const forgetAnswersAbout = (tenant: string, ids: string[]): Statement => sql`
+  update idempotency_keys set response = null
+  where tenant_id = ${tenant} and response is not null and shows && ${ids}::uuid[]`;
 
 /** Removes keys past their time. */
 export async function pruneIdempotencyKeys(app: App): Promise<void> {
@@ -128,7 +146,7 @@ async function claimKey(
       values (${ctx.tenant}, ${credential}, ${method}, ${path}, ${key}, ${hash}, ${claim}, ${until}, ${now}, ${expires})
       on conflict (tenant_id, credential, method, path, key) do update
         set request_hash = excluded.request_hash, claim = excluded.claim, claimed_until = excluded.claimed_until,
-          created_at = excluded.created_at, expires_at = excluded.expires_at, status = null, response = null, headers = null
+          created_at = excluded.created_at, expires_at = excluded.expires_at, status = null, response = null, shows = null, headers = null
         where k.expires_at <= excluded.created_at or (k.status is null and k.claimed_until <= excluded.created_at)
       returning 1`,
     sql<Stored>`
@@ -145,7 +163,12 @@ async function claimKey(
       'This Idempotency-Key was used with another payload. Use a new key for a new request.',
     );
   }
-  if (stored.status === null || !stored.response) throw inProgress();
+  if (stored.status === null) throw inProgress();
+  if (!stored.response) {
+    const message =
+      'This request was done. Its answer is not kept any more, because what it showed was erased.';
+    throw conflict('IDEMPOTENCY_ANSWER_ERASED', message);
+  }
   const body = JSON.parse(
     decrypt(
       ctx.app.keys.encryption,

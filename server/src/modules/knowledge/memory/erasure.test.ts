@@ -59,6 +59,42 @@ async function left(tenant: string): Promise<Record<string, number>> {
 }
 
 describe('an erasure', () => {
+  it('takes along what was kept to answer a repeated request, and lets nothing be done again', async () => {
+    const [ann, bob] = [await newTenant('user'), await newTenant('user')];
+    const key = (name: string) => ({ 'idempotency-key': name });
+    const twice = async (who: Caller, name: string, body: object) => {
+      const first = await who.call('POST', '/v1/memory/', body, key(name));
+      const again = await who.call('POST', '/v1/memory/', body, key(name));
+      assert.deepEqual([first.status, again.headers['idempotency-replayed']], [201, 'true'], again.text);
+      return first.body.id as string;
+    };
+    const [gone, kept, theirs, removed] = [
+      await twice(ann, 'one', note('the secret of the lamp')),
+      await twice(ann, 'two', note('the oil of the lamp')),
+      await twice(bob, 'one', note('the secret of the lamp')),
+      await twice(ann, 'three', note('the wick of the lamp')),
+    ];
+    const changed = { metadata: { seen: true } };
+    assert.equal((await ann.call('PUT', `/v1/memory/${gone}`, changed, key('change'))).status, 200);
+    assert.equal((await erase(ann, { memory_ids: [gone] })).body.status, 'completed');
+    assert.equal((await ann.call('DELETE', `/v1/memory/${removed}?hard_delete=true`)).status, 204);
+    const repeated = await Promise.all([
+      ann.call('POST', '/v1/memory/', note('the secret of the lamp'), key('one')),
+      ann.call('PUT', `/v1/memory/${gone}`, changed, key('change')),
+      ann.call('POST', '/v1/memory/', note('the wick of the lamp'), key('three')),
+    ]);
+    for (const { status, body, text } of repeated) {
+      assert.deepEqual([status, body.error?.code], [409, 'IDEMPOTENCY_ANSWER_ERASED'], text);
+      assert.doesNotMatch(text, /lamp/);
+    }
+    for (const [who, name, text, id] of [
+      [ann, 'two', 'the oil of the lamp', kept],
+      [bob, 'one', 'the secret of the lamp', theirs],
+    ] as const)
+      assert.equal((await who.call('POST', '/v1/memory/', note(text), key(name))).body.id, id);
+    assert.equal((await ann.call('GET', '/v1/memory/')).body.length, 1);
+  });
+
   it('removes memories, deleted ones too, with all that was made from them, and gives a receipt', async () => {
     const [ann, bob] = [await newTenant('user'), await newTenant('admin')];
     const plain = await make(ann, note('a plain walnut'));
