@@ -14,7 +14,7 @@ import { openApp, routes, start } from './app.ts';
 import { examine } from './commands/doctor.ts';
 import { permissionsDocument } from './commands/permissions.ts';
 import { smokeOf, smokeProvider } from './commands/provider-smoke.ts';
-import { seedDemo } from './seed.ts';
+import { seedDemo, untilDemoIsRead } from './seed.ts';
 
 /** Says one line on standard error and ends with a code scripts can use: 1 failed, 2 misused. */
 function fail(message: string, code = 1): never {
@@ -160,16 +160,17 @@ async function runProcess(parts: { serve: boolean; work: boolean }): Promise<voi
   };
   process.on('SIGTERM', () => stop('SIGTERM'));
   process.on('SIGINT', () => stop('SIGINT'));
-  if (parts.serve) await greet(running.app);
+  if (parts.serve) await greet(running.app, parts.work);
   else log.info('worker ready');
   // Written now: a process that is killed later would keep nothing.
   flushCompileCache();
 }
 
-async function greet(app: App): Promise<void> {
+async function greet(app: App, works: boolean): Promise<void> {
   const { config, log } = app;
   const seeded = config.production ? undefined : await seedDemo(app);
   app.nudgeRelay();
+  if (seeded && works) await untilDemoIsRead(app);
   log.info({ address: `http://${config.HOST}:${config.PORT}`, engine: app.database.engine }, 'ready');
   if (config.production) return;
   const lines = [

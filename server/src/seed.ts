@@ -1,9 +1,10 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { prepareApiKey } from '#modules/access/api-keys/service.ts';
 import { ensureIdentity } from '#modules/access/identity/service.ts';
 import { tenantInsert } from '#modules/access/tenants/service.ts';
 import { createCorpus } from '#modules/knowledge/corpora/service.ts';
 import { DEMO_CORPUS_ID, DEMO_TENANT_ID, demoDocuments } from '#modules/knowledge/documents/demo.ts';
-import { storeText } from '#modules/knowledge/documents/service.ts';
+import { isBeingRead, storeText } from '#modules/knowledge/documents/service.ts';
 import type { App } from '#platform/context.ts';
 import { systemCtx } from '#platform/context.ts';
 import { fact } from '#platform/facts/record.ts';
@@ -29,4 +30,13 @@ export async function seedDemo(app: App): Promise<{ key: string } | undefined> {
     await tx.batch(key.statements);
     return { key: key.text };
   });
+}
+
+const patienceMs = 10_000;
+
+/** Waits until the demo corpus is searched, if not for ever: who is told that the server is ready asks at once. */
+export async function untilDemoIsRead(app: App): Promise<void> {
+  const ctx = systemCtx(app, DEMO_TENANT_ID, uuidv7());
+  const until = performance.now() + patienceMs;
+  while (performance.now() < until && (await isBeingRead(ctx, DEMO_CORPUS_ID))) await sleep(25);
 }

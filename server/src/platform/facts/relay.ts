@@ -19,9 +19,14 @@ export type FactSink = (facts: RelayedFact[]) => Promise<void>;
 const batchSize = 2_000;
 /** Facts of the next moments go along. */
 const gatherMs = 25;
-/** After a pass that took long the next waits longer: many facts together cost far less than the same in many passes. */
+/**
+ * After a pass that took long the next waits longer: many facts together cost far less than the same in many passes. One
+ * that took long for few facts only found the database busy, or cold.
+ */
 const restMost = 1_000;
-const restOf = (passMs: number): number => Math.min(restMost, Math.max(gatherMs, 9 * passMs));
+const many = 50;
+const restOf = (passMs: number, facts: number): number =>
+  Math.min(restMost, Math.max(gatherMs, (facts < many ? 1 : 9) * passMs));
 
 /**
  * Gives committed facts the next numbers of their tenant and hands them on.
@@ -39,24 +44,28 @@ export function createRelay(app: App, sink: FactSink) {
   let soon: NodeJS.Timeout | undefined;
   let stopped = false;
 
-  const pass = async () => {
+  /** @returns how many facts were handed on */
+  const pass = async (): Promise<number> => {
     let more: boolean;
+    let count = 0;
     do {
       more = false;
       const tenants = await app.database.operator.rows<{ tenant_id: string }>(sql`
         select tenant_id from (select distinct tenant_id from facts where seq is null limit 500) waiting
         union select tenant_id from fact_positions where relayed < numbered`);
       for (const { tenant_id } of tenants) {
-        if (stopped) return;
+        if (stopped) return count;
         // What one tenant's facts run into must not hold up the others.
         await relayTenant(app, tenant_id, sink).then(
-          (hasMore) => {
-            more ||= hasMore;
+          (relayed) => {
+            count += relayed;
+            more ||= relayed === batchSize;
           },
           (error) => app.log.warn({ err: error, tenant_id }, "a tenant's facts could not be relayed yet"),
         );
       }
     } while (more && !stopped);
+    return count;
   };
 
   const run = () => {
@@ -67,11 +76,14 @@ export function createRelay(app: App, sink: FactSink) {
     again = false;
     const began = performance.now();
     running = pass()
-      .catch((error) => app.log.warn({ err: error }, 'facts could not be relayed yet'))
-      .finally(() => {
+      .catch((error) => {
+        app.log.warn({ err: error }, 'facts could not be relayed yet');
+        return 0;
+      })
+      .then((facts) => {
         running = undefined;
         const ended = performance.now();
-        next = ended + restOf(ended - began);
+        next = ended + restOf(ended - began, facts);
         if (again) nudge();
       });
   };
@@ -102,8 +114,8 @@ export function createRelay(app: App, sink: FactSink) {
   };
 }
 
-/** @returns true when the tenant may have more */
-async function relayTenant(app: App, tenant: string, sink: FactSink): Promise<boolean> {
+/** @returns how many facts were handed on; after a whole batch the tenant may have more */
+async function relayTenant(app: App, tenant: string, sink: FactSink): Promise<number> {
   const { operator } = app.database;
   // Separate statements of one transaction: the second waits for the lock, the third sees what the former holder did.
   await operator.batch([
@@ -127,10 +139,10 @@ async function relayTenant(app: App, tenant: string, sink: FactSink): Promise<bo
     select tenant_id, id, seq, type, resource_type, resource_id, data, request_id from facts
     where tenant_id = ${tenant} and seq > (select relayed from fact_positions where tenant_id = ${tenant})
     order by seq limit ${batchSize}`);
-  if (facts.length === 0) return false;
+  if (facts.length === 0) return 0;
   await sink(facts);
   await operator.run(sql`
     update fact_positions set relayed = greatest(relayed, ${facts.at(-1)!.seq}) where tenant_id = ${tenant}`);
   app.metrics.factsRelayed.inc(facts.length);
-  return facts.length === batchSize;
+  return facts.length;
 }

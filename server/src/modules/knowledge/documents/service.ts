@@ -23,6 +23,7 @@ import {
   documentColumns,
   findContent,
   findDocument,
+  findInFlight,
   forgetCreator,
   listDocuments,
   lockDocument,
@@ -42,6 +43,12 @@ export const forgetInDocuments = async (ctx: Ctx, identityId: string): Promise<v
     forgetCreator(ctx.tenant, identityId),
     ...forgetGrantee(ctx.tenant, identityId),
   ]));
+
+/** Whether a corpus has documents that are not searched yet. */
+export const isBeingRead = async (
+  { db, tenant }: Pick<Ctx, 'db' | 'tenant'>,
+  corpusId: string,
+): Promise<boolean> => (await db.one(findInFlight(tenant, corpusId))) !== undefined;
 
 /** @throws ApiError 404 also for a document the caller may not see */
 export async function getDocument(ctx: Ctx, id: string): Promise<DocumentRow> {
