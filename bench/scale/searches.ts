@@ -53,6 +53,7 @@ process.on('message', async (message: SearchOrder | { filled: number } | { stop:
     else {
       order = message;
       loop = search(message);
+      // Told when it is asked to stop, which waits for it; not before, as a failure nobody looks at.
       loop.catch(() => {});
     }
   } catch (error) {

@@ -26,6 +26,17 @@ import { beginSignIn, endSignIn, exchangeCode } from './service.ts';
 
 const tag = 'sso';
 
+/** What all have in common that change one provider and answer it. */
+const changesOne = {
+  tag,
+  permission: 'identity_providers:update',
+  decidesRows: true,
+  envelope: true,
+  legacy: true,
+  params: ProviderIdParams,
+  response: { 200: IdentityProvider },
+} as const;
+
 export const ssoRoutes = [
   route({
     method: 'GET',
@@ -110,14 +121,8 @@ export const ssoRoutes = [
     path: '/v1/admin/identity/providers/:provider_id',
     name: 'update_identity_provider',
     summary: 'Change an identity provider',
-    tag,
-    permission: 'identity_providers:update',
-    decidesRows: true,
-    envelope: true,
-    legacy: true,
-    params: ProviderIdParams,
+    ...changesOne,
     body: IdentityProviderUpdate,
-    response: { 200: IdentityProvider },
     handler: (ctx, { params, body }) => changeProvider(ctx, params.provider_id, body),
   }),
   route({
@@ -125,14 +130,8 @@ export const ssoRoutes = [
     path: '/v1/admin/identity/providers/:provider_id/rotate-secret-ref',
     name: 'rotate_identity_provider_secret',
     summary: 'Give an identity provider another client secret',
-    tag,
-    permission: 'identity_providers:update',
-    decidesRows: true,
-    envelope: true,
-    legacy: true,
-    params: ProviderIdParams,
+    ...changesOne,
     body: IdentityProviderSecret,
-    response: { 200: IdentityProvider },
     handler: (ctx, { params, body }) => changeSecret(ctx, params.provider_id, body),
   }),
   route({
@@ -140,13 +139,7 @@ export const ssoRoutes = [
     path: '/v1/admin/identity/providers/:provider_id/enable',
     name: 'enable_identity_provider',
     summary: 'Let people sign in by an identity provider again',
-    tag,
-    permission: 'identity_providers:update',
-    decidesRows: true,
-    envelope: true,
-    legacy: true,
-    params: ProviderIdParams,
-    response: { 200: IdentityProvider },
+    ...changesOne,
     handler: (ctx, { params }) => changeProvider(ctx, params.provider_id, { enabled: true }),
   }),
   route({
@@ -154,13 +147,7 @@ export const ssoRoutes = [
     path: '/v1/admin/identity/providers/:provider_id/disable',
     name: 'disable_identity_provider',
     summary: 'Let nobody sign in by an identity provider; it and its links stay',
-    tag,
-    permission: 'identity_providers:update',
-    decidesRows: true,
-    envelope: true,
-    legacy: true,
-    params: ProviderIdParams,
-    response: { 200: IdentityProvider },
+    ...changesOne,
     handler: (ctx, { params }) => changeProvider(ctx, params.provider_id, { enabled: false }),
   }),
   route({

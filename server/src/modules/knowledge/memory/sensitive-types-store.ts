@@ -63,39 +63,29 @@ export interface Plain {
 }
 
 /** However rare such texts are, a statement looks at no more rows than these; fewer are the end, while more may still come. */
-const gathered = (looked: Statement, rows: number): Statement<Plain> => sql<Plain>`
-  with looked as materialized (${looked}), keys as (
-    select id, version, plain, json_build_object('id', id, 'version', version) as key from looked
-  )
-  select (select coalesce(json_agg(key order by id, version), '[]') from keys where plain) as found,
-    (select key from keys order by id, version offset ${rows - 1} limit 1) as last`;
+const lookAt = async (db: Db, looked: Statement, rows: number): Promise<Plain> =>
+  (await db.one(sql<Plain>`
+    with looked as materialized (${looked}), keys as (
+      select id, version, plain, json_build_object('id', id, 'version', version) as key from looked
+    )
+    select (select coalesce(json_agg(key order by id, version), '[]') from keys where plain) as found,
+      (select key from keys order by id, version offset ${rows - 1} limit 1) as last`))!;
 
 /** Memories of these types, deleted ones as well, after one of them. */
-export const lookAtMemories = async (
-  db: Db,
-  types: string[],
-  after: VersionKey,
-  rows: number,
-): Promise<Plain> =>
-  (await db.one(
-    gathered(
-      sql`
+export const lookAtMemories = (db: Db, types: string[], after: VersionKey, rows: number): Promise<Plain> =>
+  lookAt(
+    db,
+    sql`
       select id, version, sealed is null and type = any(${types}::text[]) as plain from memories
       where tenant_id = ${db.tenant} and id > ${after.id}::uuid order by id limit ${rows}`,
-      rows,
-    ),
-  ))!;
+    rows,
+  );
 
 /** Former versions of these types, or of memories that are: what one was, of whatever type, is sealed with it. */
-export const lookAtVersions = async (
-  db: Db,
-  types: string[],
-  after: VersionKey,
-  rows: number,
-): Promise<Plain> =>
-  (await db.one(
-    gathered(
-      sql`
+export const lookAtVersions = (db: Db, types: string[], after: VersionKey, rows: number): Promise<Plain> =>
+  lookAt(
+    db,
+    sql`
       select v.memory_id as id, v.version, v.sealed is null and (
           v.type = any(${types}::text[]) or exists (
             select 1 from memories m
@@ -106,9 +96,8 @@ export const lookAtVersions = async (
       from memory_versions v
       where v.tenant_id = ${db.tenant} and (v.memory_id, v.version) > (${after.id}::uuid, ${after.version}::int)
       order by v.memory_id, v.version limit ${rows}`,
-      rows,
-    ),
-  ))!;
+    rows,
+  );
 
 export interface PlainMemory {
   id: string;
