@@ -2,9 +2,10 @@
  * Many tenants of very different sizes with an embedding model: recall and rows at each size against an exact search,
  * latency through HTTP against the same search's statements alone, and ingestion while searches run.
  *
- *   node bench/scale.ts [--full] [--memories N] [--tenants N] [--queries N] [--peers FOLDER] [--no-peers]
+ *   node bench/scale.ts [--full] [--memories N] [--tenants N] [--queries N] [--rate N] [--peers FOLDER] [--no-peers]
  *
- * 100,000 memories, 1,000,000 with --full, over 1,000 tenants; the largest has a fifth of all. FOLDER is where
+ * 100,000 memories, 1,000,000 with --full, over 1,000 tenants; the largest has a fifth of all. They are sent at 10,000 a second
+ * (--rate, 0 for as fast as they are taken), whether the answers keep up or not. FOLDER is where
  * hnswlib-node and sqlite-vec are installed, if they are to be measured beside it.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -25,6 +26,7 @@ const { values } = parseArgs({
     memories: { type: 'string' },
     tenants: { type: 'string', default: '1000' },
     queries: { type: 'string', default: '40' },
+    rate: { type: 'string', default: '10000' },
     peers: { type: 'string' },
     'no-peers': { type: 'boolean', default: false },
   },
@@ -34,6 +36,7 @@ const tenantCount = Number(values.tenants);
 const queryCount = Number(values.queries);
 const largestShare = 0.2;
 const bulk = 1_000;
+const rate = Number(values.rate);
 const senders = 4;
 const random = newRandom(42);
 
@@ -116,12 +119,16 @@ async function ingest(url: string, tenants: Tenant[], filled: (at: number) => vo
     [calls[i], calls[j]] = [calls[j]!, calls[i]!];
   }
   const from = performance.now();
+  let sent = 0;
   await Promise.all(
     Array.from({ length: senders }, async () => {
       const client = new Client(url);
       for (let next = calls.pop(); next; next = calls.pop()) {
         const { tenant, at } = next;
         const part = tenant.texts.slice(at, at + bulk);
+        const early = rate > 0 ? from + (sent / rate) * 1_000 - performance.now() : 0;
+        sent += part.length;
+        if (early > 0) await sleep(early);
         const body = { memories: part.map((text) => ({ text, type: 'note' })) };
         const { created } = await call(client, 'POST', '/v1/memory/bulk', tenant.token, body);
         created.forEach(({ id }: { id: string }, i: number) => {

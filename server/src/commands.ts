@@ -1,6 +1,6 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { flushCompileCache } from 'node:module';
-import { tmpdir } from 'node:os';
+import { setPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { ConfigError, environmentExample, readConfig, withoutEffect } from '#platform/config.ts';
@@ -126,6 +126,8 @@ export function registerCommands(program: Command): void {
     .action(guarded(async ({ check }: { check?: boolean }) => writeTables(check ?? false)));
 }
 
+const workerNiceness = 10;
+
 async function runProcess(parts: { serve: boolean; work: boolean }): Promise<void> {
   const config = readConfig(process.env);
   if (!config.DATABASE_URL && !(parts.serve && parts.work)) {
@@ -134,6 +136,8 @@ async function runProcess(parts: { serve: boolean; work: boolean }): Promise<voi
     );
   }
   const log = createLog(config.LOG_LEVEL);
+  // Where both share a machine, whoever waits for an answer comes first.
+  if (!parts.serve) setPriority(workerNiceness);
   for (const sentence of withoutEffect(config)) log.warn(sentence);
   const running = await start(config, log, parts);
   let stopping = false;

@@ -1,6 +1,13 @@
 import { lookup } from 'node:dns';
 import ipaddr from 'ipaddr.js';
-import { Agent, type RequestInit, type Response, fetch as undiciFetch } from 'undici';
+import {
+  Agent,
+  type Dispatcher,
+  type RequestInit,
+  type Response,
+  request,
+  fetch as undiciFetch,
+} from 'undici';
 
 /** The address may not be called, or did not answer as it must. Nothing of its answer is in the message. */
 export class FetchRefused extends Error {
@@ -13,9 +20,18 @@ export function isPublicAddress(address: string): boolean {
   return ipaddr.process(address).range() === 'unicast';
 }
 
+export interface SendOptions {
+  method: 'GET' | 'POST';
+  headers: Record<string, string>;
+  body: string;
+  signal: AbortSignal;
+}
+
 export interface GuardedFetch {
   /** @throws FetchRefused, or an error with it as its cause */
   fetch(input: string | URL, init?: RequestInit): Promise<Response>;
+  /** The same without the web's streams round the answer: for many short calls, at half of the time. */
+  send(input: string | URL, options: SendOptions): Promise<Dispatcher.ResponseData>;
   /** True for a host the operator allows by name. */
   allows(url: URL): boolean;
   close(): Promise<void>;
@@ -47,7 +63,7 @@ export function createGuardedFetch(
   const guarded = agentOf(false);
   const free = agentOf(true);
   const allows = (url: URL) => allowed.has(url.host.toLowerCase()) || allowed.has(url.hostname.toLowerCase());
-  const call = async (input: string | URL, init: RequestInit = {}): Promise<Response> => {
+  const check = (input: string | URL): { url: URL; dispatcher: Agent } => {
     const url = new URL(input);
     if (url.protocol !== 'http:' && url.protocol !== 'https:')
       throw new FetchRefused('only http and https addresses can be called');
@@ -55,9 +71,25 @@ export function createGuardedFetch(
     const literal = url.hostname.replace(/^\[|\]$/g, '');
     if (!isAllowed && ipaddr.isValid(literal) && !isPublicAddress(literal))
       throw new FetchRefused('the address is not a public one');
-    return undiciFetch(url, { redirect: 'error', ...init, dispatcher: isAllowed ? free : guarded });
+    return { url, dispatcher: isAllowed ? free : guarded };
   };
-  return { fetch: call, allows, close: () => Promise.all([guarded.close(), free.close()]).then(() => {}) };
+  const call = async (input: string | URL, init: RequestInit = {}): Promise<Response> => {
+    const { url, dispatcher } = check(input);
+    return undiciFetch(url, { redirect: 'error', ...init, dispatcher });
+  };
+  const send = async (input: string | URL, options: SendOptions): Promise<Dispatcher.ResponseData> => {
+    const { url, dispatcher } = check(input);
+    const answer = await request(url, { ...options, dispatcher });
+    if (answer.statusCode < 300 || answer.statusCode > 399) return answer;
+    await answer.body.dump();
+    throw new FetchRefused('the address leads to another one');
+  };
+  return {
+    fetch: call,
+    send,
+    allows,
+    close: () => Promise.all([guarded.close(), free.close()]).then(() => {}),
+  };
 }
 
 type LookupDone = (

@@ -78,7 +78,9 @@ const sessionSettings =
 // on which filters are given is written as several.
 // Nor are they compiled: that takes a tenth of a second each time, and begins where a plan is thought to be dear, which a
 // generic one for a large tenant's tables often is.
-const plannedOnce = '-c plan_cache_mode=force_generic_plan -c jit=off';
+// And no table is read from end to end while an index leads to a tenant's rows: where statistics are older than the rows, as while
+// many are stored, that seems cheap, and a plan stays.
+const plannedOnce = '-c plan_cache_mode=force_generic_plan -c jit=off -c enable_seqscan=off';
 
 async function openPostgres(config: Config, keys: Keys, onError: (error: Error) => void): Promise<Database> {
   const appRole = appRoleOf(config);

@@ -1,7 +1,8 @@
 import type { Config } from '../config.ts';
-import type { createGuardedFetch } from '../fetch.ts';
+import type { GuardedFetch } from '../fetch.ts';
 import { createBreaker, outsideCalls, stateOf } from '../resilience.ts';
-import { judgeModel, ModelError, refusalOf } from './model-error.ts';
+import { askModel } from './ask.ts';
+import { judgeModel, ModelError } from './model-error.ts';
 
 export type EmbeddingProvider = 'openai-compatible' | 'local' | 'hashed';
 
@@ -53,7 +54,7 @@ const patienceMs = 60_000;
 /** The embeddings call of OpenAI and every server that speaks like it: `POST {base}/embeddings`. */
 export function openAiCompatibleEmbeddings(
   config: Config,
-  fetch: ReturnType<typeof createGuardedFetch>['fetch'],
+  send: GuardedFetch['send'],
   { model, dimensions, former }: { model: string; dimensions: number; former: boolean },
 ): EmbeddingLink {
   const base = (config.EMBEDDING_BASE_URL ?? 'https://api.openai.com/v1').replace(/\/$/, '');
@@ -73,24 +74,12 @@ export function openAiCompatibleEmbeddings(
     breaker,
   });
   const call = async (texts: string[], signal: AbortSignal): Promise<Float32Array[]> => {
-    const response = await fetch(`${base}/embeddings`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', ...(key ? { authorization: `Bearer ${key}` } : {}) },
-      body: JSON.stringify({
-        model,
-        input: texts.map((text) => cut(text, config.EMBEDDING_MAX_CHARACTERS)),
-        encoding_format: 'float',
-      }),
-      signal,
-    });
-    if (!response.ok) {
-      await response.body?.cancel();
-      throw refusalOf('the embeddings server', response.status, response.headers.get('retry-after'));
-    }
-    const answer = await response.json().catch((error) => {
-      if (signal.aborted || !(error instanceof SyntaxError)) throw error;
-      throw new ModelError('garbage', 'the embeddings server did not answer with JSON');
-    });
+    const question = {
+      model,
+      input: texts.map((text) => cut(text, config.EMBEDDING_MAX_CHARACTERS)),
+      encoding_format: 'float',
+    };
+    const answer = await askModel(send, 'the embeddings server', `${base}/embeddings`, key, question, signal);
     return vectorsOf(answer, texts.length, dimensions);
   };
   const open: EmbeddingModel = {

@@ -1,5 +1,5 @@
 import type { Config } from '../config.ts';
-import { createGuardedFetch } from '../fetch.ts';
+import { createGuardedFetch, type GuardedFetch } from '../fetch.ts';
 import type { AnswerModel } from './answers.ts';
 import { type EmbeddingLink, openAiCompatibleEmbeddings } from './embeddings.ts';
 import { fakeAnswers } from './fake.ts';
@@ -28,7 +28,7 @@ export function openModels(config: Config): Models {
     config.TTS_BASE_URL,
     config.RERANK_BASE_URL,
   ];
-  const { fetch, close } = createGuardedFetch(
+  const { fetch, send, close } = createGuardedFetch(
     [...config.FETCH_ALLOW_HOSTS, ...addresses.flatMap(hostOf)],
     Math.max(
       config.EXT_CALL_TIMEOUT_MS,
@@ -45,7 +45,7 @@ export function openModels(config: Config): Models {
     vertex: () => vertexAnswers(config, fetch),
     fake: () => fakeAnswers(),
   };
-  const embeddings = embeddingLinks(config, fetch);
+  const embeddings = embeddingLinks(config, send);
   const speech = {
     none: () => undefined,
     openai: () => openAiSpeech(config, fetch),
@@ -54,9 +54,7 @@ export function openModels(config: Config): Models {
   return {
     embeddings,
     answers: answers[config.LLM_PROVIDER](),
-    rerank: config.RERANK_BASE_URL
-      ? cohereCompatibleRerank(config, config.RERANK_BASE_URL, fetch)
-      : undefined,
+    rerank: config.RERANK_BASE_URL ? cohereCompatibleRerank(config, config.RERANK_BASE_URL, send) : undefined,
     speech: speech[config.TTS_PROVIDER](),
     close: async () => {
       await Promise.all(embeddings.map((link) => link.close()));
@@ -66,18 +64,15 @@ export function openModels(config: Config): Models {
 }
 
 /** What is configured, and what stands below it. */
-function embeddingLinks(
-  config: Config,
-  fetch: ReturnType<typeof createGuardedFetch>['fetch'],
-): EmbeddingLink[] {
+function embeddingLinks(config: Config, send: GuardedFetch['send']): EmbeddingLink[] {
   const links: EmbeddingLink[] = [];
   if (config.embeddingProvider === 'hashed') return links;
   if (config.embeddingProvider === 'openai-compatible') {
     const { EMBEDDING_MODEL: model, EMBEDDING_DIMENSIONS: dimensions } = config;
-    links.push(openAiCompatibleEmbeddings(config, fetch, { model, dimensions, former: false }));
+    links.push(openAiCompatibleEmbeddings(config, send, { model, dimensions, former: false }));
     if (config.EMBEDDING_FORMER_MODEL)
       links.push(
-        openAiCompatibleEmbeddings(config, fetch, {
+        openAiCompatibleEmbeddings(config, send, {
           model: config.EMBEDDING_FORMER_MODEL,
           dimensions: config.EMBEDDING_FORMER_DIMENSIONS,
           former: true,

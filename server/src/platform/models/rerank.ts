@@ -1,8 +1,9 @@
 import type { Config } from '../config.ts';
-import type { createGuardedFetch } from '../fetch.ts';
+import type { GuardedFetch } from '../fetch.ts';
 import { createBreaker, outsideCalls } from '../resilience.ts';
+import { askModel } from './ask.ts';
 import { cut } from './embeddings.ts';
-import { judgeModel, ModelError, refusalOf } from './model-error.ts';
+import { judgeModel, ModelError } from './model-error.ts';
 
 /** Reads a query and texts together, and says how well each text answers it. */
 export interface RerankModel {
@@ -24,7 +25,7 @@ const mostCharacters = 8_000;
 export function cohereCompatibleRerank(
   config: Config,
   base: string,
-  fetch: ReturnType<typeof createGuardedFetch>['fetch'],
+  send: GuardedFetch['send'],
 ): RerankModel {
   const address = `${base.replace(/\/$/, '')}/rerank`;
   const { RERANK_MODEL: model, RERANK_API_KEY: key } = config;
@@ -35,20 +36,8 @@ export function cohereCompatibleRerank(
     breaker: createBreaker(judgeModel, config.RERANK_BREAKER_MS),
   });
   const call = async (query: string, documents: string[], signal: AbortSignal): Promise<number[]> => {
-    const response = await fetch(address, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', ...(key ? { authorization: `Bearer ${key}` } : {}) },
-      body: JSON.stringify({ model, query, documents, top_n: documents.length }),
-      signal,
-    });
-    if (!response.ok) {
-      await response.body?.cancel();
-      throw refusalOf('the reranker', response.status, response.headers.get('retry-after'));
-    }
-    const answer = await response.json().catch((error) => {
-      if (signal.aborted || !(error instanceof SyntaxError)) throw error;
-      throw new ModelError('garbage', 'the reranker did not answer with JSON');
-    });
+    const question = { model, query, documents, top_n: documents.length };
+    const answer = await askModel(send, 'the reranker', address, key, question, signal);
     return relevancesOf(answer, documents.length);
   };
   return {

@@ -34,6 +34,7 @@ export interface TermCounts {
 }
 
 interface Counted {
+  field: 'w' | 'g' | null;
   dimension: number;
   texts: number | null;
 }
@@ -46,19 +47,21 @@ export async function findTermCounts(
   trigrams: number[],
 ): Promise<TermCounts> {
   // One look-up a dimension: `= any(...)` reads the whole scope where the table has no statistics yet.
-  const [total, w, g] = await db.batch([
-    sql<{ texts: number }>`select texts from text_counts where tenant_id = ${db.tenant} and scope = ${scope}`,
-    sql<Counted>`
-      select wanted.dimension, (
-        select texts from term_counts
-        where tenant_id = ${db.tenant} and scope = ${scope} and field = 'w' and dimension = wanted.dimension
-      ) as texts from unnest(${words}::int[]) as wanted (dimension)`,
-    sql<Counted>`
-      select wanted.dimension, (
-        select texts from term_counts
-        where tenant_id = ${db.tenant} and scope = ${scope} and field = 'g' and dimension = wanted.dimension
-      ) as texts from unnest(${trigrams}::int[]) as wanted (dimension)`,
-  ]);
-  const map = (rows: Counted[]) => new Map(rows.map(({ dimension, texts }) => [dimension, texts ?? 0]));
-  return { texts: total.rows[0]?.texts ?? 0, words: map(w.rows), trigrams: map(g.rows) };
+  const rows = await db.rows(sql<Counted>`
+    select wanted.field, wanted.dimension, (
+      select texts from term_counts
+      where tenant_id = ${db.tenant} and scope = ${scope} and field = wanted.field and dimension = wanted.dimension
+    ) as texts
+    from (
+      select 'w' as field, unnest(${words}::int[]) as dimension union all
+      select 'g', unnest(${trigrams}::int[])
+    ) as wanted
+    union all
+    select null, 0, (select texts from text_counts where tenant_id = ${db.tenant} and scope = ${scope})`);
+  const found: TermCounts = { texts: 0, words: new Map(), trigrams: new Map() };
+  for (const { field, dimension, texts } of rows) {
+    if (field === null) found.texts = texts ?? 0;
+    else (field === 'w' ? found.words : found.trigrams).set(dimension, texts ?? 0);
+  }
+  return found;
 }

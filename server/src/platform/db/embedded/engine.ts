@@ -49,7 +49,7 @@ export async function startEngine(data: string): Promise<Engine> {
   const database = await PGlite.create({
     dataDir: data,
     extensions: { vector },
-    postgresqlconf: ['plan_cache_mode = force_generic_plan'],
+    postgresqlconf: ['plan_cache_mode = force_generic_plan', 'enable_seqscan = off'],
   });
   await database.exec('CREATE EXTENSION IF NOT EXISTS vector');
   const parameters = await readParameters(database);
