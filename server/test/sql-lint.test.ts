@@ -53,6 +53,7 @@ const operatorStatements = [
   'src/modules/knowledge/runs/store.ts#listRunning',
   'src/modules/knowledge/runs/store.ts#renewLeases',
   'src/platform/facts/relay.ts#createRelay',
+  'src/platform/facts/relay.ts#relay',
   'src/platform/http/idempotency.ts#pruneIdempotencyKeys',
 ];
 

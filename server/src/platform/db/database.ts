@@ -55,6 +55,18 @@ export const operatorDb = (pool: pg.Pool): Db => createDb(pool, undefined, inTur
 /** As `tenantDb`; what is no transaction shares connections and round trips with what other tenants ask for (share.ts). */
 export const glanceDb = (pool: pg.Pool, trips: Send, tenant: string): Db => createDb(pool, tenant, trips);
 
+/** What one tenant has to write. */
+export interface Part {
+  tenant: string;
+  statements: readonly Statement<unknown>[];
+}
+
+/** Writes of several tenants in one transaction: each tenant is entered before its statements, and can touch its own rows only. */
+export const writeTogether = async (pool: pg.Pool, parts: readonly Part[]): Promise<void> =>
+  void (await inTurn(pool)(
+    parts.flatMap(({ tenant, statements }) => [sql`select enter(${tenant})`, ...statements]),
+  ));
+
 type Send = (statements: readonly Statement<unknown>[]) => Promise<Result<unknown>[]>;
 
 /** Each batch on a connection of its own. */

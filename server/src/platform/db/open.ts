@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import pg from 'pg';
 import type { Config } from '../config.ts';
 import type { Keys } from '../crypto.ts';
-import { type Db, glanceDb, operatorDb, tenantDb, types } from './database.ts';
+import { type Db, glanceDb, operatorDb, type Part, tenantDb, types, writeTogether } from './database.ts';
 import { type EmbeddedDatabase, openEmbedded } from './embedded/open.ts';
 import { createSharedTrips } from './share.ts';
 
@@ -13,6 +13,11 @@ export interface Database {
   tenant(tenantId: string): Db;
   /** As `tenant`, for reads by key, which are always quick: concurrent ones share connections, whoever's they are. */
   glance(tenantId: string): Db;
+  /**
+   * Writes of several tenants in one transaction: all take effect or none. Only where one back end does one thing at a time
+   * anyway; elsewhere a tenant would wait for another's locks.
+   */
+  together(parts: readonly Part[]): Promise<void>;
   /** The database as the operator sees it: every tenant. */
   operator: Db;
   /** The operator's pool itself, for the queue. */
@@ -137,6 +142,7 @@ function databaseOf(
     engine,
     tenant: (tenantId) => tenantDb(appPool, tenantId),
     glance: (tenantId) => glanceDb(appPool, trips, tenantId),
+    together: (parts) => writeTogether(appPool, parts),
     operator: operatorDb(operatorPool),
     operatorPool,
     appRole,

@@ -1,6 +1,6 @@
 import { hashText, mix32 } from '../retrieval/sparse.ts';
 import { ENGLISH_DROPPED } from '../retrieval/stopwords.ts';
-import { type Word, wordsOf } from '../retrieval/words.ts';
+import { type Word, wordsOfStored } from '../retrieval/words.ts';
 
 /** Name under which these vectors are stored. Any change of the numbers below or of the analysis needs a new one. */
 export const HASHED_MODEL = 'hashed-384-v1';
@@ -33,7 +33,7 @@ const known = new WeakMap<Word, Features>();
 export function hashedEmbedding(text: string): Float32Array {
   const vector = new Float32Array(HASHED_DIMENSIONS);
   const counts = new Map<Word, number>();
-  for (const word of wordsOf(text)) {
+  for (const word of wordsOfStored(text)) {
     if (word.kind !== 'character') counts.set(word, (counts.get(word) ?? 0) + 1);
   }
   for (const [word, count] of counts) addWord(vector, featuresOf(word), Math.sqrt(count));

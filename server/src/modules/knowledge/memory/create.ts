@@ -1,6 +1,5 @@
 import { Compile } from 'typebox/compile';
 import type { App, Ctx } from '#platform/context.ts';
-import type { Db } from '#platform/db/database.ts';
 import { createGatherer } from '#platform/db/gather.ts';
 import type { Statement } from '#platform/db/sql.ts';
 import { ApiError, type FieldProblem } from '#platform/errors.ts';
@@ -29,27 +28,34 @@ interface NewMemory {
   more: Statement[];
 }
 
-const storeMemories = (ctx: { app: App }, db: Db, memories: NewMemory[]) =>
-  db.batch([
-    ...insertMemories(
-      db.tenant!,
-      memories.map(({ row }) => row),
-      ctx.app.vectorTypes,
-    ),
-    insertFacts(
-      db.tenant!,
-      memories.map((memory) => memory.fact),
-    ),
-    ...memories.flatMap(({ more }) => more),
-  ]);
+const storing = ({ app }: { app: App }, tenant: string, memories: NewMemory[]): Statement[] => [
+  ...insertMemories(
+    tenant,
+    memories.map(({ row }) => row),
+    app.vectorTypes,
+  ),
+  insertFacts(
+    tenant,
+    memories.map((memory) => memory.fact),
+  ),
+  ...memories.flatMap(({ more }) => more),
+];
 
-// Concurrent creates of a tenant share a transaction: each still has its own row, fact and answer.
-const gatherCreates = perApp((app) =>
-  createGatherer<NewMemory, void>(async (tenant, memories) => {
-    await storeMemories({ app }, app.database.tenant(tenant), memories);
+/**
+ * Concurrent creates of a tenant share a transaction, and in the embedded database those of all tenants: each still has its
+ * own row, fact and answer.
+ */
+const gatherCreates = perApp((app) => {
+  const gather = createGatherer<NewMemory, void>(async (_, memories) => {
+    const byTenant = Map.groupBy(memories, ({ row }) => row.tenant_id);
+    await app.database.together(
+      Array.from(byTenant, ([tenant, own]) => ({ tenant, statements: storing({ app }, tenant, own) })),
+    );
     return [];
-  }, lanesOf(app)),
-);
+  }, lanesOf(app));
+  const all = app.database.engine === 'embedded';
+  return (memory: NewMemory) => gather(all ? 'all tenants' : memory.row.tenant_id, memory);
+});
 
 /**
  * Stores a memory of the caller's. It can be found by its words at once; its vector follows.
@@ -77,8 +83,8 @@ export async function createMemory(ctx: Ctx, input: MemoryCreate): Promise<Memor
     }),
     more,
   };
-  if (ctx.db.inTransaction) await storeMemories(ctx, ctx.db, [memory]);
-  else await gatherCreates(ctx.app)(ctx.tenant, memory);
+  if (ctx.db.inTransaction) await ctx.db.batch(storing(ctx, ctx.tenant, [memory]));
+  else await gatherCreates(ctx.app)(memory);
   return found ? { ...resourceOf(row), ...found } : resourceOf(row);
 }
 

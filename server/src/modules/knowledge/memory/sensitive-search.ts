@@ -1,9 +1,13 @@
 import type { Ctx } from '#platform/context.ts';
 import { invalid } from '#platform/errors.ts';
-import { PREFERENCE_MARK, type PreparedQuery, type SparseVector } from '../retrieval/service.ts';
+import {
+  analyzeDocument,
+  PREFERENCE_MARK,
+  type PreparedQuery,
+  type SparseVector,
+} from '../retrieval/service.ts';
 import { dot } from '../retrieval/sparse.ts';
 import { openTexts } from './encryption.ts';
-import { analyzeMemory } from './rows.ts';
 import { listSensitive } from './sensitive-store.ts';
 import type { FoundMemory, SearchFilter } from './store.ts';
 
@@ -28,7 +32,10 @@ export async function sensitiveCandidates(
   const { words, trigrams } = prepared.vectors;
   return rows.flatMap(({ id, session_id, role, at }, i) => {
     const text = texts[i]!;
-    const own: { words: SparseVector; trigrams: SparseVector } = analyzeMemory(text);
+    const own: { words: SparseVector; trigrams: SparseVector } = analyzeDocument(text, {
+      marks: true,
+      secret: true,
+    });
     const found = { words: dot(words, own.words), trigrams: dot(trigrams, own.trigrams) };
     const prefers = own.words.dimensions.includes(PREFERENCE_MARK);
     const isHit = found.words > 0 || (prepared.needsTrigrams && found.trigrams > 0);

@@ -13,7 +13,7 @@ import {
   GENERAL,
   KOREAN_PARTICLES,
 } from './stopwords.ts';
-import { readText, type Word, wordsOf } from './words.ts';
+import { readText, type Word, wordsOf, wordsOfStored } from './words.ts';
 
 /** Which of the two hashed spaces a dimension belongs to. */
 export type Space = 'words' | 'trigrams';
@@ -45,14 +45,14 @@ export const lengthInAverages = (words: number): number => words / AVERAGE_WORDS
 /**
  * Vectors of a memory or chunk, written with its row. `length` counts words. Holds no statistics of the tenant.
  * `trigrams: false` leaves that vector empty. `marks`: the words vector also says what the text is, see PREFERENCE_MARK.
- * `minimumLength` (words): for a piece of a text that was cut into several, pass the size aimed at. Otherwise a short
+ * `secret`: it is stored encrypted, and nothing of it is kept. `minimumLength` (words): for a piece of a text that was cut into several, pass the size aimed at. Otherwise a short
  * last piece, usually with the title before it, outranks whole documents (SciFact nDCG@10 0.704 instead of 0.722).
  */
 export function analyzeDocument(
   text: string,
-  options: { trigrams?: boolean; minimumLength?: number; marks?: boolean } = {},
+  options: { trigrams?: boolean; minimumLength?: number; marks?: boolean; secret?: boolean } = {},
 ): { words: SparseVector; trigrams: SparseVector; length: number } {
-  const words = wordsOf(text);
+  const words = options.secret ? wordsOf(text) : wordsOfStored(text);
   let others = 0;
   for (const { also } of words) if (also !== undefined) others++;
   const wordDimensions = new Uint32Array(words.length + others);

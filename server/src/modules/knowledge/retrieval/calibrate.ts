@@ -1,8 +1,8 @@
 import { type AnalyzedQuery, type CollectionStats, frequencyOf, type QueryTerm, termOf } from './analyze.ts';
 import type { Candidate, Ranked } from './rank.ts';
-import { READ_CHARACTERS } from './rank.ts';
+import { wordsIn } from './rank.ts';
 import { FUNCTION_CHARACTERS } from './stopwords.ts';
-import { type Word, wordsOf } from './words.ts';
+import type { Word } from './words.ts';
 
 /** Background texts that make a tenant of one row behave like one of hundreds. */
 const PSEUDO_DOCUMENTS = 200;
@@ -32,23 +32,23 @@ export function calibrate<C extends Candidate>(
   const top = Math.max(
     ...ranked
       .slice(0, JUDGED_RESULTS)
-      .map(({ candidate, support }) => Math.max(cover(candidate.text), support ?? 0)),
+      .map(({ candidate, support }) => Math.max(cover(candidate), support ?? 0)),
   );
   return ranked.map(({ score }) => (top * score) / first);
 }
 
 /** Returns a function that says which share of the query's subject (0..1) a text covers, in its best 40 words. */
-export function makeCoverage(query: AnalyzedQuery, stats: CollectionStats): (text: string) => number {
+export function makeCoverage(query: AnalyzedQuery, stats: CollectionStats): (candidate: Candidate) => number {
   const weights = query.terms.map((term) => weightOf(term, stats));
   const subject = query.terms.filter(({ background }) => background < GENERAL_BACKGROUND).length;
   const required = subject > STRICT_TERMS ? Math.sqrt(STRICT_TERMS / subject) : 1;
   const total = required * weights.reduce((sum, weight) => sum + weight, 0);
   const known = new Map<Word, Hit[]>();
-  return (text) => {
+  return (candidate) => {
     if (total <= 0) return 0;
     const hits: (Hit & { position: number })[] = [];
     let position = 0;
-    for (const word of wordsOf(text.slice(0, READ_CHARACTERS))) {
+    for (const word of wordsIn(candidate)) {
       let found = known.get(word);
       if (!found) {
         found = hitsOf(query, word);

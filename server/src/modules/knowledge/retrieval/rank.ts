@@ -10,7 +10,7 @@ import {
   termOf,
   termWeight,
 } from './analyze.ts';
-import { type Word, wordsOf } from './words.ts';
+import { type Word, wordsOf, wordsOfStored } from './words.ts';
 
 /** Cosine, or relevance to a reranker, that what has nothing to do with the query usually has. */
 export const usuallyUnrelated = 0.3;
@@ -152,6 +152,10 @@ export function compareRanked(a: Ranked, b: Ranked): number {
   );
 }
 
+/** The words of a candidate that are read. */
+export const wordsIn = ({ text, sealed }: Candidate): Word[] =>
+  (sealed ? wordsOf : wordsOfStored)(text.slice(0, READ_CHARACTERS));
+
 const SIEVE = 4_096;
 
 type Reading = Pick<ScoreParts, 'words' | 'trigrams' | 'pairs' | 'matched'>;
@@ -196,7 +200,7 @@ function makeReader(query: AnalyzedQuery, stats: CollectionStats, vectors: Query
     let trigramLength = 0;
     let previous = -1;
     let beforeThat = -1;
-    for (const word of wordsOf(candidate.text.slice(0, READ_CHARACTERS))) {
+    for (const word of wordsIn(candidate)) {
       const term = termOf(query, word) ?? -1;
       if (term >= 0) counts[term]!++;
       if (trigramCounts) {

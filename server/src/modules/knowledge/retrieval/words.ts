@@ -98,6 +98,24 @@ export function readText(text: string): Reading {
 
 export const wordsOf = (text: string): Word[] => readText(text).words;
 
+const keptTexts = 2_048;
+const keptCharacters = 2_000;
+const kept = newBoundedCache<string, Word[]>(keptTexts);
+
+/**
+ * The same of a text that is stored as it is, and so is read again soon: for its vector, and by every search that finds it.
+ * What was read is kept for a while, which nothing of a text may be that is only ever stored encrypted.
+ */
+export function wordsOfStored(text: string): Word[] {
+  if (text.length > keptCharacters) return wordsOf(text);
+  let words = kept.get(text);
+  if (words === undefined) {
+    words = wordsOf(text);
+    kept.set(text, words);
+  }
+  return words;
+}
+
 function appendAscii(words: Word[], text: string): void {
   let start = -1;
   for (let i = 0; i <= text.length; i++) {
