@@ -1,18 +1,12 @@
 /**
  * What the server is compared with, in a process of its own: bare Fastify with one prepared SELECT or one INSERT
- * (same table, same row size, same pool size), and the search statement alone.
+ * (same table, same row size, same pool size).
  */
 import { randomBytes, randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { fastify } from 'fastify';
 import pg from 'pg';
-import { wordSearch } from '../server/src/modules/knowledge/memory/store.ts';
-import { prepareQuery } from '../server/src/modules/knowledge/retrieval/service.ts';
-import type { Ctx } from '../server/src/platform/context.ts';
-import { wireValue } from '../server/src/platform/db/batch.ts';
-import { type Db, operatorDb } from '../server/src/platform/db/database.ts';
 import { openEmbedded } from '../server/src/platform/db/embedded/open.ts';
-import type { Statement } from '../server/src/platform/db/sql.ts';
 
 const max = Number(process.env.DATABASE_POOL_SIZE ?? 10);
 const embedded = process.env.DATABASE_URL
@@ -94,42 +88,7 @@ server.post<{ Body: { text: string; type: string; metadata: object }; Headers: {
   },
 );
 
-/** The statement a search of a whole tenant sends for its candidates, taken from the store itself. */
-async function searchStatement(tenant: string, query: string): Promise<Statement<unknown>> {
-  const db: Db = { ...operatorDb(pool), tenant };
-  const filter = {
-    owner: undefined,
-    types: undefined,
-    session_id: undefined,
-    metadata: undefined,
-    created_from: undefined,
-    created_to: undefined,
-  };
-  // Preparing a query looks at the tenant, its database and the process's memory of counts: this process has its own.
-  const ctx = { app: {}, tenant: db.tenant, db } as unknown as Ctx;
-  return wordSearch(tenant, await prepareQuery(ctx, 'memory', query), filter, new Date()).statement(
-    undefined,
-  );
-}
-
-let alone: pg.PoolClient | undefined;
-async function timeSearch({ tenant, query }: { tenant: string; query: string }): Promise<number> {
-  const { name, text, values } = await searchStatement(tenant, query);
-  alone ??= await pool.connect();
-  const start = performance.now();
-  await alone.query({ name: name!, text, values: values.map(wireValue) });
-  return performance.now() - start;
-}
-
-process.on('message', async (message: { tenant: string; query: string }) => {
-  try {
-    process.send!({ value: await timeSearch(message) });
-  } catch (error) {
-    process.send!({ error: (error as Error).message });
-  }
-});
 process.on('SIGTERM', async () => {
-  alone?.release();
   await server.close();
   if (embedded) await embedded.close();
   else await pool.end();

@@ -87,6 +87,10 @@ export const startSearches = (): ChildProcess => start(join(here, 'scale/searche
 
 export const startFloor = (env: Record<string, string>): Promise<Process> => startHelper('floor.ts', env);
 
+/** It opens the floor's database, which only one process can where that is embedded. */
+export const startSearchFloor = (env: Record<string, string>): Promise<Process> =>
+  startHelper('search-floor.ts', env);
+
 /** A server of the benchmark's own, from a file beside this one; it says when it is ready. */
 export async function startHelper(file: string, env: Record<string, string>): Promise<Process> {
   const port = await freePort();

@@ -13,8 +13,8 @@ import { parseArgs } from 'node:util';
 import { Client } from 'undici';
 import { call, makeBed } from './bed.ts';
 import { ask, killAll, startEmbeddings, startSearches, startServer, startWorker, stop } from './processes.ts';
+import { openReplay, type Replay } from './replay.ts';
 import { measurePeers } from './scale/peers.ts';
-import { openReplay, type Replay } from './scale/replay.ts';
 import type { SearchOrder } from './scale/searches.ts';
 import { DIMENSIONS, nearestOf, newQuestion, newText, vectorOf } from './scale/topics.ts';
 import { aligned, machine, median, percentile } from './table.ts';
@@ -150,26 +150,25 @@ async function measureTenant(
 ): Promise<string[]> {
   const vectors = tenant.texts.map(vectorOf);
   const http: number[] = [];
-  const sql: number[] = [];
   const vectorHttp: number[] = [];
   let right = 0;
   let wanted = 0;
   let rows = 0;
-  for (let i = 0; i < queryCount + 5; i++) {
-    const query = questionTo(tenant);
-    const hybrid = await search(client, tenant, query, 'hybrid');
-    const alone = await replay.time(tenant.id, query, 'hybrid');
-    const near = await search(client, tenant, query, 'vector');
-    // The first ones make statements ready.
-    if (i < 5) continue;
-    http.push(hybrid.ms);
-    sql.push(alone);
-    vectorHttp.push(near.ms);
+  // In a row each: what runs in turns with another process finds its caches empty. The first ones make statements ready.
+  const warmUp = 10;
+  const queries = Array.from({ length: queryCount + warmUp }, () => questionTo(tenant));
+  for (const query of queries) http.push((await search(client, tenant, query, 'hybrid')).ms);
+  const sql = await replay.time(tenant.id, queries, 'hybrid');
+  const near = [];
+  for (const query of queries) near.push(await search(client, tenant, query, 'vector'));
+  for (const times of [http, sql, near]) times.splice(0, warmUp);
+  for (const [i, { ms, ids }] of near.entries()) {
+    vectorHttp.push(ms);
     // What points the other way has a score of 0 and is no answer.
-    const best = nearestOf(vectors, vectorOf(query), 10).filter(({ cosine }) => cosine > 0);
-    right += best.filter(({ at }) => near.ids.includes(tenant.ids[at]!)).length;
+    const best = nearestOf(vectors, vectorOf(queries[i + warmUp]!), 10).filter(({ cosine }) => cosine > 0);
+    right += best.filter(({ at }) => ids.includes(tenant.ids[at]!)).length;
     wanted += best.length;
-    rows += near.ids.length;
+    rows += ids.length;
   }
   return [
     `${tenant.rank}`,

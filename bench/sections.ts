@@ -5,7 +5,16 @@ import { Client } from 'undici';
 import { type Bed, type Caller, copyForFloor, newCaller, untilQuiet } from './bed.ts';
 import { measureBulk } from './bulk.ts';
 import { type CallFigure, type Contestant, measureCalls, type Rounds } from './calls.ts';
-import { load, type Process, residentMb, startFloor, startLoad, startServer, stop } from './processes.ts';
+import {
+  load,
+  type Process,
+  residentMb,
+  startFloor,
+  startLoad,
+  startSearchFloor,
+  startServer,
+  stop,
+} from './processes.ts';
 import { profiled } from './profile.ts';
 import { measureSearch } from './search.ts';
 import { atLeast, atMost, type Figure, round } from './table.ts';
@@ -28,6 +37,7 @@ interface Stage {
   options: Options;
   server: Process;
   floor: Process;
+  floorEnv: Record<string, string>;
   generator: ChildProcess;
   client: Client;
   random: () => number;
@@ -98,6 +108,7 @@ async function prepare(bed: Bed, options: Options): Promise<Stage> {
     options,
     server,
     floor: await startFloor(floorEnv),
+    floorEnv,
     generator: startLoad(),
     client: new Client(server.url),
     random,
@@ -198,14 +209,17 @@ async function postSection(stage: Stage): Promise<void> {
   if (apart) await stop(apart);
 }
 
-async function searchSection({ client, floor, searchers, random, options, table }: Stage): Promise<void> {
+async function searchSection(stage: Stage): Promise<void> {
+  const { client, searchers, random, options, table } = stage;
+  await stop(stage.floor);
+  const floor = await startSearchFloor(stage.floorEnv);
   for (const searcher of searchers) {
     const { size, http, sql, ratio } = await measureSearch(
       client,
       floor,
       searcher,
       random,
-      options.quick ? 60 : 200,
+      options.quick ? 6 : 20,
     );
     const show = ({ p50_ms, p99_ms }: typeof http) => `p50 ${round(p50_ms)}, p99 ${round(p99_ms)} ms`;
     table.push({
@@ -216,6 +230,8 @@ async function searchSection({ client, floor, searchers, random, options, table 
       target: atMost(ratio, 2),
     });
   }
+  await stop(floor);
+  stage.floor = await startFloor(stage.floorEnv);
 }
 
 async function bulkSection(stage: Stage): Promise<void> {
