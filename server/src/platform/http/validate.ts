@@ -118,7 +118,7 @@ function problems(schema: TSchema, errors: SchemaError[]): FieldProblem[] {
       continue;
     } else if (!found.has(instancePath)) {
       const allowed = allowedAt(schema, schemaPath);
-      const blank = keyword === 'pattern' && params?.pattern === '\\S';
+      const blank = keyword === 'pattern' && params?.pattern?.endsWith('\\S');
       if (allowed !== undefined) found.set(instancePath, `is not one of the allowed values: ${allowed}`);
       else if (keyword === 'anyOf') found.set(instancePath, 'is not one of the allowed values');
       else found.set(instancePath, blank ? 'must not be blank' : message);

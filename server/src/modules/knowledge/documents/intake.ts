@@ -3,7 +3,7 @@ import type { App, Ctx } from '#platform/context.ts';
 import { sha256 } from '#platform/crypto.ts';
 import { ApiError, invalid, unavailable } from '#platform/errors.ts';
 import { idempotently } from '#platform/http/idempotency.ts';
-import { checkText, parseJson } from '#platform/http/json.ts';
+import { checkText, parseJsonFile } from '#platform/http/json.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { requireSwitchedOn } from '#platform/kill-switches.ts';
 import { perApp } from '#platform/per-app.ts';
@@ -99,7 +99,7 @@ function checkContent(format: Format, bytes: Buffer): void {
 function textOfJson(bytes: Buffer): string {
   let value: unknown;
   try {
-    value = parseJson(bytes);
+    value = parseJsonFile(bytes);
   } catch (error) {
     if (error instanceof ApiError)
       throw ingestInvalid(`The file is not JSON that can be taken: ${error.message}`);

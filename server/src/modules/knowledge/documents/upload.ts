@@ -1,7 +1,7 @@
 import type { MultipartFile } from '@fastify/multipart';
 import type { FastifyRequest } from 'fastify';
 import { ApiError, badRequest, type FieldProblem, invalid } from '#platform/errors.ts';
-import { checkText, parseJson } from '#platform/http/json.ts';
+import { checkText, parseJsonField } from '#platform/http/json.ts';
 import type { Access } from './schema.ts';
 import { isObject } from './visible.ts';
 
@@ -89,12 +89,7 @@ export async function readUpload(request: FastifyRequest, tenant: string): Promi
 
 function metadataOf(text: string | undefined, problems: FieldProblem[]): Record<string, unknown> | undefined {
   if (!text) return undefined;
-  let value: unknown;
-  try {
-    value = parseJson(Buffer.from(text));
-  } catch {
-    value = undefined;
-  }
+  const value = parseJsonField(text, '/metadata_json');
   if (isObject(value) && Object.keys(value).length <= 200) return value;
   problems.push({ path: '/metadata_json', message: 'must be a JSON object of at most 200 fields' });
   return undefined;

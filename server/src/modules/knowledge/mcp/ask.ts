@@ -21,7 +21,7 @@ export const answerTool: Tool = {
   annotations: { readOnlyHint: false, destructiveHint: false, idempotentHint: false },
   input: T.Object(
     {
-      question: RunCreate.properties.message,
+      question: T.String({ minLength: 1, maxLength: 20_000, pattern: '\\S' }),
       corpus_id: T.Optional(
         T.String({
           minLength: 1,

@@ -131,6 +131,32 @@ describe('MCP', () => {
     assert.equal((await ann.call('POST', `/v1/memory/${memory_id}/restore`)).status, 404);
   });
 
+  it('takes nothing blank, no number that is not kept, and no search by vectors of what has none', async () => {
+    const toldOf = async (client: Client, name: string, given: object) =>
+      (await refused(client, name, given)).details.errors.map(({ path }: { path: string }) => path);
+    for (const client of [hers, his]) {
+      for (const [name, given, path] of [
+        ['remember', { text: ' ' }, '/text'],
+        ['remember', { text: 'a word', type: '\n' }, '/type'],
+        ['recall', { query: ' \t' }, '/query'],
+        ['ask', { question: ' ' }, '/question'],
+        ['ask', { question: '' }, '/question'],
+      ] as const)
+        assert.deepEqual(await toldOf(client, name, given), [path], name);
+      const blind = { query: 'words', mode: 'vector', sensitive: true };
+      assert.deepEqual(await toldOf(client, 'recall', blind), ['/mode', '/sensitive']);
+    }
+    const body = JSON.stringify(
+      message('tools/call', {
+        name: 'remember',
+        arguments: { text: 'A number', metadata: { n: 'here' } },
+      }),
+    ).replace('"here"', '9007199254740993');
+    const { result } = (await post(body, ann.token)).body;
+    const { error } = JSON.parse(result.content[0].text);
+    assert.deepEqual([result.isError, error.details.errors[0].path], [true, '/metadata/n']);
+  });
+
   it('calls no other route by an id of dots', async () => {
     for (const corpus_id of ['.', '..'])
       assert.equal((await refused(hers, 'search_knowledge', { corpus_id, query: 'desk' })).code, 'NOT_FOUND');

@@ -107,6 +107,7 @@ export const tools: Tool[] = [
         T.String({
           minLength: 1,
           maxLength: 100,
+          pattern: '\\S',
           description: 'A word of your own for its kind; default note',
         }),
       ),

@@ -116,11 +116,16 @@ interface Stored {
   status: string;
 }
 
-/** @throws ApiError 422 where nothing could be stored */
+/** @throws ApiError 422 where nothing could be stored: what is wrong with the first */
 async function store(send: Send, memories: object[]): Promise<Stored> {
-  const { body } = await send({ method: 'POST', path: '/v1/memory/bulk', body: { memories } });
+  const { body } = await send({ method: 'POST', path: '/v1/memory/bulk', body: { memories } }).catch(
+    (error: ApiError) => {
+      if (error.code !== 'NOTHING_STORED') throw error;
+      const [first] = error.details!.failed as Failed[];
+      throw new ApiError(422, first!.error.code, first!.error.message);
+    },
+  );
   const { created, failed } = body as { created: Stored['stored']; failed: Failed[] };
-  if (created.length === 0) throw new ApiError(422, failed[0]!.error.code, failed[0]!.error.message);
   return { stored: created, failed, status: 'SUCCEEDED' };
 }
 

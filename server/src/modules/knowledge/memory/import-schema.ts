@@ -20,8 +20,8 @@ export const MemoryLine = T.Object(
         T.Object(
           {
             version: T.Integer({ minimum: 1, maximum: 2_147_483_647 }),
-            text: MemoryCreate.properties.text,
-            type: MemoryCreate.properties.type,
+            text: T.String({ minLength: 1, maxLength: 1_000_000 }),
+            type: T.String({ minLength: 1, maxLength: 100 }),
             metadata: Metadata,
             session_id: Nullable(T.String({ minLength: 1, maxLength: 200 })),
             role: Nullable(SpeakerRole),

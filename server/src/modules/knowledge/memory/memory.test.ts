@@ -312,6 +312,43 @@ describe('many at once', () => {
     );
   });
 
+  it('answers 422, with the same reasons, where none of many could be stored', async () => {
+    const [ann, bob] = [await newTenant('user'), await newTenant('user')];
+    const memories = [note(''), { text: 'no type' }];
+    const send = (who: Caller, key?: string) =>
+      who.call('POST', '/v1/memory/bulk', { memories }, key ? { 'idempotency-key': key } : {});
+    for (const reply of [await send(ann), await send(bob, 'again'), await send(bob, 'again')]) {
+      assert.deepEqual([reply.status, reply.body.error.code], [422, 'NOTHING_STORED']);
+      const { created, failed } = reply.body.error.details;
+      assert.deepEqual([created, failed.map(({ index }: any) => index)], [[], [0, 1]]);
+      assert.deepEqual(failed[1].error, { code: 'VALIDATION_ERROR', message: '/type is required' });
+    }
+    assert.deepEqual((await ann.call('GET', '/v1/memory/')).body, []);
+  });
+
+  it('takes no text or type that is blank', async () => {
+    const [ann, bob] = [await newTenant('user'), await newTenant('user')];
+    const { id } = (await ann.call('POST', '/v1/memory/', note('kept'))).body;
+    const theirs = (await bob.call('POST', '/v1/memory/', note('theirs'))).body.id;
+    const blank = ' \t\u00a0\n';
+    for (const reply of [
+      await ann.call('POST', '/v1/memory/', note(blank)),
+      await ann.call('POST', '/v1/memory/', { text: 'a word', type: blank }),
+      await ann.call('PUT', `/v1/memory/${id}`, { text: blank }),
+      await ann.call('POST', '/v1/memory/infer', { messages: [{ role: 'user', content: blank }] }),
+      await bob.call('PUT', `/v1/memory/${theirs}`, { type: blank }),
+    ]) {
+      assert.deepEqual(
+        [reply.status, reply.body.error.details.errors[0].message],
+        [422, 'must not be blank'],
+        reply.text,
+      );
+    }
+    const { body } = await ann.call('POST', '/v1/memory/bulk', { memories: [note(blank), note('a word')] });
+    assert.equal(body.failed[0].error.message, '/text must not be blank');
+    assert.equal((await ann.call('GET', `/v1/memory/${id}`)).body.text, 'kept');
+  });
+
   it('deletes many, also those of others only for admins', async () => {
     const [admin, stranger] = [await newTenant('admin'), await newTenant('admin')];
     const ann = await newMember(admin, 'user');

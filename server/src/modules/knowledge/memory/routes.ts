@@ -1,10 +1,11 @@
 import { Type as T } from 'typebox';
-import { invalid } from '#platform/errors.ts';
+import { ApiError, invalid } from '#platform/errors.ts';
 import { hasUncheckedTexts } from '#platform/http/json.ts';
 import { chargeOperation } from '#platform/http/limits.ts';
 import { pageQuery } from '#platform/http/pages.ts';
 import { route } from '#platform/http/route.ts';
 import { Timestamp } from '#platform/timestamp.ts';
+import type { BulkCreated } from './create.ts';
 import { getMemoryAsOf, listVisibleAsOf } from './history.ts';
 import { rememberConversation } from './inferences.ts';
 import { lifeRoutes } from './life-routes.ts';
@@ -36,6 +37,19 @@ const tag = 'memory';
 const params = T.Object({ memory_id: T.String() });
 const asOf = T.Optional(Timestamp);
 
+/** A 2xx says that something was made. What is wrong with each is told as in the answer to others. */
+const nothingStored = (details: BulkCreated) =>
+  new ApiError(422, 'NOTHING_STORED', 'None of the memories could be stored: see failed.', { ...details });
+
+const sensitiveHaveNoVectors = () =>
+  invalid([
+    { path: '/mode', message: 'must be hybrid or text together with sensitive' },
+    {
+      path: '/sensitive',
+      message: 'can not be given together with mode vector: such memories have no vectors',
+    },
+  ]);
+
 export const memoryRoutes = [
   route({
     method: 'POST',
@@ -54,7 +68,8 @@ export const memoryRoutes = [
     method: 'POST',
     path: '/v1/memory/bulk',
     name: 'create_memories',
-    summary: 'Remember up to 1,000 things; valid ones are stored although others are not',
+    summary:
+      'Remember up to 1,000 things; valid ones are stored although others are not. 422 where none could be stored',
     tag,
     permission: 'memory:create',
     decidesRows: true,
@@ -64,7 +79,9 @@ export const memoryRoutes = [
     response: { 201: MemoryBulkCreated },
     handler: async (ctx, { body }) => {
       await chargeOperation(ctx, 'memory:create', body.memories.length);
-      return createMemories(ctx, body.memories, hasUncheckedTexts(body));
+      const made = await createMemories(ctx, body.memories, hasUncheckedTexts(body));
+      if (made.created.length === 0) throw nothingStored(made);
+      return made;
     },
   }),
   route({
@@ -95,7 +112,10 @@ export const memoryRoutes = [
     idempotent: false,
     body: MemorySearch,
     response: { 200: T.Array(Memory) },
-    handler: (ctx, { body }) => searchMemories(ctx, body),
+    handler: async (ctx, { body }) => {
+      if (body.sensitive && body.mode === 'vector') throw sensitiveHaveNoVectors();
+      return searchMemories(ctx, body);
+    },
   }),
   route({
     method: 'POST',

@@ -37,8 +37,13 @@ const life = {
 
 export const MemoryCreate = T.Object(
   {
-    text: T.String({ minLength: 1, maxLength: 1_000_000, description: 'At most MAX_MEMORY_SIZE characters' }),
-    type: T.String({ minLength: 1, maxLength: 100 }),
+    text: T.String({
+      minLength: 1,
+      maxLength: 1_000_000,
+      pattern: '\\S',
+      description: 'At most MAX_MEMORY_SIZE characters',
+    }),
+    type: T.String({ minLength: 1, maxLength: 100, pattern: '\\S' }),
     metadata: T.Optional(Metadata),
     meta_data: T.Optional(Metadata),
     ...life,
@@ -180,7 +185,10 @@ export const MemorySearch = T.Object(
     created_to: T.Optional(Timestamp),
     explain: T.Optional(T.Boolean()),
     sensitive: T.Optional(
-      T.Boolean({ description: 'Also decrypt and look through the sensitive memories of one identity' }),
+      T.Boolean({
+        description:
+          'Also decrypt and look through the sensitive memories of one identity; not in mode vector, as they have none',
+      }),
     ),
   },
   { additionalProperties: false },

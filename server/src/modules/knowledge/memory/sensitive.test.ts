@@ -95,6 +95,23 @@ describe('a sensitive memory', () => {
     assert.equal(vectors.rows.length, 1);
   });
 
+  it('has no vector: a search by vectors alone that asks for such is refused', async () => {
+    for (const who of [await newTenant('user'), await newTenant('user')]) {
+      const search = (more: object) => who.call('POST', '/v1/memory/search', { query: 'words', ...more });
+      const { status, body } = await search({ mode: 'vector', sensitive: true });
+      assert.deepEqual(
+        [status, ...body.error.details.errors.map(({ path }: { path: string }) => path)],
+        [422, '/mode', '/sensitive'],
+      );
+      for (const more of [
+        { mode: 'vector', sensitive: false },
+        { mode: 'text', sensitive: true },
+        { mode: 'hybrid', sensitive: true },
+      ])
+        assert.equal((await search(more)).status, 200);
+    }
+  });
+
   it('may become one and stop being one, and its words follow', async () => {
     const ann = await newTenant('user');
     const word = 'quadrilloquy';

@@ -1,7 +1,7 @@
 import type { Ctx } from '#platform/context.ts';
 import { createGatherer } from '#platform/db/gather.ts';
 import { invalid, notFound } from '#platform/errors.ts';
-import { parseJson } from '#platform/http/json.ts';
+import { parseJsonField } from '#platform/http/json.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isUuid } from '#platform/ids.ts';
@@ -72,13 +72,8 @@ export const listVisible = (
 
 /** @throws ApiError 422 for what is no JSON object */
 function metadataIn(text: string): Record<string, unknown> {
-  const refused = invalid([{ path: '/metadata', message: 'must be a JSON object' }]);
-  let value: unknown;
-  try {
-    value = parseJson(Buffer.from(text));
-  } catch {
-    throw refused;
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw refused;
+  const value = parseJsonField(text, '/metadata');
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw invalid([{ path: '/metadata', message: 'must be a JSON object' }]);
   return value as Record<string, unknown>;
 }

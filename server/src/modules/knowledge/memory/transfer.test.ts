@@ -374,7 +374,7 @@ describe('an import', () => {
     const said = new Map(state.errors.map(({ line, message }: any) => [line, message]));
     assert.deepEqual([said.get(4), said.get(5)], ['/type is required', '/colour is not a known field']);
     const memories = [{ type: 'note' }, note('unknown', { colour: 'red' })];
-    const { failed } = (await ann.call('POST', '/v1/memory/bulk', { memories })).body;
+    const { failed } = (await ann.call('POST', '/v1/memory/bulk', { memories })).body.error.details;
     assert.deepEqual(
       failed.map(({ error }: any) => error.message),
       ['/text is required', '/colour is not a known field'],

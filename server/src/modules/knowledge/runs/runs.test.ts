@@ -128,6 +128,7 @@ test('what is asked wrongly is refused as JSON before anything streams', async (
     { ...good, top_k: '5' },
     { ...good, session_id: '' },
     { corpus_id: 'handbook', message: 'x' },
+    { ...good, message: ' \t\n\u00a0' },
   ];
   for (const body of bad) {
     const reply = await a.send('POST', '/v1/run', body);

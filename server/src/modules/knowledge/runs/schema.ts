@@ -20,7 +20,11 @@ export const RunCreate = T.Object(
     corpus_id: T.Optional(
       T.String({ minLength: 1, maxLength: 64, description: 'Required unless memory is on' }),
     ),
-    message: T.String({ maxLength: 20_000 }),
+    message: T.String({
+      maxLength: 20_000,
+      pattern: '^$|\\S',
+      description: 'Not only white space; an empty one is answered, as NexusRAG answers it',
+    }),
     top_k: T.Optional(
       T.Integer({
         minimum: 1,
