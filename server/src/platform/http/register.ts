@@ -271,28 +271,3 @@ function measureOf(app: App, route: Route): (status: number, seconds: number) =>
     duration.observe(seconds);
   };
 }
-
-/** Character by character: a pattern for this takes quadratic time on a path of slashes. */
-function withoutSlash(path: string): string {
-  let end = path.length;
-  while (end > 1 && path[end - 1] === '/') end -= 1;
-  return path.slice(0, end);
-}
-
-/** Methods of the routes whose path fits, for 405. */
-export function allowedMethods(app: App, routes: Route[], url: string): string[] {
-  const path = withoutSlash(pathOf(url).slice(0, 2_000));
-  const fits = (pattern: string) =>
-    new RegExp(
-      `^${withoutSlash(pattern)
-        .replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
-        .replace(/:[a-z_]+/g, '[^/]+')}$`,
-    ).test(path);
-  const known = routes.filter(
-    (route) =>
-      fits(route.path) ||
-      (route.also !== undefined && fits(route.also)) ||
-      (route.legacy && app.config.LEGACY_ROUTES_ENABLED && fits(route.path.replace(/^\/v1/, ''))),
-  );
-  return [...new Set(known.map(({ method }) => method))];
-}

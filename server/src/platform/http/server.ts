@@ -7,12 +7,20 @@ import {
   fastify,
 } from 'fastify';
 import type { App } from '../context.ts';
-import { ApiError, badRequest, notFound, toApiError, unavailable, unsupportedMediaType } from '../errors.ts';
+import {
+  type ApiError,
+  badRequest,
+  notFound,
+  toApiError,
+  unavailable,
+  unsupportedMediaType,
+} from '../errors.ts';
 import { uuidv7 } from '../ids.ts';
 import { corsOf } from './cors.ts';
 import { parseForm, parseJson, tooLarge } from './json.ts';
+import { allowedMethods, methodNotAllowed, refuseOtherMethods } from './methods.ts';
 import { registerOpenApi } from './openapi.ts';
-import { allowedMethods, registerRoute } from './register.ts';
+import { registerRoute } from './register.ts';
 import type { Route } from './route.ts';
 import { validatorCompiler } from './validate.ts';
 import { refuseOnTheWire } from './wire-errors.ts';
@@ -76,11 +84,10 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
   hooks(app, server, routes);
   await registerOpenApi(app, server);
   for (const route of routes) registerRoute(app, server, route);
-  server.setNotFoundHandler((request, reply) => {
+  refuseOtherMethods(app, server, routes);
+  server.setNotFoundHandler((request) => {
     const allowed = allowedMethods(app, routes, request.url);
-    if (allowed.length === 0) throw notFound('Route');
-    reply.header('allow', allowed.join(', '));
-    throw new ApiError(405, 'METHOD_NOT_ALLOWED', `This path takes ${allowed.join(', ')}.`);
+    throw allowed.length === 0 ? notFound('Route') : methodNotAllowed(allowed);
   });
   await server.ready();
   return server;
