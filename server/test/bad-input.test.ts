@@ -768,7 +768,7 @@ describe('an address', () => {
     const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'];
     const pathsOf = (route: Route) => [
       route.path,
-      ...(route.also ? [route.also] : []),
+      ...(route.also ?? []),
       ...(route.legacy ? [route.path.replace(/^\/v1/, '')] : []),
     ];
     const patterns = new Set(routes.flatMap(pathsOf));

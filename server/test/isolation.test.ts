@@ -253,16 +253,11 @@ const states: Record<string, Resource['make']> = {
 /** Routes that answer an id they do not know with a stream that says so. */
 const toldInStream = ['GET /v1/runs/:run_id/events'];
 
-/** Names that a client of mem0 gives to its users, agents, apps and runs are its own words. */
+/** Names that a client of mem0 gives to its users, agents, apps and runs are its own words; its project is that of the key. */
 function namesOfMem0(): Record<string, null> {
-  const taking = [
-    'POST /v3/memories/add/',
-    'POST /v3/memories/search/',
-    'GET /memories',
-    'DELETE /v1/memories/',
-  ];
-  const names = ['user_id', 'agent_id', 'app_id', 'run_id'];
-  return Object.fromEntries(taking.flatMap((route) => names.map((name) => [`${route} ${name}`, null])));
+  const names = ['user_id', 'agent_id', 'app_id', 'run_id', 'org_id', 'project_id'];
+  const doors = routes.filter(({ tag }) => tag === 'mem0').map(({ method, path }) => `${method} ${path}`);
+  return Object.fromEntries(doors.flatMap((route) => names.map((name) => [`${route} ${name}`, null])));
 }
 
 /** A valid body of each route that takes one and names something by id. `own` makes resources of the asking tenant. */
@@ -275,6 +270,7 @@ const bodies: Record<
   'POST /v1/memory/search': async () => ({ query: 'walnut' }),
   'PUT /v1/memories/:memory_id/': async () => ({ text: 'a changed note' }),
   'POST /v3/memories/add/': async () => ({ messages: 'a note', user_id: 'ada' }),
+  'POST /v2/memories/search/': async () => ({ query: 'walnut' }),
   'POST /v3/memories/search/': async () => ({ query: 'walnut' }),
   'POST /v1/memory/bulk-delete': async () => ({ memory_ids: [] }),
   'POST /v1/memory/infer': async () => ({ messages: [{ role: 'user', content: 'a note' }] }),
@@ -394,7 +390,7 @@ const fieldsOf = (schema: unknown): string[] =>
 /** The addresses a route answers under. */
 const pathsOf = (route: Route): string[] => [
   route.path,
-  ...(route.also ? [route.also] : []),
+  ...(route.also ?? []),
   ...(route.legacy ? [route.path.replace(/^\/v1/, '')] : []),
 ];
 

@@ -56,10 +56,13 @@ const forwardingRoutes = [
   'DELETE /v1/memories/:memory_id/',
   'GET /memories',
   'GET /v1/event/:event_id/',
+  'GET /v1/memories/',
   'GET /v1/memories/:memory_id/',
   'GET /v1/memories/:memory_id/history/',
   'GET /v1/ping/',
   'POST /mcp',
+  'POST /v2/memories/',
+  'POST /v2/memories/search/',
   'POST /v3/memories/',
   'POST /v3/memories/add/',
   'POST /v3/memories/search/',
@@ -82,7 +85,7 @@ describe('who may call', () => {
     for (const route of routes) assert.ok(route.public || route.permission || route.forwards, route.path);
     for (const route of routes.filter((one) => !one.public)) {
       const path = route.path.replace(/:[a-z_]+/g, uuidv7());
-      const paths = [path, ...(route.also ? [route.also.replace(/:[a-z_]+/g, uuidv7())] : [])];
+      const paths = [path, ...(route.also ?? []).map((one) => one.replace(/:[a-z_]+/g, uuidv7()))];
       if (route.legacy) paths.push(path.replace(/^\/v1/, ''));
       for (const one of paths)
         assert.equal((await call(route.method, one)).status, 401, `${route.method} ${one}`);

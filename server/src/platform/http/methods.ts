@@ -44,9 +44,11 @@ export function refuseOtherMethods(app: App, server: FastifyInstance, routes: Ro
 /** Every method with its path, as it is served. */
 const patternsOf = ({ config }: App, routes: Route[]): { pattern: string; method: Methods[number] }[] =>
   routes.flatMap(({ path, also, legacy, method }) =>
-    [path, also, legacy && config.LEGACY_ROUTES_ENABLED ? path.replace(/^\/v1/, '') : undefined].flatMap(
-      (one) => (one === undefined ? [] : [{ pattern: withoutSlash(one), method }]),
-    ),
+    [
+      path,
+      ...(also ?? []),
+      legacy && config.LEGACY_ROUTES_ENABLED ? path.replace(/^\/v1/, '') : undefined,
+    ].flatMap((one) => (one === undefined ? [] : [{ pattern: withoutSlash(one), method }])),
   );
 
 const fits = (pattern: string, path: string): boolean =>

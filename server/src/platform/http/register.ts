@@ -67,8 +67,8 @@ export function registerRoute(app: App, server: FastifyInstance, route: Route): 
     handler: (request: FastifyRequest, reply: FastifyReply) => handle(app, route, request, reply),
   };
   server.route({ ...options, url: route.path, schema: schemaOf(route, false) });
-  if (route.also)
-    server.route({ ...options, url: route.also, schema: { ...schemaOf(route, false), hide: true } });
+  for (const url of route.also ?? [])
+    server.route({ ...options, url, schema: { ...schemaOf(route, false), hide: true } });
   if (route.legacy && app.config.LEGACY_ROUTES_ENABLED) {
     const url = route.path.replace(/^\/v1/, '');
     server.route({

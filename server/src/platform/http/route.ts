@@ -77,8 +77,8 @@ interface Common<P, Q, B> {
   tokenScheme?: true;
   /** Pages of this server, and of the machine of a server that only its machine reaches, may call as well as those of CORS_ORIGINS. */
   localPages?: true;
-  /** Another path with the same parameters that leads here; rules about paths see the first. */
-  also?: string;
+  /** Other paths with the same parameters that lead here; rules about paths see the first. */
+  also?: string[];
   /** Also served without `/v1`, as a deprecated alias. */
   legacy?: true;
   /**

@@ -221,6 +221,109 @@ describe('the door of mem0', () => {
     assert.equal((await ask(ann, 'GET', `/memories/${id}`)).status, 404);
   });
 
+  it('has the paths that former clients of the hosted service call, by what they say with each request', async () => {
+    for (const [who, other] of [
+      [ann, bob],
+      [bob, ann],
+    ] as const) {
+      const pong = (await ask(who, 'GET', '/v1/ping')).body;
+      const project = { org_id: pong.org_id, project_id: pong.project_id };
+      const inQuery = new URLSearchParams(project);
+      const send = async (method: string, path: string, more: object = {}) => {
+        const reply = await ask(who, method, path, { ...project, ...more });
+        assert.equal(reply.status, 200, `${method} ${path} ${reply.text}`);
+        return reply.body;
+      };
+      const messages = [{ role: 'user', content: 'Ray keeps bees' }];
+      const added = await send('POST', '/v1/memories/', {
+        messages,
+        user_id: 'ray',
+        infer: false,
+        version: 'v2',
+        output_format: 'v1.1',
+      });
+      const [{ id }] = added.results;
+      await send('POST', '/v1/memories', { messages: 'Ray sells honey', user_id: 'ray', infer: false });
+
+      const search = { query: 'what does Ray keep?', top_k: 1, filter_memories: false };
+      const filters = { AND: [{ user_id: 'ray' }] };
+      for (const path of ['/v2/memories/search/', '/v2/memories/search', '/v1/memories/search/']) {
+        const found = await send('POST', path, { ...search, filters });
+        assert.deepEqual([Array.isArray(found), found.map((one: any) => one.id)], [true, [id]], path);
+        const wrapped = await send('POST', path, { ...search, user_id: 'ray', output_format: 'v1.1' });
+        assert.deepEqual(wrapped.results, found);
+      }
+      const all = await send('POST', '/v2/memories/', { filters });
+      assert.deepEqual(
+        all.map((one: any) => one.memory),
+        ['Ray sells honey', 'Ray keeps bees'],
+      );
+      assert.deepEqual(await send('POST', '/v2/memories/', { user_id: 'ray' }), all);
+      assert.deepEqual(
+        (await send('POST', '/v2/memories/', { filters, output_format: 'v1.1' })).results,
+        all,
+      );
+      const page = await send('POST', '/v2/memories/?page=1&page_size=1', { filters });
+      assert.deepEqual([page.results, page.next], [[all[0]], '/v2/memories/?page=2&page_size=1']);
+      const byQuery = (more = '') => ask(who, 'GET', `/v1/memories/?user_id=ray&${inQuery}${more}`);
+      assert.deepEqual((await byQuery()).body, all);
+      assert.deepEqual((await byQuery('&page=2&page_size=1')).body.results, [all[1]]);
+
+      assert.equal((await ask(who, 'GET', `/v1/memories/${id}/?${inQuery}`)).body.memory, 'Ray keeps bees');
+      assert.equal((await ask(who, 'GET', `/v1/memories/${id}/history/?${inQuery}`)).status, 200);
+      const named = await ask(who, 'PUT', `/v1/memories/${id}/?${inQuery}`, { text: 'Ray keeps wasps' });
+      assert.equal(named.status, 200);
+      for (const reply of [
+        await ask(other, 'POST', '/v2/memories/search/', { ...search, ...project, filters }),
+        await ask(other, 'GET', `/v1/memories/?user_id=ray&${inQuery}`),
+        await ask(who, 'POST', '/v2/memories/', { filters, project_id: 'another' }),
+      ])
+        assert.equal(reply.status, 422, 'of another organisation or project');
+      assert.equal((await ask(who, 'DELETE', `/v1/memories/${id}/?${inQuery}`)).status, 200);
+      assert.equal((await ask(who, 'DELETE', `/v1/memories/?user_id=ray&${inQuery}`)).status, 200);
+      assert.deepEqual(await send('POST', '/v2/memories/', { filters }), []);
+    }
+  });
+
+  it('finds what was stored by it where messages are always sensitive', async () => {
+    const [admin, stranger] = [await newTenant(), await newTenant()];
+    const ann = await newMember(admin, 'user');
+    const types = { types: ['message'] };
+    await ann.call('POST', '/v1/memory/', { text: 'The clinic of Ida is closed', type: 'note' });
+    assert.equal((await admin.call('PUT', '/v1/admin/memory/sensitive-types', types)).status, 200);
+    for (const [who, user_id] of [
+      [ann, 'ida'],
+      [admin, 'ben'],
+    ] as const) {
+      await ask(who, 'POST', '/v1/memories/', {
+        messages: `The clinic of ${user_id} opens at nine`,
+        user_id,
+      });
+      for (const [path, body] of [
+        ['/v3/memories/search/', { filters: { user_id } }],
+        ['/search', { user_id }],
+      ] as const) {
+        const { results } = (await ask(who, 'POST', path, { query: 'when does the clinic open?', ...body }))
+          .body;
+        assert.deepEqual(
+          results.map((one: any) => [one.memory, one.score > 0.6]),
+          [[`The clinic of ${user_id} opens at nine`, true]],
+        );
+      }
+    }
+    const find = async (who: Caller, more: object = {}) =>
+      (await ask(who, 'POST', '/search', { query: 'clinic', ...more })).body.results.map(
+        (one: any) => one.memory,
+      );
+    assert.deepEqual(
+      new Set(await find(ann)),
+      new Set(['The clinic of ida opens at nine', 'The clinic of Ida is closed']),
+    );
+    assert.equal((await find(ann, { limit: 1 })).length, 1);
+    assert.deepEqual(await find(admin, { user_id: 'ida' }), [], 'an admin opens its own only');
+    assert.deepEqual(await find(stranger), []);
+  });
+
   it('takes keys of either scheme, and only here', async () => {
     const key = await newKey(ann);
     const pong = { status: 'ok', org_id: ann.tenant, project_id: 'default' };

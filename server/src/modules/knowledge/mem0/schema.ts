@@ -13,7 +13,10 @@ const entities = {
   app_id: orNull(name()),
   run_id: orNull(name('The session of the memory')),
 };
-export const Entities = T.Object(entities, closed);
+/** What `ping` told a client of its organisation and project, which former clients say with each request. */
+const project = { org_id: orNull(name()), project_id: orNull(name()) };
+export const Project = T.Object(project, closed);
+export const Entities = T.Object({ ...entities, ...project }, closed);
 export type Entities = Static<typeof Entities>;
 
 const Role = T.Union([T.Literal('user'), T.Literal('assistant'), T.Literal('system'), T.Literal('tool')]);
@@ -23,6 +26,7 @@ const Message = T.Object({ role: Role, content: MemoryCreate.properties.text, na
 const ofNoEffect = {
   version: orNull(T.Union([T.Literal('v1'), T.Literal('v2')])),
   output_format: orNull(T.Literal('v1.1')),
+  ...project,
   async_mode: orNull(T.Boolean()),
   enable_graph: orNull(T.Literal(false)),
   rerank: orNull(T.Boolean()),
@@ -52,6 +56,9 @@ const Filters = T.Record(T.String({ maxLength: 200 }), T.Unknown(), {
   description: 'user_id, agent_id, app_id, run_id and metadata, each with the value it has; AND of such',
 });
 
+/** Where former clients ask: `v1.1` answers with `results`, else there is nothing round the list. */
+const output_format = orNull(T.Union([T.Literal('v1.0'), T.Literal('v1.1')]));
+
 export const Search = T.Object(
   {
     query: MemorySearch.properties.query,
@@ -61,22 +68,27 @@ export const Search = T.Object(
     limit: orNull(T.Integer({ minimum: 1, maximum: 100 })),
     threshold: orNull(T.Number({ minimum: 0, maximum: 1 })),
     ...ofNoEffect,
+    filter_memories: orNull(T.Literal(false)),
+    output_format,
   },
   closed,
 );
 export type Search = Static<typeof Search>;
 
-export const List = T.Object({ filters: orNull(Filters), ...ofNoEffect }, closed);
-export type List = Static<typeof List>;
-
-export const ListPage = T.Object(
-  {
-    page: T.Optional(T.Integer({ minimum: 1, maximum: 1_000 })),
-    page_size: T.Optional(T.Integer({ minimum: 1, maximum: 100 })),
-  },
+const page = {
+  page: T.Optional(T.Integer({ minimum: 1, maximum: 1_000 })),
+  page_size: T.Optional(T.Integer({ minimum: 1, maximum: 100 })),
+};
+export const List = T.Object(
+  { filters: orNull(Filters), ...entities, ...page, ...ofNoEffect, output_format },
   closed,
 );
+export type List = Static<typeof List>;
+
+export const ListPage = T.Object(page, closed);
 export type ListPage = Static<typeof ListPage>;
+
+export const EntitiesPage = T.Object({ ...Entities.properties, ...page, output_format }, closed);
 
 export const Update = T.Object(
   {

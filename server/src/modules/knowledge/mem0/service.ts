@@ -1,11 +1,14 @@
 import type { FastifyRequest } from 'fastify';
 import type { Ctx } from '#platform/context.ts';
-import { ApiError, type FieldProblem } from '#platform/errors.ts';
+import { ApiError, type FieldProblem, invalid } from '#platform/errors.ts';
 import { type ForwardedReply, type ForwardedRequest, forward, refusalIn } from '#platform/http/forward.ts';
 import { Answer } from '#platform/http/route.ts';
-import type { Memory } from '../memory/service.ts';
+import { alwaysSensitive, type Memory } from '../memory/service.ts';
 import { requireEntity, type Selection, selectionIn, selectionOf, splitMetadata } from './entities.ts';
 import type { Add, Entities, List, ListPage, Search, Update } from './schema.ts';
+
+/** The type of a memory that a message is. */
+const messageType = 'message';
 
 /** Memories of one page of those to be deleted. */
 const batch = 1_000;
@@ -13,9 +16,9 @@ const batch = 1_000;
 type Send = (request: ForwardedRequest) => Promise<ForwardedReply>;
 
 /** Asks the routes of memories as the caller; what they refuse is refused here. A write takes the Idempotency-Key that came. */
-export const sender =
-  (ctx: Ctx, raw: FastifyRequest): Send =>
-  async (request) => {
+export function sender(ctx: Ctx, raw: FastifyRequest): Send {
+  checkProject(ctx, raw);
+  return async (request) => {
     const key = request.method === 'GET' ? undefined : raw.headers['idempotency-key'];
     const headers: Record<string, string> = typeof key === 'string' ? { 'idempotency-key': key } : {};
     const reply = await forward(ctx, raw, { headers, ...request });
@@ -23,6 +26,25 @@ export const sender =
     if (refusal) throw refusal;
     return reply;
   };
+}
+
+/** What a client is told of where it is: some do not start without. */
+export const projectOf = ({ tenant }: Ctx) => ({ org_id: tenant, project_id: 'default' });
+
+/** The credential says which project is meant; who names another must not be answered as if it had not. */
+function checkProject(ctx: Ctx, { body, query }: FastifyRequest): void {
+  const own = projectOf(ctx);
+  const problems = [body, query].flatMap((part) =>
+    (Object.keys(own) as (keyof typeof own)[]).filter((name) => {
+      const given = (part as Record<string, unknown> | undefined | null)?.[name] ?? own[name];
+      return given !== own[name];
+    }),
+  );
+  if (problems.length > 0)
+    throw invalid(
+      problems.map((name) => ({ path: `/${name}`, message: 'is not that of the key: leave it out' })),
+    );
+}
 
 const pathOf = (id: string, below = ''): string => `/v1/memory/${encodeURIComponent(id)}${below}`;
 
@@ -71,7 +93,7 @@ export async function add(send: Send, input: Add) {
   const asTheyAre = () =>
     store(
       send,
-      messages.map(({ role, content }) => ({ text: content, type: 'message', role, ...common, ...at })),
+      messages.map(({ role, content }) => ({ text: content, type: messageType, role, ...common, ...at })),
     );
   const {
     stored,
@@ -147,33 +169,59 @@ export async function getEvent(send: Send, id: string) {
   return { id, event_type: 'ADD', status };
 }
 
-export async function search(send: Send, { query, filters, top_k, limit, threshold, ...rest }: Search) {
-  const selection = selectionIn(filters ?? {}, selectionOf(rest));
-  const { body } = await send({
-    method: 'POST',
-    path: '/v1/memory/search',
-    body: {
-      query,
-      ...selection,
-      limit: top_k ?? limit ?? 10,
-      ...(typeof threshold === 'number' ? { similarity_threshold: threshold } : {}),
-    },
-  });
-  return { results: (body as Memory[]).map(shown) };
+/** What is asked of names and filters. */
+export const selectedBy = ({ filters, ...named }: Pick<Search, 'filters'> & Entities): Selection =>
+  selectionIn(filters ?? {}, selectionOf(named));
+
+/**
+ * Finds memories. Where messages are always sensitive, those that the caller stored are found as well: they are in no index,
+ * so they are looked through apart, and what is found of both is one list.
+ */
+export async function search(
+  ctx: Ctx,
+  raw: FastifyRequest,
+  { query, top_k, limit: most, threshold, ...rest }: Search,
+) {
+  const send = sender(ctx, raw);
+  const limit = top_k ?? most ?? 10;
+  const wanted = {
+    query,
+    ...selectedBy(rest),
+    limit,
+    ...(typeof threshold === 'number' ? { similarity_threshold: threshold } : {}),
+  };
+  const find = async (more: object = {}) =>
+    (await send({ method: 'POST', path: '/v1/memory/search', body: { ...wanted, ...more } }))
+      .body as Memory[];
+  const { identity_id } = ctx.actor;
+  const isSealed = identity_id !== undefined && (await alwaysSensitive(ctx)).has(messageType);
+  const sealed = isSealed ? await find({ type: messageType, identity_id, sensitive: true }) : [];
+  const all = new Map([...(await find()), ...sealed].map((memory) => [memory.id, memory]));
+  const best = [...all.values()].sort((a, b) => b.score! - a.score!).slice(0, limit);
+  return { results: best.map(shown) };
 }
+
+/** Former clients read a list with nothing round it, unless they ask for `v1.1`. */
+export const bareUnless = <R>(isWrapped: boolean, answer: { results: R[] }): R[] | { results: R[] } =>
+  isWrapped ? answer : answer.results;
 
 const listing = ({ session_id, metadata }: Selection) => ({
   session_id,
   ...(metadata ? { metadata: JSON.stringify(metadata) } : {}),
 });
 
-export async function list(send: Send, { filters }: List, { page = 1, page_size = 100 }: ListPage) {
+export async function list(
+  send: Send,
+  selection: Selection,
+  path: string,
+  { page = 1, page_size = 100 }: ListPage,
+) {
   const skip = (page - 1) * page_size;
-  const query = { ...listing(filters ? selectionIn(filters) : {}), skip, limit: page_size };
+  const query = { ...listing(selection), skip, limit: page_size };
   const reply = await send({ method: 'GET', path: '/v1/memory/', query });
   const results = (reply.body as Memory[]).map(shown);
   const isLast = reply.headers['x-next-cursor'] === undefined;
-  const pageAt = (n: number) => `/v3/memories/?page=${n}&page_size=${page_size}`;
+  const pageAt = (n: number) => `${path}?page=${n}&page_size=${page_size}`;
   return {
     // Nobody counts them all to show a few.
     count: isLast ? skip + results.length : null,
@@ -183,13 +231,25 @@ export async function list(send: Send, { filters }: List, { page = 1, page_size 
   };
 }
 
+/** As former clients list: a page where they ask for one, else the newest, with nothing round them unless they ask for `v1.1`. */
+export async function listBare(
+  send: Send,
+  selection: Selection,
+  path: string,
+  { page, page_size, output_format }: Pick<List, 'page' | 'page_size' | 'output_format'>,
+) {
+  if (page !== undefined || page_size !== undefined) return list(send, selection, path, { page, page_size });
+  return bareUnless(output_format === 'v1.1', await listNewest(send, selection));
+}
+
 export async function listAll(send: Send, entities: Entities) {
   requireEntity(entities);
-  const { body } = await send({
-    method: 'GET',
-    path: '/v1/memory/',
-    query: { ...listing(selectionOf(entities)), limit: batch },
-  });
+  return listNewest(send, selectionOf(entities));
+}
+
+async function listNewest(send: Send, selection: Selection) {
+  const query = { ...listing(selection), limit: batch };
+  const { body } = await send({ method: 'GET', path: '/v1/memory/', query });
   return { results: (body as Memory[]).map(shown) };
 }
 
