@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
 import type { Ctx } from '../context.ts';
 import { ApiError, notFound, unavailable } from '../errors.ts';
@@ -11,6 +12,9 @@ export interface ForwardedRequest {
   body?: unknown;
   headers?: Record<string, string>;
 }
+
+/** Told of each piece of an answer as it comes. */
+export type OnPiece = (text: string) => void;
 
 export interface ForwardedReply {
   status: number;
@@ -32,6 +36,7 @@ export async function forward(
   ctx: Ctx,
   raw: FastifyRequest,
   { method, path, query = {}, body, headers = {} }: ForwardedRequest,
+  onPiece?: OnPiece,
 ): Promise<ForwardedReply> {
   // A URL is resolved: an id of dots would lead to another route.
   if (path.split('/').some((part) => part === '.' || part === '..')) throw notFound('Resource');
@@ -42,8 +47,8 @@ export async function forward(
   }
   if (raw.headers.authorization !== undefined) known.authorization = `Bearer ${credentialOf(raw, true)}`;
   if (body !== undefined) known['content-type'] = 'application/json';
-  const reply = await whileCallerWaits(ctx, (signal) =>
-    raw.server.inject({
+  const { reply, text } = await whileCallerWaits(ctx, async (signal) => {
+    const reply = await raw.server.inject({
       method,
       url: path,
       query: searchOf(query),
@@ -51,15 +56,26 @@ export async function forward(
       remoteAddress: raw.ip,
       signal,
       ...(body === undefined ? {} : { payload: body as object }),
-    }),
-  );
+      ...(onPiece ? { payloadAsStream: true } : {}),
+    });
+    return { reply, text: onPiece ? await textOf(reply.stream(), onPiece) : reply.payload };
+  });
   const json = String(reply.headers['content-type']).startsWith('application/json');
   return {
     status: reply.statusCode,
-    body: json ? JSON.parse(reply.payload) : undefined,
-    text: reply.payload,
+    body: json ? JSON.parse(text) : undefined,
+    text,
     headers: reply.headers,
   };
+}
+
+async function textOf(stream: Readable, onPiece: OnPiece): Promise<string> {
+  let text = '';
+  for await (const piece of stream.setEncoding('utf8')) {
+    text += piece;
+    onPiece(piece);
+  }
+  return text;
 }
 
 /** A caller that goes away ends what was begun for it; a server that shuts down ends what it began. */

@@ -12,7 +12,7 @@ import type { Identity, IdentityCreate, IdentityList, Myself } from './schema.ts
 import { findByExternalId, findIdentity, insertIdentity, listIdentities } from './store.ts';
 
 export { canonicalEmail } from './email.ts';
-export { Identity, IdentityCreate, IdentityCreated, IdentityParams, rolePattern } from './schema.ts';
+export { Identity, IdentityCreate, IdentityCreated, IdentityParams, Myself, rolePattern } from './schema.ts';
 export {
   activeHolder,
   findActiveIdentities,

@@ -85,6 +85,7 @@ describe('MCP', () => {
       ]),
     );
     assert.deepEqual(hints, {
+      whoami: 'reads',
       remember: 'adds',
       recall: 'reads',
       update_memory: 'destroys',
@@ -232,8 +233,75 @@ describe('MCP', () => {
     );
   });
 
+  it('tells who the caller is, so that its sensitive memories can be recalled', async () => {
+    for (const [client, { id, tenant }] of [
+      [hers, ann],
+      [his, bob],
+    ] as const) {
+      const me = await use(client, 'whoami');
+      assert.deepEqual([me.identity_id, me.role, me.tenant_id], [id, 'admin', tenant]);
+      const text = `The safe of ${tenant} opens with a key`;
+      const stored = await use(client, 'remember', { text, sensitive: true });
+      assert.equal(stored.identity_id, id);
+      const query = 'how does the safe open?';
+      assert.deepEqual((await use(client, 'recall', { query })).memories, []);
+      assert.equal((await refused(client, 'recall', { query, sensitive: true })).code, 'VALIDATION_ERROR');
+      const { identity_id } = me;
+      const { memories } = await use(client, 'recall', { query, sensitive: true, identity_id });
+      assert.deepEqual(
+        memories.map((memory: any) => [memory.text, memory.identity_id]),
+        [[text, id]],
+      );
+    }
+    const found = await use(his, 'recall', { query: 'safe', sensitive: true, identity_id: ann.id });
+    assert.deepEqual(found.memories, []);
+  });
+
+  it('tells how far an answer is, to who asks to be told', async () => {
+    const text = 'The bridge of Ambleside was built in 1810';
+    for (const client of [hers, his]) {
+      await use(client, 'remember', { text });
+      const given = { name: 'ask', arguments: { question: 'When was the bridge of Ambleside built?' } };
+      const told: { progress: number; message?: string }[] = [];
+      const onprogress = (one: { progress: number; message?: string }) => told.push(one);
+      const result: any = await client.callTool(given, undefined, { onprogress });
+      assert.match(result.structuredContent.answer, /1810/);
+      assert.deepEqual(
+        told.slice(0, 2).map(({ progress, message }) => [progress, /\.$/.test(message!)]),
+        [
+          [1, true],
+          [2, true],
+        ],
+      );
+      assert.ok(told.every(({ progress }, i) => progress === i + 1));
+      const unknown = { name: 'ask', arguments: { question: 'Words?', corpus_id: 'never-was' } };
+      assert.equal((await client.callTool(unknown, undefined, { onprogress })).isError, true);
+    }
+    const _meta = { progressToken: 'p1' };
+    const quick = { name: 'recall', arguments: { query: 'bridge' }, _meta };
+    const answered = await post(message('tools/call', quick), ann.token);
+    assert.match(
+      String(answered.headers['content-type']),
+      /^application\/json/,
+      'a quick tool streams nothing',
+    );
+    const streamed = await post(
+      message('tools/call', { name: 'ask', arguments: { question: 'When?' }, _meta }),
+      ann.token,
+    );
+    assert.match(String(streamed.headers['content-type']), /^text\/event-stream/);
+    const sent = [...streamed.text.matchAll(/^data: (.+)$/gm)].map(([, data]) => JSON.parse(data!));
+    assert.deepEqual(
+      [sent[0].method, sent[0].params.progressToken, sent.at(-1).id],
+      ['notifications/progress', 'p1', 1],
+    );
+    const stranger = await post(message('tools/call', { name: 'ask', arguments: {}, _meta }), 'mk_nonsense');
+    assert.equal(stranger.status, 401);
+  });
+
   it('does with a limited key what its scopes allow, tool by tool', async () => {
     const needs: Record<string, [scope: string, given: object]> = {
+      whoami: ['identity:read', {}],
       remember: ['memory:create', { text: 'Words' }],
       recall: ['memory:search', { query: 'words' }],
       update_memory: ['memory:update', { memory_id: 'none', text: 'Words' }],
@@ -317,7 +385,7 @@ describe('MCP', () => {
     }
     const began = await post(message('tools/list'), ann.token);
     assert.equal(began.headers['mcp-session-id'], undefined);
-    assert.equal(began.body.result.tools.length, 8, 'no initialize came before');
+    assert.equal(began.body.result.tools.length, 9, 'no initialize came before');
   });
 
   it('wants a credential that holds, and says where to read how', async () => {

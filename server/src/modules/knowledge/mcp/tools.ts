@@ -2,6 +2,7 @@ import { Type as T, type TObject, type TSchema } from 'typebox';
 import type { Permission } from '#platform/context.ts';
 import type { ForwardedReply, ForwardedRequest } from '#platform/http/forward.ts';
 import { validator } from '#platform/http/validate.ts';
+import { Myself } from '../../access/identity/service.ts';
 import { Corpus } from '../corpora/service.ts';
 import { ChunkSearch, DocumentAccepted, RetrievedChunk, TextIngest } from '../documents/service.ts';
 import { Memory, MemoryCreate, MemorySearch, MemoryUpdate } from '../memory/service.ts';
@@ -20,6 +21,8 @@ export interface Tool {
   input: TObject;
   output: TObject;
   request: (given: Arguments) => ForwardedRequest;
+  /** Where its work takes long: how far it is, by a piece of what the route streams. */
+  progress?: (piece: string) => string;
   /** What the route answered, as `output` has it. */
   result: (reply: ForwardedReply, given: Arguments) => Record<string, unknown>;
 }
@@ -30,6 +33,7 @@ const objectOf = (properties: Record<string, TSchema>) => T.Object(properties, c
 /** What tools show of a memory: no second name of a field, nothing that only programs ask. */
 const ShownMemory = T.Pick(Memory, [
   'id',
+  'identity_id',
   'text',
   'type',
   'metadata',
@@ -57,6 +61,10 @@ const ShownPassage = T.Pick(RetrievedChunk, [
   'page_end',
   'document_metadata',
 ]);
+const ShownIdentity = T.Object({
+  identity_id: T.String(),
+  ...T.Pick(Myself, ['external_id', 'role', 'name', 'description', 'tenant_id', 'delegation']).properties,
+});
 const ShownCorpus = T.Pick(Corpus, ['id', 'name', 'created_at', 'updated_at']);
 
 /** The fields of a row that a schema has. */
@@ -95,6 +103,17 @@ const reading = { readOnlyHint: true };
 
 export const tools: Tool[] = [
   {
+    name: 'whoami',
+    permission: 'identity:read',
+    title: 'Who am I',
+    description: 'The identity you act as: its id is the identity_id of your memories.',
+    annotations: reading,
+    input: objectOf({}),
+    output: ShownIdentity,
+    request: () => ({ method: 'GET', path: '/v1/identity/me' }),
+    result: ({ body }) => ({ ...shown(ShownIdentity, body), identity_id: (body as { id: string }).id }),
+  },
+  {
     name: 'remember',
     permission: 'memory:create',
     title: 'Remember',
@@ -126,7 +145,16 @@ export const tools: Tool[] = [
     title: 'Recall',
     description: 'Find memories by meaning and words, best first. Nothing found is an empty list.',
     annotations: reading,
-    input: objectOf(T.Omit(MemorySearch, ['explain']).properties),
+    input: objectOf({
+      ...T.Omit(MemorySearch, ['explain']).properties,
+      identity_id: T.Optional(
+        T.String({
+          maxLength: 100,
+          description:
+            'Whose memories; whoami tells yours. Left out: all you may see, and no sensitive ones of others',
+        }),
+      ),
+    }),
     output: T.Object({ memories: T.Array(ShownMemory) }),
     request: (body) => ({ method: 'POST', path: '/v1/memory/search', body }),
     result: ({ body }) => ({ memories: (body as unknown[]).map((row) => shown(ShownMemory, row)) }),
