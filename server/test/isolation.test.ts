@@ -3,6 +3,7 @@ import { before, describe, it } from 'node:test';
 import pg from 'pg';
 import { flushDecisions } from '#modules/access/decisions/service.ts';
 import { runsHere } from '#modules/knowledge/runs/under-way.ts';
+import type { Permission } from '#platform/context.ts';
 import { sql } from '#platform/db/sql.ts';
 import type { Route } from '#platform/http/route.ts';
 import { uuidv7 } from '#platform/ids.ts';
@@ -526,6 +527,47 @@ describe('another tenant’s ids', () => {
       });
     }
   }
+
+  describe('its own, by a key of the permissions that the contract names', () => {
+    for (const route of routes.filter(({ permission, hidden }) => permission && !hidden)) {
+      // What only concerns the caller itself has no row there, and asks for nothing else.
+      if (isUpload(route) || (route.body && !bodies[keyOf(route)])) continue;
+      it(keyOf(route), async () => {
+        // Some end the credentials of who asks.
+        const ann = await newTenant('admin');
+        const declared = (route.alsoNeeds ?? []).map(({ permission }) => permission);
+        const always = (route.alsoNeeds ?? [])
+          .filter(({ when }) => !when)
+          .map(({ permission }) => permission);
+        const ids: Record<string, string> = {};
+        for (const name of parametersOf(route))
+          ids[name] = await (states[keyOf(route)] ?? resourceOf(name, route).make)(ann);
+        await beforehand[keyOf(route)]?.(ann, ids);
+        const body = await bodyOf(route, ann);
+        // Each answer names one that is missing.
+        const asked: Permission[] = [];
+        let isMalformed = false;
+        for (;;) {
+          const key = await newKey(ann, { scopes: [route.permission!, ...asked] });
+          const reply = await key.call(route.method, fill(route.path, ids), body);
+          isMalformed = reply.status === 422;
+          const [, missing] = /does not have the scope for ([a-z_]+:[a-z_]+)\./.exec(reply.text) ?? [];
+          if (!missing || asked.includes(missing as Permission)) break;
+          asked.push(missing as Permission);
+        }
+        assert.deepEqual(
+          asked.filter((one) => !declared.includes(one)),
+          [],
+          'asked, and not declared',
+        );
+        assert.deepEqual(
+          isMalformed ? [] : always.filter((one) => !asked.includes(one)),
+          [],
+          'declared, and not asked',
+        );
+      });
+    }
+  });
 
   // Lists within a resource are asked for by its id, above; their cursors are tested where they belong.
   const tenantLists = routes.filter(

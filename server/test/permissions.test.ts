@@ -27,11 +27,15 @@ it('the page has every permission once, and every route where it asks for its ow
     written.map(({ permission }) => permission),
     permissions,
   );
-  for (const { method, path, permission, hidden } of routes.filter((route) => route.permission)) {
+  for (const { method, path, permission, alsoNeeds, hidden } of routes.filter((route) => route.permission)) {
     if (hidden) continue;
     const found = written.find((one) => one.permission === permission);
     const place = `\`${method} ${path.replace(/:(\w+)/g, '{$1}')}\``;
     assert.ok(found?.line.includes(place), `${place} asks for ${permission}`);
+    for (const other of alsoNeeds ?? []) {
+      const line = written.find((one) => one.permission === other.permission)?.line;
+      assert.ok(line?.includes(`(${place})`), `${place} asks for ${other.permission} too`);
+    }
   }
 });
 
@@ -40,6 +44,11 @@ it('the contract says of each operation what it needs', () => {
   const operations = Object.values(paths).flatMap((one) => Object.values(one as object));
   const asking = operations.filter((operation) => operation['x-permission']);
   assert.equal(asking.length, routes.filter(({ permission, hidden }) => permission && !hidden).length);
-  for (const operation of asking)
-    assert.ok(operation.description.includes(`\`${operation['x-permission']}\``), operation.operationId);
+  for (const operation of asking) {
+    const others: { permission: string }[] = operation['x-also-permissions'] ?? [];
+    for (const one of [operation['x-permission'], ...others.map(({ permission }) => permission)])
+      assert.ok(operation.description.includes(`\`${one}\``), operation.operationId);
+  }
+  const { put } = paths['/v1/memory/{memory_id}'];
+  assert.equal(put.description, 'Needs the permissions `memory:update` and `memory:read`.');
 });

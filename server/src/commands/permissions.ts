@@ -14,9 +14,10 @@ const intro = `# Permissions: resources, actions, scopes and roles
 
 Written from the code by \`npm run openapi\`, and compared with it by \`npm run check\`.
 
-Every route says which permission it needs, \`resource:action\`; the contract repeats it (\`x-permission\`). The same words are the
-scopes of API keys and delegations, and what policies read as \`resource\` and \`action\`. [Policies](policies.md) of a tenant are asked
-before the built-in ones below; a role of the tenant's own may do nothing until one says so.
+Every route says which permission it needs, \`resource:action\`; the contract repeats it (\`x-permission\`), and those asked beside it
+(\`x-also-permissions\`), always or for some requests. The same words are the scopes of API keys and delegations, and what policies
+read as \`resource\` and \`action\`. [Policies](policies.md) of a tenant are asked before the built-in ones below; a role of the
+tenant's own may do nothing until one says so.
 
 \`\`\`bash
 curl -s http://localhost:8000/v1/openapi.json | grep -o '"x-permission":"memory:search"'
@@ -30,10 +31,11 @@ curl -s http://localhost:8000/v1/openapi.json | grep -o '"x-permission":"memory:
 - **scope**: which of the broad scopes covers it, \`read\` or \`write\`. Where there is none only a scope that names the resource does
   (\`identity:delete\`, \`identity:write\`, \`identity:*\`), or \`admin\` and \`*\`, which cover everything. \`*\` stands for any resource or
   action; of what gives rights, \`*:create\` and its like cover nothing but reading.
-- A permission without a route is asked for inside another one (\`identity:create\` where a credential makes an identity,
-  \`identity:assign\` where role, claims, owner or activity change), or there is no route for it yet.
-- What is changed or deleted is read first: of documents, corpora and identities that needs the scope to read them as well, and what
-  is in a corpus needs \`corpora:read\`. A key without it is answered 403, which names what is missing.
+- A permission without a route is asked for inside another one (\`identity:create\` where a credential makes an
+  identity), or there is no route for it yet.
+- What is changed is read first, and its answer shows it; documents, corpora and identities are read before they are deleted too, and
+  what is in a corpus needs \`corpora:read\`. Such a route stands a second time, in brackets, where the other permission is. A key
+  without it is answered 403, which names what is missing.
 - Whoever makes a delegation for an agent (\`delegations:create\`) may do so for any agent, not only for its own.
 - In a rule \`read\` stands for read, list and search, and \`write\` for all that changes something.
 `;
@@ -65,6 +67,8 @@ export function permissionsDocument(routes: Route[]): string {
     const rows = actions.map((action) => {
       const permission: Permission = `${resource}:${action}`;
       const places = shown.filter((route) => route.permission === permission).map(called);
+      const others = shown.filter(({ alsoNeeds }) => alsoNeeds?.some((one) => one.permission === permission));
+      places.push(...others.map((route) => `(${called(route)})`));
       const reach = BUILTIN_ROLES.map((role) => reachOf(role, resource, action));
       return row([`\`${action}\``, scopeOf(permission), ...reach, places.join('<br>')]);
     });

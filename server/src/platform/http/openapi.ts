@@ -2,8 +2,8 @@ import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import type { FastifyInstance } from 'fastify';
 import { Type as T } from 'typebox';
-import type { App } from '../context.ts';
-import { operationIdOf, type Route, takesIdempotencyKey } from './route.ts';
+import type { App, Permission } from '../context.ts';
+import { type AlsoNeeded, operationIdOf, type Route, takesIdempotencyKey } from './route.ts';
 
 /** Shape of every error answer. */
 export const ErrorBody = T.Object({
@@ -20,15 +20,25 @@ export function describe(route: Route): Record<string, unknown> {
   return {
     operationId: operationIdOf(route),
     summary: route.summary,
-    ...(route.permission ? { description: `Needs the permission \`${route.permission}\`.` } : {}),
+    ...(route.permission ? { description: needsOf(route.permission, route.alsoNeeds) } : {}),
     tags: [route.tag],
     ...(route.hidden ? { hide: true } : {}),
     ...(route.public ? { security: securityOf(route) } : {}),
     ...(route.consumes ? { consumes: [route.consumes] } : {}),
     ...(route.headers ? { 'x-headers': route.headers } : {}),
     ...(route.permission ? { 'x-permission': route.permission } : {}),
+    ...(route.alsoNeeds ? { 'x-also-permissions': route.alsoNeeds } : {}),
     ...(takesIdempotencyKey(route) ? { 'x-idempotent': true } : {}),
   };
+}
+
+function needsOf(permission: Permission, others: AlsoNeeded[] = []): string {
+  const always = [permission, ...others.filter(({ when }) => !when).map((other) => other.permission)];
+  const named = always.map((one) => `\`${one}\``).join(' and ');
+  const sometimes = others.flatMap((other) =>
+    other.when ? [`; ${other.when} also \`${other.permission}\``] : [],
+  );
+  return `Needs the permission${always.length > 1 ? 's' : ''} ${named}${sometimes.join('')}.`;
 }
 
 /** What a public route takes, of which nothing is needed. */

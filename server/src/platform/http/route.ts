@@ -94,14 +94,21 @@ interface Common<P, Q, B> {
   handler: (ctx: Ctx, input: RouteInput<P, Q, B>) => Promise<unknown>;
 }
 
+/** A permission that a handler asks for beside that of its route. */
+export interface AlsoNeeded {
+  permission: Permission;
+  /** Where it is asked; left out: always. */
+  when?: string;
+}
+
 /** A route: path, schemas, declared permission and a one-line handler. */
 export type Route<P = unknown, Q = unknown, B = unknown> = Common<P, Q, B> &
   (
-    | { permission: Permission; public?: never; forwards?: never }
+    | { permission: Permission; alsoNeeds?: AlsoNeeded[]; public?: never; forwards?: never }
     /** Whoever has a credential: all that is done with it, is done by other routes, which ask their own permissions. */
-    | { forwards: true; permission?: never; public?: never }
+    | { forwards: true; permission?: never; alsoNeeds?: never; public?: never }
     /** `true`: anybody; credentials are not looked at. `optional`: anybody, and a credential that is sent must be good. */
-    | { public: true | 'optional'; permission?: never; forwards?: never }
+    | { public: true | 'optional'; permission?: never; alsoNeeds?: never; forwards?: never }
   );
 
 /** Declares a route; the types of params, query and body follow from their schemas. */

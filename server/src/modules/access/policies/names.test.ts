@@ -107,6 +107,21 @@ describe('a name in a policy', () => {
     assert.match(slip!, /^\/role .*"auditr"\. Nearest: "auditor"/);
     assert.deepEqual(none, []);
     assert.deepEqual(warningsOf(await write(admin, true, { role: '*', effect: 'allow' })), []);
+    for (const [rule, more] of [
+      [{ actions: 'read', resource: 'memory', conditions: { roles: ['auditr', 'user'] } }, { role: '*' }],
+      [{ in: [{ var: 'role' }, ['user', 'auditr']] }, {}],
+      [{ in: [{ var: 'identity.role' }, ['auditr']] }, {}],
+      [{ '!=': [{ var: 'identity.role' }, 'auditr'] }, {}],
+      [{ actions: 'read', effect: 'allow' }, { role: 'auditr' }],
+    ] as const)
+      for (const who of [admin, other]) {
+        const told = warningsOf(await write(who, rule, more));
+        assert.deepEqual(
+          [told.length, /a role that nobody has yet: "auditr"/.test(told[0]!)],
+          [1, true],
+          JSON.stringify([rule, told]),
+        );
+      }
   });
 
   it('is looked at by every door: changes, going back, stored tests, questions, simulations, governance', async () => {

@@ -113,6 +113,7 @@ export const policyRoutes = [
     summary: 'Replay recorded decisions against changed policies and list what would come out otherwise',
     tag,
     permission: 'policy:test',
+    alsoNeeds: [{ permission: 'policy:list' }],
     routeClass: 'read',
     operation: 'policy:test',
     idempotent: false,

@@ -55,6 +55,7 @@ export const corpusRoutes = [
     summary: 'Rename a corpus, or say where it is searched',
     tag,
     permission: 'corpora:update',
+    alsoNeeds: [{ permission: 'corpora:read' }],
     decidesRows: true,
     envelope: true,
     legacy: true,

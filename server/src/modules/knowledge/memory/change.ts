@@ -3,7 +3,7 @@ import type { Db } from '#platform/db/database.ts';
 import { notFound } from '#platform/errors.ts';
 import { factRow, insertFacts } from '#platform/facts/record.ts';
 import { isUuid } from '#platform/ids.ts';
-import { authorize } from '#platform/permission.ts';
+import { authorize, requireScope } from '#platform/permission.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { type Asking, dataKeysOf } from '../../access/data-keys/service.ts';
 import { viewOf } from '../../access/policy/service.ts';
@@ -33,6 +33,7 @@ export async function changeMemory(
   ifMatch?: string,
 ): Promise<Memory> {
   const expected = [expected_version, versionOf(ifMatch)];
+  requireScope(ctx, 'memory:read');
   if (input.text !== undefined) checkText(ctx, input.text);
   const view = await viewOf(ctx, 'memory:update');
   const shown = await viewOf(ctx, 'memory:read');

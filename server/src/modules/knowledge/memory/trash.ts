@@ -5,6 +5,7 @@ import { fact, factRow, insertFacts } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
+import { requireScope } from '#platform/permission.ts';
 import { dataKeysOf } from '../../access/data-keys/service.ts';
 import { viewOf, visiblePage } from '../../access/policy/service.ts';
 import { sealHistory } from './change.ts';
@@ -45,6 +46,7 @@ export const listVisibleDeleted = (
  * @throws ApiError 404 also when it was deleted too long ago, or may not be read: the answer shows it, 409 MEMORY_EXPIRED, MEMORY_ERASED
  */
 export async function restoreMemory(ctx: Ctx, id: string): Promise<Memory> {
+  requireScope(ctx, 'memory:read');
   const view = await viewOf(ctx, 'memory:update');
   const shown = await viewOf(ctx, 'memory:read');
   return ctx.db.transaction(async (tx) => {

@@ -32,6 +32,12 @@ export const runRoutes = [
     summary: 'Answer a message from a corpus and memories, streamed as server-sent events',
     tag,
     permission: 'runs:create',
+    alsoNeeds: [
+      { permission: 'documents:read', when: 'of a corpus' },
+      { permission: 'corpora:read', when: 'of a corpus' },
+      { permission: 'memory:search', when: 'to recall' },
+      { permission: 'memory:create', when: 'to remember' },
+    ],
     routeClass: 'run',
     cost: 3,
     // To go on with a run is to read.
