@@ -4,7 +4,15 @@ import { ApiError } from '../errors.ts';
 import { pathOf } from './request-context.ts';
 import type { Route } from './route.ts';
 
-type Methods = Route['method'][];
+/** A path of a route as it is served. */
+interface Served {
+  path: string;
+  method: Route['method'];
+  /** Matches what it takes; undefined for a path without parameters, which takes itself. */
+  pattern: RegExp | undefined;
+  /** Whether its last part is an id of ours and no word of somebody's: a UUID, but for those of tenants, corpora and documents. */
+  endsInId: boolean;
+}
 
 /** 405 with `Allow` (RFC 9110, section 15.5.6). */
 export const methodNotAllowed = (allowed: string[]): ApiError => {
@@ -14,23 +22,19 @@ export const methodNotAllowed = (allowed: string[]): ApiError => {
   });
 };
 
-/** Methods of the routes whose path fits, for 405. A fixed path is no id of the routes beside it. */
-export function allowedMethods(app: App, routes: Route[], url: string): Methods {
-  const path = withoutSlash(pathOf(url).slice(0, 2_000));
-  const known = patternsOf(app, routes).filter(({ pattern }) => fits(pattern, path));
-  const fixed = known.some(({ pattern }) => pattern === path);
-  return [
-    ...new Set(known.filter(({ pattern }) => !fixed || !swallows(pattern, path)).map(({ method }) => method)),
-  ];
-}
+/** Methods of the routes whose path fits, for 405. */
+export const allowedMethods = (app: App, routes: Route[], url: string): string[] =>
+  allowedAt(servedBy(app, routes), withoutSlash(pathOf(url).slice(0, 2_000)));
 
 /** `GET /v1/memory/search` asks for no memory of that id: where a fixed path lacks a method, the route beside it must not take it. */
 export function refuseOtherMethods(app: App, server: FastifyInstance, routes: Route[]): void {
-  const all = patternsOf(app, routes);
-  for (const path of new Set(all.map(({ pattern }) => pattern))) {
-    const allowed = allowedMethods(app, routes, path);
-    const others = all.filter(({ pattern, method }) => swallows(pattern, path) && !allowed.includes(method));
-    for (const method of new Set(others.map((other) => other.method)))
+  const all = servedBy(app, routes);
+  for (const path of new Set(all.flatMap((one) => (one.pattern ? [] : [one.path])))) {
+    const allowed = allowedAt(all, path);
+    const taken = all.filter(
+      (one) => one.endsInId && one.pattern?.test(path) && !allowed.includes(one.method),
+    );
+    for (const method of new Set(taken.map((one) => one.method)))
       server.route({
         method,
         url: path,
@@ -41,22 +45,27 @@ export function refuseOtherMethods(app: App, server: FastifyInstance, routes: Ro
   }
 }
 
-/** Every method with its path, as it is served. */
-const patternsOf = ({ config }: App, routes: Route[]): { pattern: string; method: Methods[number] }[] =>
-  routes.flatMap(({ path, also, legacy, method }) =>
-    [
-      path,
-      ...(also ?? []),
-      legacy && config.LEGACY_ROUTES_ENABLED ? path.replace(/^\/v1/, '') : undefined,
-    ].flatMap((one) => (one === undefined ? [] : [{ pattern: withoutSlash(one), method }])),
-  );
+/** A fixed path is no id of the routes beside it. */
+function allowedAt(all: Served[], path: string): string[] {
+  const fixed = all.filter((one) => one.path === path);
+  const others = all.filter((one) => one.pattern?.test(path) && !(fixed.length > 0 && one.endsInId));
+  return [...new Set([...fixed, ...others].map(({ method }) => method))];
+}
 
-const fits = (pattern: string, path: string): boolean =>
-  new RegExp(`^${pattern.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/:[a-z_]+/g, '[^/]+')}$`).test(path);
+const servedBy = ({ config }: App, routes: Route[]): Served[] =>
+  routes.flatMap(({ path, also = [], legacy, method }) => {
+    const alias = legacy && config.LEGACY_ROUTES_ENABLED ? [path.replace(/^\/v1/, '')] : [];
+    return [path, ...also, ...alias].map((one) => served(withoutSlash(one), method));
+  });
 
-/** Whether a path that has no parameter fits this one, whose last part is an id: a UUID, but for those that are text. */
-const swallows = (pattern: string, path: string): boolean =>
-  !path.includes('/:') && /:(?!(tenant|corpus|document)_id$)[a-z_]+$/.test(pattern) && fits(pattern, path);
+const served = (path: string, method: Route['method']): Served => ({
+  path,
+  method,
+  pattern: path.includes('/:')
+    ? new RegExp(`^${path.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/:[a-z_]+/g, '[^/]+')}$`)
+    : undefined,
+  endsInId: /:(?!(tenant|corpus|document)_id$)[a-z_]+$/.test(path),
+});
 
 /** Character by character: a pattern for this takes quadratic time on a path of slashes. */
 function withoutSlash(path: string): string {

@@ -285,6 +285,22 @@ describe('the door of mem0', () => {
     }
   });
 
+  it('takes nothing blank', async () => {
+    for (const who of [ann, bob])
+      for (const [path, body, field] of [
+        ['/v3/memories/add/', { messages: ' \n', user_id: 'ray' }, '/messages'],
+        ['/v1/memories/', { messages: [{ role: 'user', content: '\t' }], user_id: 'ray' }, '/messages'],
+        ['/v2/memories/search/', { query: ' ', user_id: 'ray' }, '/query'],
+      ] as const) {
+        const { status, body: answer } = await ask(who, 'POST', path, body);
+        assert.equal(status, 422, path);
+        assert.ok(
+          answer.error.details.errors.some((one: any) => one.path.startsWith(field)),
+          path,
+        );
+      }
+  });
+
   it('finds what was stored by it where messages are always sensitive', async () => {
     const [admin, stranger] = [await newTenant(), await newTenant()];
     const ann = await newMember(admin, 'user');
