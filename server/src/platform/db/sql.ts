@@ -13,24 +13,32 @@ interface Template {
 }
 
 // Only what this file made is a statement. A value from a client may have the same fields, and must stay a value.
-const made = new WeakSet<object>();
+// Of each its shape: what its text was put together from, and so a short name for it. None for a text that does not follow
+// from the source alone, which is not prepared either: connections would keep it for ever.
+const shapes = new WeakMap<object, string | undefined>();
 
-function statement<Row>(text: string, values: unknown[], name: string | undefined): Statement<Row> {
+function statement<Row>(
+  { text, name }: { text: string; name: string | undefined },
+  values: unknown[],
+  shape: string | undefined,
+): Statement<Row> {
   const one: Statement<Row> = Object.freeze({ text, values, name });
-  made.add(one);
+  shapes.set(one, shape);
   return one;
 }
 
-// What names a table that comes and goes is not prepared: connections would keep it for ever.
-const unkept = new WeakSet<object>();
-
 const isStatement = (value: unknown): value is Statement =>
-  typeof value === 'object' && value !== null && made.has(value);
+  typeof value === 'object' && value !== null && shapes.has(value);
 
 // A template literal's strings array is one object for each place in the source, so a place in the source is
 // compiled to text once and is one prepared statement on each connection.
 const templates = new WeakMap<TemplateStringsArray, Template>();
-const composed = new Map<string, string>();
+const rawTexts = new Map<string, Statement>();
+const composed = new Map<string, { text: string; name: string | undefined }>();
+/** Prepared statements that are put together from fragments; and shapes whose texts are remembered. */
+const mostPrepared = 500;
+const mostShapes = 5_000;
+const names = new Map<string, string>();
 let count = 0;
 
 /**
@@ -41,7 +49,6 @@ export function sql<Row = Record<string, unknown>>(
   strings: TemplateStringsArray,
   ...values: unknown[]
 ): Statement<Row> {
-  if (values.some(isStatement)) return compose<Row>(strings, values);
   let template = templates.get(strings);
   if (!template) {
     let text = strings[0]!;
@@ -49,48 +56,72 @@ export function sql<Row = Record<string, unknown>>(
     template = { text, name: `s${++count}` };
     templates.set(strings, template);
   }
-  return statement(template.text, values, template.name);
+  return values.some(isStatement)
+    ? compose<Row>(template, strings, values)
+    : statement(template, values, template.name);
 }
 
-function compose<Row>(strings: TemplateStringsArray, parts: unknown[]): Statement<Row> {
+function compose<Row>(template: Template, strings: TemplateStringsArray, parts: unknown[]): Statement<Row> {
   const values: unknown[] = [];
-  let text = strings[0]!;
-  const passing = parts.some((part) => isStatement(part) && unkept.has(part));
-  parts.forEach((part, index) => {
-    if (isStatement(part)) {
-      const offset = values.length;
-      text += part.text.replace(/\$(\d+)/g, (_, position) => `$${Number(position) + offset}`);
-      values.push(...part.values);
-    } else {
+  let shape: string | undefined = `${template.name}(`;
+  for (const part of parts) {
+    if (!isStatement(part)) {
       values.push(part);
-      text += `$${values.length}`;
+      if (shape !== undefined) shape += ',';
+      continue;
     }
+    values.push(...part.values);
+    const own = shapes.get(part);
+    shape = shape === undefined || own === undefined ? undefined : `${shape}${own},`;
+  }
+  if (shape === undefined)
+    return statement({ text: joined(strings, parts), name: undefined }, values, undefined);
+  shape += ')';
+  let whole = composed.get(shape);
+  if (!whole) {
+    const text = joined(strings, parts);
+    let name = names.get(text);
+    if (!name && names.size < mostPrepared) {
+      name = `c${++count}`;
+      names.set(text, name);
+    }
+    whole = { text, name };
+    if (composed.size < mostShapes) composed.set(shape, whole);
+  }
+  return statement(whole, values, shape);
+}
+
+/** The text of a template with fragments in it, their parameters numbered on. */
+function joined(strings: TemplateStringsArray, parts: unknown[]): string {
+  let text = strings[0]!;
+  let offset = 0;
+  parts.forEach((part, index) => {
+    const before = offset;
+    if (isStatement(part)) {
+      text += part.text.replace(/\$(\d+)/g, (_, position) => `$${Number(position) + before}`);
+      offset += part.values.length;
+    } else text += `$${++offset}`;
     text += strings[index + 1];
   });
-  let name = passing ? undefined : composed.get(text);
-  if (!name && !passing && composed.size < 500) {
-    name = `c${++count}`;
-    composed.set(text, name);
-  }
-  const whole = statement<Row>(text, values, name);
-  if (passing) unkept.add(whole);
-  return whole;
+  return text;
 }
 
 /** Text that is put into a statement as it is. Only for constants of the source code. */
-export const raw = (text: string): Statement => statement(text, [], undefined);
+export function raw(text: string): Statement {
+  let fragment = rawTexts.get(text);
+  if (!fragment) {
+    fragment = statement({ text, name: undefined }, [], `r${rawTexts.size}`);
+    rawTexts.set(text, fragment);
+  }
+  return fragment;
+}
 
 /** A fragment that names a table this program made while it ran. */
 export function identifier(name: string): Statement {
   if (!/^[a-z_][a-z0-9_]{0,62}$/.test(name)) throw new Error(`${name} is not a name`);
-  const fragment: Statement = statement(name, [], undefined);
-  unkept.add(fragment);
-  return fragment;
+  return statement({ text: name, name: undefined }, [], undefined);
 }
 
 /** A fragment whose text does not follow from the source alone: there are too many to keep a prepared statement of each. */
-export function unprepared(fragment: Statement): Statement {
-  const own: Statement = statement(fragment.text, fragment.values, undefined);
-  unkept.add(own);
-  return own;
-}
+export const unprepared = ({ text, values }: Statement): Statement =>
+  statement({ text, name: undefined }, values, undefined);
