@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, realpathSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { setPriority } from 'node:os';
 import { join } from 'node:path';
@@ -104,12 +105,16 @@ function start(timeoutMs: number, memoryMb: number): ChildProcess {
     'server/src',
     'server/package.json',
     'server/node_modules',
-  ];
+  ]
+    .map((path) => join(root, path))
+    .filter((path) => existsSync(path))
+    // A link and what it leads to.
+    .flatMap((path) => [path, realpathSync(path)]);
   const flags = [
     `--max-old-space-size=${memoryMb}`,
     '--disallow-code-generation-from-strings',
     '--permission',
-    ...readable.map((path) => `--allow-fs-read=${join(root, path)}`),
+    ...Array.from(new Set(readable), (path) => `--allow-fs-read=${path}`),
     '--no-warnings',
   ];
   const child = spawn(
