@@ -93,28 +93,25 @@ export const parsersOf = perApp((app: App): ParserPool => {
   };
 });
 
+/** What a program at `root` is read from: where one of these is a link, also what that leads to. */
+export function programFiles(root: string): string[] {
+  const there = ['node_modules', 'package.json', 'server/src', 'server/package.json', 'server/node_modules']
+    .map((path) => join(root, path))
+    .filter((path) => existsSync(path));
+  return [...new Set(there.flatMap((path) => [path, realpathSync(path)]))];
+}
+
 /**
  * Starts a parser: with nothing of the server's environment, with no rights to files but those of the program, with
  * limits of memory and of the processor's time. The latter ends one whose server was killed while it turned in a circle.
  */
 function start(timeoutMs: number, memoryMb: number): ChildProcess {
   const cpuS = Math.ceil(timeoutMs / 1_000) * 5;
-  const readable = [
-    'node_modules',
-    'package.json',
-    'server/src',
-    'server/package.json',
-    'server/node_modules',
-  ]
-    .map((path) => join(root, path))
-    .filter((path) => existsSync(path))
-    // A link and what it leads to.
-    .flatMap((path) => [path, realpathSync(path)]);
   const flags = [
     `--max-old-space-size=${memoryMb}`,
     '--disallow-code-generation-from-strings',
     '--permission',
-    ...Array.from(new Set(readable), (path) => `--allow-fs-read=${path}`),
+    ...programFiles(root).map((path) => `--allow-fs-read=${path}`),
     '--no-warnings',
   ];
   const child = spawn(
