@@ -62,8 +62,10 @@ export const answerTool: Tool = {
       ...(top_k === undefined ? {} : { top_k }),
     },
   }),
-  progress: (piece) =>
-    piece.includes('"type":"token.delta"') ? 'The answer is being written.' : 'What is known is being read.',
+  progress: {
+    first: 'What is known is being read.',
+    after: (piece) => (piece.includes('"type":"token.delta"') ? 'The answer is being written.' : undefined),
+  },
   result: (reply) => {
     const events = eventsIn(reply);
     const failed = events.find(({ type }) => type === 'error')?.data;

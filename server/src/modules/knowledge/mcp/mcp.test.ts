@@ -295,6 +295,12 @@ describe('MCP', () => {
       [sent[0].method, sent[0].params.progressToken, sent.at(-1).id],
       ['notifications/progress', 'p1', 1],
     );
+    const said = sent.slice(0, -1).map(({ params }) => params.message);
+    // Each more than once where it takes long.
+    assert.deepEqual(
+      said.filter((one, i) => one !== said[i - 1]),
+      ['What is known is being read.', 'The answer is being written.'],
+    );
     const stranger = await post(message('tools/call', { name: 'ask', arguments: {}, _meta }), 'mk_nonsense');
     assert.equal(stranger.status, 401);
   });

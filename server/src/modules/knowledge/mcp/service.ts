@@ -19,7 +19,7 @@ import { checkTexts } from '#platform/http/json.ts';
 import { Answer, Stream } from '#platform/http/route.ts';
 import { openEventStream } from '#platform/http/sse.ts';
 import { refusalOf } from '#platform/permission.ts';
-import { described, toolOf, tools } from './tools.ts';
+import { described, type Progress, toolOf, tools } from './tools.ts';
 
 const instructions =
   'Memory and knowledge of the caller. Recall before you answer what may have been said before; remember what will be ' +
@@ -161,10 +161,11 @@ async function callTool(
 type TellProgress = (progress: number, message: string) => void;
 
 /** Tells how far a call is: when that changes, and else so often that its client does not give up. */
-function toldBy(progress: (piece: string) => string, tell: TellProgress): OnPiece {
+function toldBy(progress: Progress, tell: TellProgress): OnPiece {
   let said = { count: 0, at: 0, message: '' };
+  let message = progress.first;
   return (piece) => {
-    const message = progress(piece);
+    message = progress.after(piece) ?? message;
     const at = Date.now();
     if (message === said.message && at - said.at < progressMs) return;
     said = { count: said.count + 1, at, message };

@@ -10,6 +10,13 @@ import { answerTool } from './ask.ts';
 
 type Arguments = Record<string, unknown>;
 
+/** What a client is told while a call goes on. */
+export interface Progress {
+  first: string;
+  /** What a piece of the route's stream shows; undefined where it shows nothing new. */
+  after: (piece: string) => string | undefined;
+}
+
 /** What a model may call, as the route of ours that does it. */
 export interface Tool {
   name: string;
@@ -21,8 +28,8 @@ export interface Tool {
   input: TObject;
   output: TObject;
   request: (given: Arguments) => ForwardedRequest;
-  /** Where its work takes long: how far it is, by a piece of what the route streams. */
-  progress?: (piece: string) => string;
+  /** Where its work takes long: how far it is. */
+  progress?: Progress;
   /** What the route answered, as `output` has it. */
   result: (reply: ForwardedReply, given: Arguments) => Record<string, unknown>;
 }
