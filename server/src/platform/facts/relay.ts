@@ -1,5 +1,6 @@
 import type { App } from '../context.ts';
 import { sql } from '../db/sql.ts';
+import { isDatabaseUnavailable } from '../errors.ts';
 
 /** A committed fact with its number, as jobs, webhooks and feeds read it. */
 export interface RelayedFact {
@@ -161,7 +162,7 @@ async function relay(app: App, tenants: RelayedFact[][], sink: FactSink): Promis
       from unnest(${last.map(({ tenant_id }) => tenant_id)}::text[], ${last.map(({ seq }) => seq)}::bigint[]) as r (tenant_id, seq)
       where fact_positions.tenant_id = r.tenant_id`);
   } catch (error) {
-    if (tenants.length === 1) {
+    if (tenants.length === 1 || isDatabaseUnavailable(error)) {
       tellLate(app, error, tenants[0]![0]!.tenant_id);
       return 0;
     }

@@ -16,7 +16,11 @@ export async function askModel(
 ): Promise<unknown> {
   const { statusCode, headers, body } = await send(address, {
     method: 'POST',
-    headers: { 'content-type': 'application/json', ...(key ? { authorization: `Bearer ${key}` } : {}) },
+    headers: {
+      'content-type': 'application/json',
+      'user-agent': 'manushya',
+      ...(key ? { authorization: `Bearer ${key}` } : {}),
+    },
     body: JSON.stringify(question),
     signal,
   });

@@ -45,8 +45,9 @@ export const lengthInAverages = (words: number): number => words / AVERAGE_WORDS
 /**
  * Vectors of a memory or chunk, written with its row. `length` counts words. Holds no statistics of the tenant.
  * `trigrams: false` leaves that vector empty. `marks`: the words vector also says what the text is, see PREFERENCE_MARK.
- * `secret`: it is stored encrypted, and nothing of it is kept. `minimumLength` (words): for a piece of a text that was cut into several, pass the size aimed at. Otherwise a short
- * last piece, usually with the title before it, outranks whole documents (SciFact nDCG@10 0.704 instead of 0.722).
+ * `secret`: it is stored encrypted, and nothing of it is kept. `minimumLength` (words): for a piece of a text that was cut
+ * into several, pass the size aimed at. Otherwise a short last piece, usually with the title before it, outranks whole
+ * documents (SciFact nDCG@10 0.704 instead of 0.722).
  */
 export function analyzeDocument(
   text: string,
