@@ -212,12 +212,11 @@ async function postSection(stage: Stage): Promise<void> {
 async function searchSection(stage: Stage): Promise<void> {
   const { client, searchers, random, options, table } = stage;
   await stop(stage.floor);
-  // No section that follows has the other one.
-  stage.floor = await startSearchFloor(stage.floorEnv);
+  const floor = await startSearchFloor(stage.floorEnv);
   for (const searcher of searchers) {
     const { size, http, sql, ratio } = await measureSearch(
       client,
-      stage.floor,
+      floor,
       searcher,
       random,
       options.quick ? 6 : 20,
@@ -231,6 +230,8 @@ async function searchSection(stage: Stage): Promise<void> {
       target: atMost(ratio, 2),
     });
   }
+  await stop(floor);
+  stage.floor = await startFloor(stage.floorEnv);
 }
 
 async function bulkSection(stage: Stage): Promise<void> {
