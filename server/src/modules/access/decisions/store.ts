@@ -61,10 +61,11 @@ export function upsertDecisions(
     returning hash`;
 }
 
-/** Leaves a tenant its latest questions. */
+/** Leaves a tenant its latest questions. Many are asked in one millisecond, so time alone does not say which those are. */
 export const trimDecisions = (tenant: string, kept: number): Statement => sql`
-  delete from policy_decisions where tenant_id = ${tenant} and last_seen <= (
-    select last_seen from policy_decisions where tenant_id = ${tenant} order by last_seen desc offset ${kept} limit 1)`;
+  delete from policy_decisions where tenant_id = ${tenant} and (last_seen, hash) <= (
+    select last_seen, hash from policy_decisions where tenant_id = ${tenant}
+    order by last_seen desc, hash desc offset ${kept} limit 1)`;
 
 /** A tenant's recorded decisions, the latest first. */
 export const listDecisions = (db: Db, since: Date, limit: number): Promise<RecordedDecision[]> =>

@@ -10,7 +10,7 @@ import {
   testServer,
   useTestServer,
 } from '#test/harness.ts';
-import { flushDecisions, pruneDecisions } from '../decisions/service.ts';
+import { flushDecisions, pruneDecisions, recordDecision } from '../decisions/service.ts';
 
 useTestServer();
 
@@ -240,6 +240,47 @@ describe('recorded decisions', () => {
     await written(admin, deny('user', about('memory', 'list')));
     for (let i = 0; i < 2; i++) await user.call('GET', '/v1/memory/');
     assert.deepEqual(of(await recorded(admin.tenant)), [['memory:list', 7, false]]);
+  });
+
+  it('are the latest where more were asked than are kept, of one millisecond too', async (t) => {
+    await testServer();
+    const server = await startServer({ DECISIONS_KEPT: '100' }, { serve: true, work: false });
+    try {
+      const { app } = server;
+      const { tenant } = await newTenant('admin', server);
+      await flushDecisions(app, true);
+      const outcome = { allowed: true, policy_id: null, reason: 'builtin' };
+      const now = Date.now() + 1_000;
+      const ask = (id: string) =>
+        recordDecision(
+          app,
+          tenant,
+          id,
+          outcome,
+          () => ({
+            role: 'user',
+            action: 'read',
+            resource: 'memory',
+            identity_id: id,
+            target: 'own',
+            request: {},
+          }),
+          undefined,
+        );
+      t.mock.method(Date, 'now', () => now);
+      for (let i = 0; i < 150; i++) ask(`anyone-${i}`);
+      t.mock.restoreAll();
+      await flushDecisions(app, true);
+      const rows = await app.database.tenant(tenant).rows(
+        sql<{
+          last_seen: string;
+        }>`select last_seen from policy_decisions where tenant_id = ${tenant}`,
+      );
+      assert.equal(rows.length, 100);
+      assert.ok(rows.every(({ last_seen }) => new Date(last_seen).getTime() === now));
+    } finally {
+      await server.stop();
+    }
   });
 
   it('are bounded in number and age, and none where none are wanted', async () => {
