@@ -212,11 +212,12 @@ async function postSection(stage: Stage): Promise<void> {
 async function searchSection(stage: Stage): Promise<void> {
   const { client, searchers, random, options, table } = stage;
   await stop(stage.floor);
-  const floor = await startSearchFloor(stage.floorEnv);
+  // No section that follows has the other one.
+  stage.floor = await startSearchFloor(stage.floorEnv);
   for (const searcher of searchers) {
     const { size, http, sql, ratio } = await measureSearch(
       client,
-      floor,
+      stage.floor,
       searcher,
       random,
       options.quick ? 6 : 20,
@@ -230,8 +231,6 @@ async function searchSection(stage: Stage): Promise<void> {
       target: atMost(ratio, 2),
     });
   }
-  await stop(floor);
-  stage.floor = await startFloor(stage.floorEnv);
 }
 
 async function bulkSection(stage: Stage): Promise<void> {

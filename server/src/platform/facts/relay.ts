@@ -54,7 +54,7 @@ export function createRelay(app: App, sink: FactSink) {
       const tenants = await app.database.operator.rows<{ tenant_id: string }>(sql`
         select tenant_id from (select distinct tenant_id from facts where seq is null limit 500) waiting
         union select tenant_id from fact_positions where relayed < numbered order by tenant_id`);
-      let taken: RelayedFact[][] = [];
+      let taken: RelayedFact[] = [];
       const handOn = async () => {
         count += await relay(app, taken, sink);
         taken = [];
@@ -62,9 +62,9 @@ export function createRelay(app: App, sink: FactSink) {
       for (const { tenant_id } of tenants) {
         if (stopped) return count;
         const facts = await number(app, tenant_id).catch((error) => tellLate(app, error, tenant_id));
-        if (facts.length > 0) taken.push(facts);
+        taken.push(...facts);
         more ||= facts.length === batchSize;
-        if (taken.reduce((sum, { length }) => sum + length, 0) >= batchSize) await handOn();
+        if (taken.length >= batchSize) await handOn();
       }
       await handOn();
     } while (more && !stopped);
@@ -152,27 +152,27 @@ async function number(app: App, tenant: string): Promise<RelayedFact[]> {
  * fails, each alone, so that what one tenant's facts run into does not hold up the others.
  * @returns how many facts were handed on
  */
-async function relay(app: App, tenants: RelayedFact[][], sink: FactSink): Promise<number> {
-  if (tenants.length === 0) return 0;
+async function relay(app: App, facts: RelayedFact[], sink: FactSink): Promise<number> {
+  if (facts.length === 0) return 0;
+  const byTenant = [...Map.groupBy(facts, ({ tenant_id }) => tenant_id).values()];
+  const last = byTenant.map((own) => own.at(-1)!);
   try {
-    await sink(tenants.flat());
-    const last = tenants.map((facts) => facts.at(-1)!);
+    await sink(facts);
     await app.database.operator.run(sql`
       update fact_positions set relayed = greatest(relayed, r.seq)
       from unnest(${last.map(({ tenant_id }) => tenant_id)}::text[], ${last.map(({ seq }) => seq)}::bigint[]) as r (tenant_id, seq)
       where fact_positions.tenant_id = r.tenant_id`);
   } catch (error) {
-    if (tenants.length === 1 || isDatabaseUnavailable(error)) {
-      tellLate(app, error, tenants[0]![0]!.tenant_id);
+    if (byTenant.length === 1 || isDatabaseUnavailable(error)) {
+      tellLate(app, error, last[0]!.tenant_id);
       return 0;
     }
     let relayed = 0;
-    for (const facts of tenants) relayed += await relay(app, [facts], sink);
+    for (const own of byTenant) relayed += await relay(app, own, sink);
     return relayed;
   }
-  const count = tenants.reduce((sum, { length }) => sum + length, 0);
-  app.metrics.factsRelayed.inc(count);
-  return count;
+  app.metrics.factsRelayed.inc(facts.length);
+  return facts.length;
 }
 
 function tellLate(app: App, error: unknown, tenant_id: string): [] {

@@ -5,7 +5,7 @@ import { pathOf } from './request-context.ts';
 import type { Route } from './route.ts';
 
 /** A path of a route as it is served. */
-interface Served {
+export interface Served {
   path: string;
   method: Route['method'];
   /** Matches what it takes; undefined for a path without parameters, which takes itself. */
@@ -23,12 +23,11 @@ export const methodNotAllowed = (allowed: string[]): ApiError => {
 };
 
 /** Methods of the routes whose path fits, for 405. */
-export const allowedMethods = (app: App, routes: Route[], url: string): string[] =>
-  allowedAt(servedBy(app, routes), withoutSlash(pathOf(url).slice(0, 2_000)));
+export const allowedMethods = (all: Served[], url: string): string[] =>
+  allowedAt(all, withoutSlash(pathOf(url).slice(0, 2_000)));
 
 /** `GET /v1/memory/search` asks for no memory of that id: where a fixed path lacks a method, the route beside it must not take it. */
-export function refuseOtherMethods(app: App, server: FastifyInstance, routes: Route[]): void {
-  const all = servedBy(app, routes);
+export function refuseOtherMethods(server: FastifyInstance, all: Served[]): void {
   for (const path of new Set(all.flatMap((one) => (one.pattern ? [] : [one.path])))) {
     const allowed = allowedAt(all, path);
     const taken = all.filter(
@@ -52,7 +51,8 @@ function allowedAt(all: Served[], path: string): string[] {
   return [...new Set([...fixed, ...others].map(({ method }) => method))];
 }
 
-const servedBy = ({ config }: App, routes: Route[]): Served[] =>
+/** The paths of routes, to be looked at once for a server. */
+export const servedBy = ({ config }: App, routes: Route[]): Served[] =>
   routes.flatMap(({ path, also = [], legacy, method }) => {
     const alias = legacy && config.LEGACY_ROUTES_ENABLED ? [path.replace(/^\/v1/, '')] : [];
     return [path, ...also, ...alias].map((one) => served(withoutSlash(one), method));

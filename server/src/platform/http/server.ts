@@ -18,7 +18,7 @@ import {
 import { uuidv7 } from '../ids.ts';
 import { corsOf } from './cors.ts';
 import { parseForm, parseJson, tooLarge } from './json.ts';
-import { allowedMethods, methodNotAllowed, refuseOtherMethods } from './methods.ts';
+import { allowedMethods, methodNotAllowed, refuseOtherMethods, servedBy } from './methods.ts';
 import { registerOpenApi } from './openapi.ts';
 import { registerRoute } from './register.ts';
 import type { Route } from './route.ts';
@@ -84,9 +84,10 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
   hooks(app, server, routes);
   await registerOpenApi(app, server);
   for (const route of routes) registerRoute(app, server, route);
-  refuseOtherMethods(app, server, routes);
+  const paths = servedBy(app, routes);
+  refuseOtherMethods(server, paths);
   server.setNotFoundHandler((request) => {
-    const allowed = allowedMethods(app, routes, request.url);
+    const allowed = allowedMethods(paths, request.url);
     throw allowed.length === 0 ? notFound('Route') : methodNotAllowed(allowed);
   });
   await server.ready();

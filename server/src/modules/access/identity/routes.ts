@@ -1,6 +1,6 @@
 import { Type as T } from 'typebox';
 import { notFound } from '#platform/errors.ts';
-import { route } from '#platform/http/route.ts';
+import { type AlsoNeeded, route } from '#platform/http/route.ts';
 import { changeIdentity } from './change.ts';
 import { bulkDelete, removeIdentity } from './remove.ts';
 import {
@@ -15,6 +15,10 @@ import {
 import { type EndCredentials, getIdentity, getMyself, listVisibleIdentities } from './service.ts';
 
 const tag = 'identity';
+const toChange: AlsoNeeded[] = [
+  { permission: 'identity:read' },
+  { permission: 'identity:assign', when: 'to change role, claims, owner or activity' },
+];
 
 /** @param endings what ends with the activity of an identity */
 export const identityRoutes = (endings: EndCredentials[]) => [
@@ -35,10 +39,7 @@ export const identityRoutes = (endings: EndCredentials[]) => [
     summary: 'Change the identity behind the credential',
     tag,
     permission: 'identity:update',
-    alsoNeeds: [
-      { permission: 'identity:read' },
-      { permission: 'identity:assign', when: 'to change role, claims, owner or activity' },
-    ],
+    alsoNeeds: toChange,
     decidesRows: true,
     body: IdentityUpdate,
     response: { 200: Identity },
@@ -79,10 +80,7 @@ export const identityRoutes = (endings: EndCredentials[]) => [
     summary: 'Change an identity',
     tag,
     permission: 'identity:update',
-    alsoNeeds: [
-      { permission: 'identity:read' },
-      { permission: 'identity:assign', when: 'to change role, claims, owner or activity' },
-    ],
+    alsoNeeds: toChange,
     decidesRows: true,
     params: IdentityParams,
     body: IdentityUpdate,

@@ -1,6 +1,6 @@
 import { Type as T } from 'typebox';
 import { pageQuery } from '#platform/http/pages.ts';
-import { route } from '#platform/http/route.ts';
+import { type AlsoNeeded, route } from '#platform/http/route.ts';
 import { removeCorpus } from './corpus-removal.ts';
 import { storeUpload } from './intake.ts';
 import { grantPermission, listDocumentPermissions, revokePermission } from './permissions.ts';
@@ -30,6 +30,11 @@ import {
 
 const tag = 'documents';
 const params = T.Object({ document_id: T.String() });
+const toStore: AlsoNeeded[] = [
+  { permission: 'corpora:read' },
+  { permission: 'documents:read', when: 'where the document is there' },
+];
+const toShare: AlsoNeeded[] = [{ permission: 'documents:read', when: 'for others than admins' }];
 const family = { tag, envelope: true, legacy: true } as const;
 
 export const documentRoutes = [
@@ -40,10 +45,7 @@ export const documentRoutes = [
     name: 'upload_document',
     summary: 'Upload a document ; its chunks follow',
     permission: 'documents:create',
-    alsoNeeds: [
-      { permission: 'corpora:read' },
-      { permission: 'documents:read', when: 'where the document is there' },
-    ],
+    alsoNeeds: toStore,
     decidesRows: true,
     consumes: 'multipart/form-data',
     body: UploadForm,
@@ -58,10 +60,7 @@ export const documentRoutes = [
     name: 'ingest_text',
     summary: 'Store a text as a document; its chunks follow',
     permission: 'documents:create',
-    alsoNeeds: [
-      { permission: 'corpora:read' },
-      { permission: 'documents:read', when: 'where the document is there' },
-    ],
+    alsoNeeds: toStore,
     decidesRows: true,
     bodyLimit: 33_554_432,
     body: TextIngest,
@@ -137,7 +136,7 @@ export const documentRoutes = [
     name: 'list_document_permissions',
     summary: 'Who holds which permission of a document, oldest first',
     permission: 'documents:share',
-    alsoNeeds: [{ permission: 'documents:read', when: 'for others than admins' }],
+    alsoNeeds: toShare,
     decidesRows: true,
     params,
     query: T.Object(pageQuery(25, 100), { additionalProperties: false }),
@@ -151,7 +150,7 @@ export const documentRoutes = [
     name: 'grant_document_permission',
     summary: 'Give somebody a permission of a document; it counts where the document is restricted',
     permission: 'documents:share',
-    alsoNeeds: [{ permission: 'documents:read', when: 'for others than admins' }],
+    alsoNeeds: toShare,
     decidesRows: true,
     params,
     body: PermissionCreate,
@@ -165,7 +164,7 @@ export const documentRoutes = [
     name: 'revoke_document_permission',
     summary: 'Take a permission of a document back',
     permission: 'documents:share',
-    alsoNeeds: [{ permission: 'documents:read', when: 'for others than admins' }],
+    alsoNeeds: toShare,
     decidesRows: true,
     params: T.Object({ document_id: T.String(), permission_id: T.String() }),
     response: { 200: DocumentPermission },

@@ -1,6 +1,6 @@
 import { Type as T } from 'typebox';
 import { pageQuery } from '#platform/http/pages.ts';
-import { Answer, route } from '#platform/http/route.ts';
+import { type AlsoNeeded, Answer, route } from '#platform/http/route.ts';
 import { eraseMemories, getErasure } from './erasure.ts';
 import { MemoryErase, MemoryErasure } from './erasure-schema.ts';
 import { exportMemories } from './export.ts';
@@ -16,6 +16,10 @@ const tag = 'memory';
 const memory = T.Object({ memory_id: T.String() });
 const oneImport = T.Object({ import_id: T.String() });
 const lines = 'application/x-ndjson';
+const toImport: AlsoNeeded[] = [
+  { permission: 'memory:update', when: 'where a line changes a memory that is there' },
+  { permission: 'admin:create', when: 'with preserve_ids' },
+];
 const { limit, cursor } = pageQuery(100, 1_000);
 
 /** What was, what comes and goes in files, and what goes for good. */
@@ -55,10 +59,7 @@ export const lifeRoutes = [
     summary: 'Import memories from a file of one line of JSON each, in the background',
     tag,
     permission: 'memory:create',
-    alsoNeeds: [
-      { permission: 'memory:update', when: 'where a line changes a memory that is there' },
-      { permission: 'admin:create', when: 'with preserve_ids' },
-    ],
+    alsoNeeds: toImport,
     operation: 'memory:import',
     consumes: lines,
     idempotent: 'manual',
@@ -104,10 +105,7 @@ export const lifeRoutes = [
     summary: 'Send the rest of a file whose upload was broken off, or more of one sent in parts',
     tag,
     permission: 'memory:create',
-    alsoNeeds: [
-      { permission: 'memory:update', when: 'where a line changes a memory that is there' },
-      { permission: 'admin:create', when: 'with preserve_ids' },
-    ],
+    alsoNeeds: toImport,
     decidesRows: true,
     consumes: lines,
     idempotent: false,

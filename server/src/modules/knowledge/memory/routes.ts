@@ -3,7 +3,7 @@ import { ApiError, invalid } from '#platform/errors.ts';
 import { hasUncheckedTexts } from '#platform/http/json.ts';
 import { chargeOperation } from '#platform/http/limits.ts';
 import { pageQuery } from '#platform/http/pages.ts';
-import { route } from '#platform/http/route.ts';
+import { type AlsoNeeded, route } from '#platform/http/route.ts';
 import { Timestamp } from '#platform/timestamp.ts';
 import type { BulkCreated } from './create.ts';
 import { getMemoryAsOf, listVisibleAsOf } from './history.ts';
@@ -37,18 +37,14 @@ const tag = 'memory';
 const params = T.Object({ memory_id: T.String() });
 const asOf = T.Optional(Timestamp);
 
+const toCreate: AlsoNeeded[] = [
+  { permission: 'memory:search', when: 'to be told of any with check' },
+  { permission: 'admin:update', when: 'with relearn' },
+];
+
 /** A 2xx says that something was made. What is wrong with each is told as in the answer to others. */
 const nothingStored = (details: BulkCreated) =>
   new ApiError(422, 'NOTHING_STORED', 'None of the memories could be stored: see failed.', { ...details });
-
-const sensitiveHaveNoVectors = () =>
-  invalid([
-    { path: '/mode', message: 'must be hybrid or text together with sensitive' },
-    {
-      path: '/sensitive',
-      message: 'can not be given together with mode vector: such memories have no vectors',
-    },
-  ]);
 
 export const memoryRoutes = [
   route({
@@ -58,10 +54,7 @@ export const memoryRoutes = [
     summary: 'Remember something',
     tag,
     permission: 'memory:create',
-    alsoNeeds: [
-      { permission: 'memory:search', when: 'to be told of any with check' },
-      { permission: 'admin:update', when: 'with relearn' },
-    ],
+    alsoNeeds: toCreate,
     decidesRows: true,
     operation: 'memory:create',
     body: MemoryCreate,
@@ -76,10 +69,7 @@ export const memoryRoutes = [
       'Remember up to 1,000 things; valid ones are stored although others are not. 422 where none could be stored',
     tag,
     permission: 'memory:create',
-    alsoNeeds: [
-      { permission: 'memory:search', when: 'to be told of any with check' },
-      { permission: 'admin:update', when: 'with relearn' },
-    ],
+    alsoNeeds: toCreate,
     decidesRows: true,
     bodyLimit: 33_554_432,
     textsLater: true,
@@ -120,10 +110,7 @@ export const memoryRoutes = [
     idempotent: false,
     body: MemorySearch,
     response: { 200: T.Array(Memory) },
-    handler: async (ctx, { body }) => {
-      if (body.sensitive && body.mode === 'vector') throw sensitiveHaveNoVectors();
-      return searchMemories(ctx, body);
-    },
+    handler: (ctx, { body }) => searchMemories(ctx, body),
   }),
   route({
     method: 'POST',

@@ -15,7 +15,7 @@ import {
 import { openMemories } from './encryption.ts';
 import type { Memory, MemorySearch } from './schema.ts';
 import { memoriesSeen } from './seen.ts';
-import { sensitiveCandidates } from './sensitive-search.ts';
+import { requireWords, sensitiveCandidates } from './sensitive-search.ts';
 import { unsettledTypes } from './sensitive-types.ts';
 import {
   findMemories,
@@ -38,6 +38,7 @@ const nearest = 100;
  * A caller searches its own memories; an admin the tenant's, or one identity's.
  */
 export async function searchMemories(ctx: Ctx, input: MemorySearch): Promise<Memory[]> {
+  requireWords(input);
   const stop = ctx.app.metrics.searchDuration.startTimer({ kind: 'memory' });
   const view = await viewOf(ctx, 'memory:search');
   const owner = view.onlyOwn ? ctx.actor.identity_id : input.identity_id;

@@ -8,11 +8,24 @@ import {
 } from '../retrieval/service.ts';
 import { dot } from '../retrieval/sparse.ts';
 import { openTexts } from './encryption.ts';
+import type { MemorySearch } from './schema.ts';
 import { listSensitive } from './sensitive-store.ts';
 import type { FoundMemory, SearchFilter } from './store.ts';
 
 /** Sensitive memories that one search opens, the newest first: some 30 ms of work. */
 const mostOpened = 500;
+
+/** @throws ApiError 422 for a search that could find none of them: they have no vectors */
+export function requireWords({ sensitive, mode }: MemorySearch): void {
+  if (!sensitive || mode !== 'vector') return;
+  throw invalid([
+    { path: '/mode', message: 'must be hybrid or text together with sensitive' },
+    {
+      path: '/sensitive',
+      message: 'can not be given together with mode vector: such memories have no vectors',
+    },
+  ]);
+}
 
 /**
  * Candidates among the sensitive memories of one identity. They are in no index, so each is opened and its words compared;
