@@ -52,6 +52,7 @@ import { mem0Routes } from '#modules/knowledge/mem0/routes.ts';
 import { memoryJobs, memorySchedules } from '#modules/knowledge/memory/jobs.ts';
 import { memoryRoutes } from '#modules/knowledge/memory/routes.ts';
 import { forgetMemoriesOf, memoryVectors } from '#modules/knowledge/memory/service.ts';
+import { retrievalSchedules } from '#modules/knowledge/retrieval/service.ts';
 import { runSchedules } from '#modules/knowledge/runs/jobs.ts';
 import { runRoutes } from '#modules/knowledge/runs/routes.ts';
 import { forgetRunsOf, removeAudioOf, runsEnded } from '#modules/knowledge/runs/service.ts';
@@ -188,6 +189,7 @@ export const schedules: Schedule[] = [
   ...runSchedules,
   ...decisionSchedules,
   { name: 'access.flush', pattern: '* * * * * *', own: true, run: flushAccess },
+  ...retrievalSchedules,
   ...vectorSchedules,
   { name: 'idempotency.prune', pattern: '0 7 * * * *', run: pruneIdempotencyKeys },
   { name: 'database.vacuum', pattern: '0 */10 * * * *', run: (app) => app.database.vacuum() },

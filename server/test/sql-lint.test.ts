@@ -43,6 +43,7 @@ const operatorStatements = [
   'src/modules/knowledge/memory/store.ts#listTenantsExpiring',
   'src/modules/knowledge/memory/store.ts#listTenantsWaiting',
   'src/modules/knowledge/memory/trash-store.ts#listTenantsTrashing',
+  'src/modules/knowledge/retrieval/store.ts#listChanged',
   'src/modules/knowledge/runs/store.ts#listTenantsWithLostRuns',
   'src/modules/knowledge/vectors/renew-store.ts#listTenantsToRenew',
   'src/modules/knowledge/vectors/segment-store.ts#countAllSegments',

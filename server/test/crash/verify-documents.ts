@@ -7,7 +7,7 @@ import { analyzeDocument } from '#modules/knowledge/retrieval/analyze.ts';
 import type { Db } from '#platform/db/database.ts';
 import { sql } from '#platform/db/sql.ts';
 import type { Ledger } from './ledger.ts';
-import { compareCounts, countInto, sameSparse } from './verify-memories.ts';
+import { compareCounts, sameSparse } from './verify-memories.ts';
 
 interface DocumentRow {
   tenant_id: string;
@@ -178,6 +178,7 @@ async function checkCorpora(operator: Db, tenants: string[], ledger: Ledger, tel
     union select distinct corpus_id from chunks where tenant_id = any(${tenants}::text[])
     union select distinct corpus_id from chunk_vectors where tenant_id = any(${tenants}::text[])
     union select distinct substr(scope, 8) from text_counts where tenant_id = any(${tenants}::text[]) and scope like 'corpus:%'
+    union select distinct substr(scope, 8) from term_changes where tenant_id = any(${tenants}::text[]) and scope like 'corpus:%'
     union select distinct substr(scope, 8) from term_counts where tenant_id = any(${tenants}::text[]) and scope like 'corpus:%'`);
   const ids = left.map(({ id }) => id);
   for (const id of ids)
@@ -192,24 +193,13 @@ async function checkCounts(
   chunks: ChunkRow[],
   tell: Tell,
 ): Promise<void> {
-  const scope = `corpus:${corpusId}`;
-  const wanted = new Map<string, number>();
-  const texts = new Map<string, number>();
-  for (const { tenant_id, above, text } of chunks) {
-    texts.set(tenant_id, (texts.get(tenant_id) ?? 0) + 1);
-    countInto(wanted, tenant_id, analyzeDocument(above + text));
-  }
-  const stored = await operator.rows(sql<{
-    tenant_id: string;
-    field: string;
-    dimension: number;
-    texts: number;
-  }>`
-    select tenant_id, field, dimension, texts from term_counts where tenant_id = any(${tenants}::text[]) and scope = ${scope}`);
-  compareCounts('documents', wanted, stored, tell);
-  const totals = await operator.rows(sql<{ tenant_id: string; texts: number }>`
-    select tenant_id, texts from text_counts where tenant_id = any(${tenants}::text[]) and scope = ${scope}`);
-  for (const { tenant_id, texts: total } of totals)
-    if (total !== (texts.get(tenant_id) ?? 0))
-      tell(`${tenant_id} counts ${total} chunks and has ${texts.get(tenant_id) ?? 0}`);
+  const texts = Map.groupBy(chunks, ({ tenant_id }) => tenant_id);
+  for (const tenant of tenants)
+    await compareCounts(
+      operator,
+      tenant,
+      `corpus:${corpusId}`,
+      (texts.get(tenant) ?? []).map(({ above, text }) => above + text),
+      tell,
+    );
 }

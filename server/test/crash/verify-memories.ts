@@ -3,6 +3,7 @@ import { analyzeDocument } from '#modules/knowledge/retrieval/analyze.ts';
 import type { SparseVector } from '#modules/knowledge/retrieval/sparse.ts';
 import type { Db } from '#platform/db/database.ts';
 import { sql } from '#platform/db/sql.ts';
+import { countedAnew, statisticsOf } from '#test/statistics.ts';
 import type { Ledger, MemoryEntry, MemoryState } from './ledger.ts';
 
 interface Row {
@@ -166,60 +167,38 @@ function checkHistory(rows: Row[], { created, updated, deleted }: History, tell:
     if (!created.has(id)) tell(`memory ${id} has facts and was never created`);
 }
 
-interface Counted {
-  tenant_id: string;
-  field: string;
-  dimension: number;
-  texts: number;
-}
-
 async function checkCounts(operator: Db, tenants: string[], rows: Row[], tell: Tell): Promise<void> {
-  const wanted = new Map<string, number>();
-  const texts = new Map<string, number>();
-  for (const { tenant_id, text, deleted } of rows) {
-    if (deleted) continue;
-    texts.set(tenant_id, (texts.get(tenant_id) ?? 0) + 1);
-    countInto(wanted, tenant_id, analyzeDocument(text));
-  }
-  const stored = await operator.rows(sql<Counted>`
-    select tenant_id, field, dimension, texts from term_counts where tenant_id = any(${tenants}::text[]) and scope = 'memory'`);
-  compareCounts('memory', wanted, stored, tell);
-  const totals = await operator.rows(sql<{ tenant_id: string; texts: number }>`
-    select tenant_id, texts from text_counts where tenant_id = any(${tenants}::text[]) and scope = 'memory'`);
-  for (const { tenant_id, texts: total } of totals)
-    if (total !== (texts.get(tenant_id) ?? 0))
-      tell(`${tenant_id} counts ${total} memories and has ${texts.get(tenant_id) ?? 0}`);
+  const texts = Map.groupBy(
+    rows.filter(({ deleted }) => !deleted),
+    ({ tenant_id }) => tenant_id,
+  );
+  for (const tenant of tenants)
+    await compareCounts(
+      operator,
+      tenant,
+      'memory',
+      (texts.get(tenant) ?? []).map(({ text }) => text),
+      tell,
+    );
 }
 
-/** Counts the terms of a text into `counts`, by tenant, field and dimension. */
-export function countInto(
-  counts: Map<string, number>,
+/** Compares the statistics of a scope with what its texts say when they are counted anew. */
+export async function compareCounts(
+  operator: Db,
   tenant: string,
-  { words, trigrams }: { words: SparseVector; trigrams: SparseVector },
-): void {
-  for (const [field, vector] of [
-    ['w', words],
-    ['g', trigrams],
-  ] as const)
-    for (const dimension of vector.dimensions) {
-      const key = `${tenant} ${field} ${dimension}`;
-      counts.set(key, (counts.get(key) ?? 0) + 1);
-    }
-}
-
-export function compareCounts(
-  what: string,
-  wanted: Map<string, number>,
-  stored: Counted[],
+  scope: string,
+  texts: string[],
   tell: Tell,
-): void {
-  const left = new Map(wanted);
-  let wrong = 0;
-  for (const { tenant_id, field, dimension, texts } of stored) {
-    const key = `${tenant_id} ${field} ${dimension}`;
-    if (texts !== (left.get(key) ?? 0)) wrong += 1;
-    left.delete(key);
-  }
-  if (wrong > 0) tell(`${wrong} of ${stored.length} term counts of ${what} are not what the texts say`);
-  if (left.size > 0) tell(`${left.size} terms of ${what} are not counted at all`);
+): Promise<void> {
+  const stored = await statisticsOf(operator, tenant, scope);
+  const wanted = countedAnew(texts);
+  if (stored.texts !== wanted.texts)
+    tell(`${tenant} counts ${stored.texts} of ${wanted.texts} texts in ${scope}`);
+  const wrong = [...stored.terms].filter(([term, count]) => wanted.terms.get(term) !== count);
+  if (wrong.length > 0)
+    tell(
+      `${wrong.length} of ${stored.terms.size} term counts of ${tenant} in ${scope} are not what the texts say`,
+    );
+  const missing = [...wanted.terms.keys()].filter((term) => !stored.terms.has(term));
+  if (missing.length > 0) tell(`${missing.length} terms of ${tenant} in ${scope} are not counted at all`);
 }

@@ -643,6 +643,14 @@ export interface Tables {
     updated_at: string;
     deleted_at: string | null;
   };
+  term_changes: {
+    tenant_id: string;
+    scope: string;
+    id: string;
+    texts: number;
+    words: Buffer;
+    trigrams: Buffer;
+  };
   term_counts: {
     tenant_id: string;
     scope: string;

@@ -13,6 +13,7 @@ import {
   testServer,
   useTestServer,
 } from '#test/harness.ts';
+import { countedAnew, statisticsOf } from '#test/statistics.ts';
 import { keepAnAdmin } from './change.ts';
 
 useTestServer();
@@ -217,9 +218,8 @@ describe('deleting identities', () => {
         union all select id from sessions where tenant_id = ${admin.tenant} and identity_id = ${hard.id}`);
     await eventually('its memories to go', async () => (await left()).length === 0);
     assert.equal(await codeOf(admin.call('GET', `/v1/memory/${kept.body.id}`)), '404 NOT_FOUND');
-    const counted = await app.database.tenant(admin.tenant).rows<{ texts: number }>(sql`
-      select texts from text_counts where tenant_id = ${admin.tenant} and texts <> 0`);
-    assert.deepEqual(counted, [], 'no statistics are left of it');
+    const counted = await statisticsOf(app.database.tenant(admin.tenant), admin.tenant, 'memory');
+    assert.deepEqual(counted, countedAnew([]), 'no statistics are left of it');
   });
 
   it('in bulk tells what failed and why, and never deletes the caller', async () => {

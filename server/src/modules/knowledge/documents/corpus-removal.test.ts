@@ -17,7 +17,9 @@ async function rowsOf(caller: Caller) {
       (select count(*) from document_permissions where tenant_id = ${caller.tenant}) as permissions,
       (select count(*) from chunks where tenant_id = ${caller.tenant}) as chunks,
       (select count(*) from chunk_vectors where tenant_id = ${caller.tenant}) as vectors,
-      (select count(*) from term_counts where tenant_id = ${caller.tenant} and texts <> 0) as terms`);
+      (select count(*) from text_counts where tenant_id = ${caller.tenant} and scope = 'corpus:c1') as totals,
+      (select count(*) from term_counts where tenant_id = ${caller.tenant} and scope = 'corpus:c1') as terms,
+      (select count(*) from term_changes where tenant_id = ${caller.tenant} and scope = 'corpus:c1') as changes`);
   return row!;
 }
 

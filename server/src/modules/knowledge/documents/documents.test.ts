@@ -12,6 +12,7 @@ import {
   testServer,
   useTestServer,
 } from '#test/harness.ts';
+import { countedAnew, statisticsOf } from '#test/statistics.ts';
 import {
   codeOf,
   corpus,
@@ -25,7 +26,6 @@ import {
   stored,
   upload,
 } from '#test/uploads.ts';
-import { analyzeDocument } from '../retrieval/service.ts';
 import { documentSchedules } from './jobs.ts';
 
 useTestServer();
@@ -39,27 +39,9 @@ async function assertCounted(caller: Caller, chunks?: number): Promise<void> {
         indexed: string;
       }>`select above || text as indexed from chunks where tenant_id = ${caller.tenant}`,
     )
-  ).map(({ indexed }) => analyzeDocument(indexed));
+  ).map(({ indexed }) => indexed);
   if (chunks !== undefined) assert.equal(texts.length, chunks);
-  const expected = new Map<string, number>();
-  for (const { words, trigrams } of texts) {
-    for (const [field, { dimensions }] of [
-      ['w', words],
-      ['g', trigrams],
-    ] as const) {
-      for (const dimension of dimensions)
-        expected.set(`${field}${dimension}`, (expected.get(`${field}${dimension}`) ?? 0) + 1);
-    }
-  }
-  const counts = await db.rows(sql<{ key: string; texts: number }>`
-    select field || dimension as key, texts from term_counts where tenant_id = ${caller.tenant} and scope = 'corpus:c1' and texts <> 0`);
-  assert.deepEqual(new Map(counts.map(({ key, texts: n }) => [key, n])), expected);
-  const total = await db.one(
-    sql<{
-      texts: number;
-    }>`select texts from text_counts where tenant_id = ${caller.tenant} and scope = 'corpus:c1'`,
-  );
-  assert.equal(total?.texts ?? 0, texts.length);
+  assert.deepEqual(await statisticsOf(db, caller.tenant, 'corpus:c1'), countedAnew(texts));
   const vectors = await db.one(
     sql<{ n: number }>`select count(*) as n from chunk_vectors where tenant_id = ${caller.tenant}`,
   );

@@ -6,7 +6,13 @@ import type { JobPayload } from '#platform/jobs/worker.ts';
 import { takingTurns } from '#platform/turns.ts';
 import { corpusScope, lockCorpusContent } from '../corpora/service.ts';
 import { type Embedded, embedTexts } from '../embeddings/service.ts';
-import { analyzeDocument, type CountedText, countTexts, encodeSparse } from '../retrieval/service.ts';
+import {
+  analyzeDocument,
+  type CountedText,
+  countTexts,
+  encodeSparse,
+  settleCounts,
+} from '../retrieval/service.ts';
 import { storeVectors, tailGrew } from '../vectors/service.ts';
 import { type Chunk, indexedText } from './chunk.ts';
 import { type ChunkRow, deleteChunks, insertChunks, listIndexed } from './chunk-store.ts';
@@ -45,6 +51,7 @@ export async function ingestDocument(ctx: Ctx, payload: JobPayload): Promise<voi
   }
   const before = await countedTexts(ctx.db, document.id, ctx.signal);
   await replace(ctx, document, rows, before);
+  await settleCounts(ctx, corpusScope(document.corpus_id));
   await tailGrew(
     ctx,
     corpusVectors(document.corpus_id),

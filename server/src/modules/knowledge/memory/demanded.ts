@@ -3,6 +3,7 @@ import type { Db } from '#platform/db/database.ts';
 import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { dataKeysOf } from '../../access/data-keys/service.ts';
+import { forgetTerms } from '../retrieval/service.ts';
 import { sealText } from './encryption.ts';
 import { sealVersions } from './history-store.ts';
 import { knownAfterMs } from './lanes.ts';
@@ -23,6 +24,7 @@ import {
   sweptEncryption,
   type VersionKey,
 } from './sensitive-types-store.ts';
+import { memoryScope } from './vectors.ts';
 import { sealMemories } from './write-store.ts';
 
 /** Rows looked at in one statement, and texts encrypted in one transaction: few, for others have their turn in between. */
@@ -121,6 +123,7 @@ async function encryptMemories(
     ctx.tenant,
     counted.map(({ id, text }) => ({ id, text, sensitive: false })),
   );
+  await forgetTerms(tx, ctx.tenant, memoryScope);
   await tx.batch([
     sealMemories(
       ctx.tenant,

@@ -10,6 +10,7 @@ import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { isPermitted } from '#platform/permission.ts';
 import { type DataKeys, dataKeysOf, keyedHash } from '../../access/data-keys/service.ts';
 import { type View, viewOf } from '../../access/policy/service.ts';
+import { forgetTerms } from '../retrieval/service.ts';
 import { openTexts } from './encryption.ts';
 import type { ErasureReceipt, MemoryErase, MemoryErasure } from './erasure-schema.ts';
 import {
@@ -36,6 +37,7 @@ import { takeOut } from './remove.ts';
 import { targetOf } from './target.ts';
 import { insertTombstones } from './tombstone-store.ts';
 import { tombstoneOf, tombstonesChanged } from './tombstones.ts';
+import { memoryScope } from './vectors.ts';
 import { removeMemories } from './write-store.ts';
 
 /** Memories erased in one transaction. */
@@ -204,6 +206,7 @@ export async function eraseRows(
     ctx.tenant,
     all.filter(({ deleted_at }) => deleted_at === null),
   );
+  await forgetTerms(tx, ctx.tenant, memoryScope);
   await tx.batch([
     ...removeMemories(ctx.tenant, ids),
     forgetAnswersAbout(ctx.tenant, ids),

@@ -1,10 +1,12 @@
 import type { Ctx } from '#platform/context.ts';
 import { fact } from '#platform/facts/record.ts';
+import { forgetTerms } from '../retrieval/service.ts';
 import { deleteDerivations } from './erasure-store.ts';
 import { forgetInVersions, tracesOf, type VersionKey } from './forget-store.ts';
 import { dropImports } from './import-store.ts';
 import { takeOut } from './remove.ts';
 import { lockOwned } from './store.ts';
+import { memoryScope } from './vectors.ts';
 import { removeMemories } from './write-store.ts';
 
 const size = 500;
@@ -27,6 +29,7 @@ export async function forgetMemoriesOf(ctx: Ctx, identityId: string): Promise<vo
         ctx.tenant,
         owned.filter(({ deleted_at }) => deleted_at === null),
       );
+      await forgetTerms(tx, ctx.tenant, memoryScope);
       const ids = owned.map(({ id }) => id);
       await tx.batch([
         ...removeMemories(ctx.tenant, ids),

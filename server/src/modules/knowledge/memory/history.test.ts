@@ -11,6 +11,7 @@ import {
   testServer,
   useTestServer,
 } from '#test/harness.ts';
+import { statisticsOf } from '#test/statistics.ts';
 import { emptyTrash } from './trash.ts';
 
 useTestServer();
@@ -325,10 +326,7 @@ describe('restoring', () => {
     assert.ok(now.valid_from > then.valid_until);
     const { app } = await testServer();
     const db = app.database.tenant(ann.tenant);
-    const counted = await db.one(
-      sql`select texts from text_counts where tenant_id = ${ann.tenant} and scope = 'memory'`,
-    );
-    assert.equal((counted as any).texts, 1);
+    assert.equal((await statisticsOf(db, ann.tenant, 'memory')).texts, 1);
   });
 
   it('ends where a deleted memory is removed for good, once', async () => {
@@ -336,11 +334,8 @@ describe('restoring', () => {
     const [ann, bob] = [await newTenant('user'), await newTenant('admin')];
     const { id } = await make(ann, note('to be gone'));
     const kept = await make(ann, note('to stay'));
-    const counted = async () =>
-      (await app.database
-        .tenant(ann.tenant)
-        .one(sql`select texts from text_counts where tenant_id = ${ann.tenant} and scope = 'memory'`)) as any;
-    await eventually('both to be counted', async () => (await counted())?.texts === 2);
+    const counted = () => statisticsOf(app.database.tenant(ann.tenant), ann.tenant, 'memory');
+    await eventually('both to be counted', async () => (await counted()).texts === 2);
     assert.equal((await ann.call('DELETE', `/v1/memory/${id}`)).status, 204);
     assert.equal((await ann.call('DELETE', `/v1/memory/${id}`)).status, 404);
     assert.equal((await bob.call('DELETE', `/v1/memory/${id}?hard_delete=true`)).status, 404);

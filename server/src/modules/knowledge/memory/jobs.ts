@@ -8,7 +8,7 @@ import type { JobDefinition } from '#platform/jobs/worker.ts';
 import { perApp } from '#platform/per-app.ts';
 import { takingTurns } from '#platform/turns.ts';
 import { type Embedded, embedTexts } from '../embeddings/service.ts';
-import { type CountedText, countTexts } from '../retrieval/service.ts';
+import { type CountedText, countTexts, settleCounts } from '../retrieval/service.ts';
 import { storeVectors, tailGrew } from '../vectors/service.ts';
 import { lifeJobs, lifeSchedules } from './life-jobs.ts';
 import { takeOut } from './remove.ts';
@@ -84,6 +84,7 @@ async function embedWaiting(ctx: Ctx): Promise<void> {
       break;
     }
   }
+  await settleCounts(ctx, memoryScope);
   await tailGrew(ctx, memoryVectors, models);
 }
 

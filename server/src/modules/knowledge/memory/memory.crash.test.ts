@@ -210,7 +210,8 @@ test('an erasure that is killed erases all, once, and says how many', patient, a
     const [memories, vectors, words, erased, stones] = await operator.batch([
       sql`select 1 from memories where tenant_id = ${tenant}`,
       sql`select 1 from memory_vectors where tenant_id = ${tenant}`,
-      sql`select 1 from term_counts where tenant_id = ${tenant} and scope = 'memory' and texts <> 0`,
+      sql`select 1 from term_counts where tenant_id = ${tenant} and scope = 'memory'
+        union all select 1 from term_changes where tenant_id = ${tenant} and scope = 'memory'`,
       sql`select 1 from memory_erased where tenant_id = ${tenant}`,
       sql`select 1 from memory_tombstones where tenant_id = ${tenant}`,
     ]);

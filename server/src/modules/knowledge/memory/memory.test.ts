@@ -10,7 +10,7 @@ import {
   testServer,
   useTestServer,
 } from '#test/harness.ts';
-import { analyzeDocument } from '../retrieval/service.ts';
+import { countedAnew, statisticsOf } from '#test/statistics.ts';
 
 useTestServer();
 
@@ -432,25 +432,7 @@ describe('once only', () => {
 async function assertCounted(tenant: string, texts: string[]): Promise<void> {
   const { app } = await testServer();
   const db = app.database.tenant(tenant);
-  const expected = new Map<string, number>();
-  for (const text of texts) {
-    const { words, trigrams } = analyzeDocument(text);
-    for (const dimension of words.dimensions)
-      expected.set(`w${dimension}`, (expected.get(`w${dimension}`) ?? 0) + 1);
-    for (const dimension of trigrams.dimensions)
-      expected.set(`g${dimension}`, (expected.get(`g${dimension}`) ?? 0) + 1);
-  }
-  const rows = await db.rows<{ term: string; texts: number }>(
-    sql`select field || dimension as term, texts from term_counts where tenant_id = ${tenant} and scope = 'memory' and texts <> 0`,
-  );
-  assert.deepEqual(
-    new Map(rows.map(({ term, texts }) => [term, texts]).sort() as [string, number][]),
-    new Map([...expected].sort()),
-  );
-  const total = await db.one<{ texts: number }>(
-    sql`select texts from text_counts where tenant_id = ${tenant} and scope = 'memory'`,
-  );
-  assert.equal(total?.texts, texts.length);
+  assert.deepEqual(await statisticsOf(db, tenant, 'memory'), countedAnew(texts));
   const vectors = await db.one<{ count: number }>(
     sql`select count(*) as count from memory_vectors where tenant_id = ${tenant}`,
   );

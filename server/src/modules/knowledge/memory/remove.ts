@@ -5,7 +5,7 @@ import { fact } from '#platform/facts/record.ts';
 import { forgetAnswersAbout } from '#platform/http/idempotency.ts';
 import { isUuid } from '#platform/ids.ts';
 import { viewOf } from '../../access/policy/service.ts';
-import { countTexts } from '../retrieval/service.ts';
+import { countTexts, forgetTerms } from '../retrieval/service.ts';
 import { forgetInSegments } from '../vectors/service.ts';
 import { analyzeMemory } from './rows.ts';
 import { type DeletableMemory, deleteVectors, dequeueMemories, lockMemories } from './store.ts';
@@ -46,6 +46,7 @@ export async function deleteMemories(
       ctx.tenant,
       found.filter(({ deleted_at }) => deleted_at === null),
     );
+    if (hard) await forgetTerms(tx, ctx.tenant, memoryScope);
     const kind = hard ? 'hard_deleted' : 'soft_deleted';
     await tx.batch([
       ...(hard

@@ -19,6 +19,7 @@ import {
   testServer,
   useTestServer,
 } from '#test/harness.ts';
+import { countedAnew, statisticsOf } from '#test/statistics.ts';
 import { encryptDemanded } from './demanded.ts';
 import { lockUnchanged, readTexts } from './store.ts';
 
@@ -254,14 +255,11 @@ describe('types that a tenant demands to be sensitive', () => {
     assert.doesNotMatch(all, new RegExp(word));
     const { app } = await testServer();
     const db = app.database.tenant(admin.tenant);
-    const [counts, terms, vectors, queue] = await db.batch([
-      sql`select texts from text_counts where tenant_id = ${admin.tenant} and scope = 'memory'`,
-      sql`select max(texts)::int as most from term_counts where tenant_id = ${admin.tenant} and scope = 'memory'`,
+    const [vectors, queue] = await db.batch([
       sql`select memory_id from memory_vectors where tenant_id = ${admin.tenant}`,
       sql`select memory_id from memory_queue where tenant_id = ${admin.tenant}`,
     ]);
-    assert.deepEqual(counts.rows, [{ texts: 1 }]);
-    assert.deepEqual(terms.rows, [{ most: 1 }]);
+    assert.deepEqual(await statisticsOf(db, admin.tenant, 'memory'), countedAnew(['well again']));
     assert.deepEqual([vectors.rows, queue.rows], [[{ memory_id: healed.id }], []]);
 
     const now = await read(ann, known.id);
@@ -356,11 +354,8 @@ describe('types that a tenant demands to be sensitive', () => {
     await Promise.all([1, 2].map((n) => encryptDemanded(systemCtx(app, admin.tenant, `test ${n}`))));
     const { found, encrypted: done } = await encrypted(admin);
     assert.deepEqual([found, done], [450, 450]);
-    const { rows } = await app.database.operatorPool.query(
-      `select coalesce(sum(texts), 0)::int as texts from term_counts where tenant_id = $1`,
-      [admin.tenant],
-    );
-    assert.deepEqual(rows, [{ texts: 0 }]);
+    const left = await statisticsOf(app.database.tenant(admin.tenant), admin.tenant, 'memory');
+    assert.deepEqual(left, countedAnew([]));
   });
 
   it('are encrypted by whoever restores or changes what the job has not come to', async () => {

@@ -17,6 +17,7 @@ import {
   testServer,
   useTestServer,
 } from '#test/harness.ts';
+import { statisticsOf } from '#test/statistics.ts';
 import { openApp } from '../../../app.ts';
 import { tendRetiredKeys } from './reseal.ts';
 import { getMemory } from './service.ts';
@@ -87,12 +88,9 @@ describe('a sensitive memory', () => {
     assert.equal((await find(admin, { sensitive: true, identity_id: ann.id }))[0].id, made.id);
     const { app } = await testServer();
     const db = app.database.tenant(admin.tenant);
-    const [counts, vectors] = await db.batch([
-      sql`select texts from text_counts where tenant_id = ${admin.tenant} and scope = 'memory'`,
-      sql`select 1 from memory_vectors where tenant_id = ${admin.tenant}`,
-    ]);
-    assert.deepEqual(counts.rows, [{ texts: 1 }]);
-    assert.equal(vectors.rows.length, 1);
+    assert.equal((await statisticsOf(db, admin.tenant, 'memory')).texts, 1);
+    const vectors = await db.rows(sql`select 1 from memory_vectors where tenant_id = ${admin.tenant}`);
+    assert.equal(vectors.length, 1);
   });
 
   it('has no vector: a search by vectors alone that asks for such is refused', async () => {
@@ -143,12 +141,8 @@ describe('a sensitive memory', () => {
       async () => (await ann.call('GET', `/v1/memory/${id}`)).body.embedding_status === 'ready',
     );
     const { app } = await testServer();
-    const counts = await app.database
-      .tenant(ann.tenant)
-      .rows<{ texts: number }>(
-        sql`select texts from text_counts where tenant_id = ${ann.tenant} and scope = 'memory'`,
-      );
-    assert.deepEqual(counts, [{ texts: 1 }]);
+    const { texts } = await statisticsOf(app.database.tenant(ann.tenant), ann.tenant, 'memory');
+    assert.equal(texts, 1);
   });
 
   it('is deleted, restored and removed without touching statistics', async () => {
@@ -165,12 +159,8 @@ describe('a sensitive memory', () => {
     assert.equal((await ann.call('GET', `/v1/memory/${id}`)).body.text, 'hidden');
     await ann.call('DELETE', `/v1/memory/${id}?hard_delete=true`);
     const { app } = await testServer();
-    const counts = await app.database
-      .tenant(ann.tenant)
-      .rows<{ texts: number }>(
-        sql`select texts from text_counts where tenant_id = ${ann.tenant} and scope = 'memory'`,
-      );
-    assert.deepEqual(counts, [{ texts: 1 }]);
+    const { texts } = await statisticsOf(app.database.tenant(ann.tenant), ann.tenant, 'memory');
+    assert.equal(texts, 1);
   });
 
   it('does not open in another place: each text is bound to tenant, row and version', async () => {

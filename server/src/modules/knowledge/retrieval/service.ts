@@ -11,12 +11,13 @@ import {
   type QueryVectors,
 } from './analyze.ts';
 import { calibrate } from './calibrate.ts';
+import { countDimensions } from './counts.ts';
 import { type DenseScores, fuse, unrelatedAmong } from './fuse.ts';
 import { type Candidate, type Ranked, rerank, trigramWeight, usuallyUnrelated } from './rank.ts';
 import { readAgain } from './second-reading.ts';
 import { encodeSparse, type SparseVector, sparseFrom } from './sparse.ts';
 import { termCounts } from './statistics.ts';
-import { addTermCounts, addTextCount, deleteTermCounts, deleteTextCount } from './store.ts';
+import { addChange } from './store.ts';
 import { learnTrust } from './trust.ts';
 
 export {
@@ -27,6 +28,7 @@ export {
   PREFERENCE_MARK,
 } from './analyze.ts';
 export { type Candidate, type Ranked, READ_TEXTS } from './rank.ts';
+export { forgetTerms, removeCounts, retrievalSchedules, settleCounts } from './settle.ts';
 export { encodeSparse, encodeVector, SPARSE_DIMENSIONS, type SparseVector } from './sparse.ts';
 export { type Word, wordsOf } from './words.ts';
 
@@ -58,8 +60,9 @@ export async function prepareQuery(ctx: Ctx, scope: string, text: string): Promi
   const counts = await termCounts(ctx, scope, words, trigrams);
   const stats: CollectionStats = {
     documents: Math.max(counts.texts, 1),
+    // What was read at different times need not add up.
     df: (space, dimension) =>
-      Math.max(0, (space === 'words' ? counts.words : counts.trigrams).get(dimension) ?? 0),
+      Math.min(Math.max(0, counts[space].get(dimension) ?? 0), Math.max(counts.texts, 1)),
   };
   const vectors = buildQueryVectors(query, stats);
   return {
@@ -118,38 +121,19 @@ export interface CountedText {
  */
 export function countTexts(tenant: string, scope: string, texts: CountedText[], sign: 1 | -1): Statement[] {
   if (texts.length === 0) return [];
-  const statement = (field: 'w' | 'g', vectorOf: (text: CountedText) => SparseVector) => {
-    const counts = new Map<number, number>();
-    for (const text of texts) {
-      for (const dimension of vectorOf(text).dimensions)
-        counts.set(dimension, (counts.get(dimension) ?? 0) + sign);
-    }
-    // Always in the same order, so that two transactions that count at once can not wait for each other in a circle.
-    const dimensions = [...counts.keys()].sort((a, b) => a - b);
-    return addTermCounts(
-      tenant,
-      scope,
-      field,
-      dimensions,
-      dimensions.map((dimension) => counts.get(dimension)!),
-    );
-  };
   return [
-    statement('w', ({ words }) => words),
-    statement('g', ({ trigrams }) => trigrams),
-    addTextCount(tenant, scope, sign * texts.length),
+    addChange(tenant, scope, {
+      texts: sign * texts.length,
+      words: countDimensions(
+        texts.map(({ words }) => words),
+        sign,
+      ),
+      trigrams: countDimensions(
+        texts.map(({ trigrams }) => trigrams),
+        sign,
+      ),
+    }),
   ];
-}
-
-const counts = 5_000;
-
-/** Removes all statistics of a scope that is no more, step by step; it may be called again. */
-export async function removeCounts(ctx: Ctx, scope: string): Promise<void> {
-  for (let removed = counts; removed === counts; ) {
-    ctx.signal.throwIfAborted();
-    removed = (await ctx.db.rows(deleteTermCounts(ctx.tenant, scope, counts))).length;
-  }
-  await ctx.db.run(deleteTextCount(ctx.tenant, scope));
 }
 
 /**

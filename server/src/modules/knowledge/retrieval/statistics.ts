@@ -38,7 +38,7 @@ export async function termCounts(
   const newWords = words.filter((dimension) => !known.words.has(dimension));
   const newTrigrams = trigrams.filter((dimension) => !known.trigrams.has(dimension));
   if (newWords.length + newTrigrams.length > 0) {
-    const found = await findTermCounts(ctx.db, scope, newWords, newTrigrams);
+    const found = await findTermCounts(ctx.db, scope, newWords, newTrigrams, known.changes);
     for (const [dimension, texts] of found.words) known.words.set(dimension, texts);
     for (const [dimension, texts] of found.trigrams) known.trigrams.set(dimension, texts);
   }
