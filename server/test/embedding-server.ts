@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 export interface EmbeddingRequest {
   model: string;
   input: string[];
+  encoding_format?: string;
   at: number;
   headers: IncomingMessage['headers'];
 }
@@ -44,8 +45,10 @@ export function meaningOf(text: string, dimensions: number, salt = ''): number[]
 }
 
 /** An OpenAI-compatible embeddings server on loopback that records what it is asked and fails as it is told. */
-export async function startEmbeddingServer(options: { dimensions?: number; port?: number } = {}) {
-  const { dimensions = 32, port = 0 } = options;
+export async function startEmbeddingServer(
+  options: { dimensions?: number; port?: number; formats?: ('float' | 'base64')[] } = {},
+) {
+  const { dimensions = 32, port = 0, formats = ['float', 'base64'] } = options;
   const requests: EmbeddingRequest[] = [];
   let trouble: Trouble = { kind: 'none' };
   let vectorOf: typeof meaningOf = meaningOf;
@@ -53,10 +56,14 @@ export async function startEmbeddingServer(options: { dimensions?: number; port?
 
   const answer = (request: EmbeddingRequest, response: ServerResponse) => {
     const size = trouble.kind === 'dimensions' ? trouble.dimensions : dimensions;
+    const inFormat = (vector: number[]) =>
+      request.encoding_format === 'base64'
+        ? Buffer.from(Float32Array.from(vector).buffer).toString('base64')
+        : vector;
     const data = request.input.map((text, index) => ({
       object: 'embedding',
       index,
-      embedding: vectorOf(text, size, request.model),
+      embedding: inFormat(vectorOf(text, size, request.model)),
     }));
     response.writeHead(200, { 'content-type': 'application/json' });
     const body = JSON.stringify({ object: 'list', data, model: request.model });
@@ -73,6 +80,11 @@ export async function startEmbeddingServer(options: { dimensions?: number; port?
     const body = JSON.parse(Buffer.concat(chunks).toString());
     const request: EmbeddingRequest = { ...body, at: performance.now(), headers: incoming.headers };
     requests.push(request);
+    if (!formats.includes((request.encoding_format ?? 'float') as 'float')) {
+      response.writeHead(400, { 'content-type': 'application/json' });
+      response.end(JSON.stringify({ error: { message: 'that encoding is not supported' } }));
+      return;
+    }
     if (trouble.kind === 'status') {
       const { status, retryAfter, texts } = trouble;
       if (!texts || request.input.some((text) => texts.test(text))) {

@@ -63,6 +63,9 @@ export function firstUuidv7(ms: number): string {
   return `${hex.slice(0, 8)}-${hex.slice(8)}-7000-8000-000000000000`;
 }
 
+/** The time in a UUID version 7, in milliseconds. */
+export const timeOfId = (uuid: string): number => Number.parseInt(uuid.slice(0, 8) + uuid.slice(9, 13), 16);
+
 const uuidForm = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 /** True for any textual UUID. An id of another form names nothing: callers answer 404, as for one that never existed. */
 export const isUuid = (value: string): boolean => uuidForm.test(value);

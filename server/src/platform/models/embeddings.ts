@@ -2,7 +2,7 @@ import type { Config } from '../config.ts';
 import type { GuardedFetch } from '../fetch.ts';
 import { createBreaker, outsideCalls, stateOf } from '../resilience.ts';
 import { askModel } from './ask.ts';
-import { judgeModel, ModelError } from './model-error.ts';
+import { failureOf, judgeModel, ModelError } from './model-error.ts';
 
 export type EmbeddingProvider = 'openai-compatible' | 'local' | 'hashed';
 
@@ -73,14 +73,31 @@ export function openAiCompatibleEmbeddings(
     judge: judgeModel,
     breaker,
   });
-  const call = async (texts: string[], signal: AbortSignal): Promise<Float32Array[]> => {
+  const askFor = async (format: 'base64' | 'float', texts: string[], signal: AbortSignal) => {
     const question = {
       model,
       input: texts.map((text) => cut(text, config.EMBEDDING_MAX_CHARACTERS)),
-      encoding_format: 'float',
+      encoding_format: format,
     };
     const answer = await askModel(send, 'the embeddings server', `${base}/embeddings`, key, question, signal);
     return vectorsOf(answer, texts.length, dimensions);
+  };
+  /** Numbers written out take many times as long to read; but not every server knows another way. */
+  let format: 'base64' | 'float' = 'base64';
+  let isTaken = false;
+  const call = async (texts: string[], signal: AbortSignal): Promise<Float32Array[]> => {
+    try {
+      const vectors = await askFor(format, texts, signal);
+      isTaken = true;
+      return vectors;
+    } catch (error) {
+      if (isTaken || failureOf(error) !== 'refused') throw error;
+      // What it refuses may be the format.
+      const vectors = await askFor('float', texts, signal);
+      format = 'float';
+      isTaken = true;
+      return vectors;
+    }
   };
   const open: EmbeddingModel = {
     provider: 'openai-compatible',
@@ -113,7 +130,7 @@ export function cut(text: string, most: number): string {
 }
 
 interface Answer {
-  data?: { index?: number; embedding?: number[] }[];
+  data?: { index?: number; embedding?: number[] | string }[];
 }
 
 /** @throws ModelError when the server answers with another number or size of vectors than was asked for */
@@ -123,18 +140,26 @@ function vectorsOf(answer: unknown, count: number, dimensions: number): Float32A
     throw new ModelError('garbage', `the embeddings server did not answer with ${count} vectors`);
   const vectors = new Array<Float32Array>(count);
   data.forEach((item, position) => {
-    const embedding = item?.embedding;
-    if (!Array.isArray(embedding)) throw new ModelError('garbage', 'the embeddings server left out a vector');
+    const embedding = numbersOf(item?.embedding);
+    if (!embedding) throw new ModelError('garbage', 'the embeddings server left out a vector');
     if (embedding.length !== dimensions)
       throw new ModelError(
         'misconfigured',
         `the embeddings server answered with vectors of ${embedding.length} dimensions; EMBEDDING_DIMENSIONS says ${dimensions}`,
       );
-    vectors[item.index ?? position] = unit(Float32Array.from(embedding));
+    vectors[item.index ?? position] = unit(embedding);
   });
   if (vectors.includes(undefined as never))
     throw new ModelError('garbage', 'the embeddings server left out a vector');
   return vectors;
+}
+
+/** A list of numbers, or base64 of 32-bit floats, little-endian; some servers send the list whatever is asked for. */
+function numbersOf(embedding: number[] | string | undefined): Float32Array | undefined {
+  if (Array.isArray(embedding)) return new Float32Array(embedding);
+  if (typeof embedding !== 'string') return undefined;
+  const bytes = new Uint8Array(Buffer.from(embedding, 'base64'));
+  return bytes.length % 4 === 0 ? new Float32Array(bytes.buffer) : undefined;
 }
 
 /** Scales to length 1. A vector of zeros or of what is not a number is no better than a refusal of its text. */

@@ -2,9 +2,9 @@ import { setTimeout } from 'node:timers/promises';
 import type { App, Ctx } from '#platform/context.ts';
 import { systemCtx } from '#platform/context.ts';
 import { fact } from '#platform/facts/record.ts';
-import { uuidv7 } from '#platform/ids.ts';
+import { timeOfId, uuidv7 } from '#platform/ids.ts';
 import type { Schedule } from '#platform/jobs/schedule.ts';
-import type { JobDefinition } from '#platform/jobs/worker.ts';
+import type { JobDefinition, JobPayload } from '#platform/jobs/worker.ts';
 import { perApp } from '#platform/per-app.ts';
 import { takingTurns } from '#platform/turns.ts';
 import { type Embedded, embedTexts } from '../embeddings/service.ts';
@@ -38,7 +38,7 @@ const restOf = (tookMs: number): number => Math.min(3_000, Math.max(1_000, 40 * 
 const rests = perApp(() => new Map<string, number>());
 
 /** One job of a tenant works in a process at a time, and not again at once: a job that comes too early comes back. */
-async function embedTenant(ctx: Ctx): Promise<void> {
+async function embedTenant(ctx: Ctx, { fact_id }: JobPayload): Promise<void> {
   const until = rests(ctx.app);
   const began = performance.now();
   const early = (until.get(ctx.tenant) ?? began) - began;
@@ -48,11 +48,14 @@ async function embedTenant(ctx: Ctx): Promise<void> {
     return;
   }
   until.set(ctx.tenant, Number.POSITIVE_INFINITY);
+  // Where jobs have waited themselves, more has come meanwhile.
+  const gather = Math.max(0, Math.min(gatherMs, timeOfId(fact_id) + gatherMs - Date.now()));
   try {
+    if (gather > 0) await setTimeout(gather, undefined, { signal: ctx.signal });
     await embedWaiting(ctx);
   } finally {
     const now = performance.now();
-    until.set(ctx.tenant, now + restOf(now - began - gatherMs));
+    until.set(ctx.tenant, now + restOf(now - began - gather));
     for (const [tenant, end] of until) if (end < now) until.delete(tenant);
   }
 }
@@ -62,7 +65,6 @@ async function embedTenant(ctx: Ctx): Promise<void> {
  * is read and prepared: the database and this process work at once.
  */
 async function embedWaiting(ctx: Ctx): Promise<void> {
-  await setTimeout(gatherMs, undefined, { signal: ctx.signal });
   const models = new Set<string>();
   let stored: Promise<void> = Promise.resolve();
   let after: string | undefined;

@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { afterEach, describe, it } from 'node:test';
+import { type EmbeddingServer, meaningOf, startEmbeddingServer } from '#test/embedding-server.ts';
+import { environmentOf } from '#test/harness.ts';
+import { readConfig } from '../config.ts';
+import { createGuardedFetch } from '../fetch.ts';
+import { openAiCompatibleEmbeddings, unit } from './embeddings.ts';
+
+describe('an embeddings server', () => {
+  let server: EmbeddingServer;
+  afterEach(() => server.close());
+
+  const open = async (formats: ('float' | 'base64')[]) => {
+    server = await startEmbeddingServer({ formats });
+    const config = readConfig({ ...environmentOf(), EMBEDDING_BASE_URL: server.url });
+    const outside = createGuardedFetch([new URL(server.url).host], 5_000);
+    const link = openAiCompatibleEmbeddings(config, outside.send, {
+      model: 'meaning',
+      dimensions: 32,
+      former: false,
+    });
+    return link.open();
+  };
+  const asked = () => server.requests.map(({ encoding_format }) => encoding_format);
+  const wanted = (text: string) => unit(Float32Array.from(meaningOf(text, 32, 'meaning')));
+  const signal = AbortSignal.timeout(10_000);
+
+  it('is asked for vectors in base64', async () => {
+    const model = await open(['float', 'base64']);
+    assert.deepEqual(await model.embed(['a dog', 'a car'], signal), [wanted('a dog'), wanted('a car')]);
+    assert.deepEqual(asked(), ['base64']);
+  });
+
+  it('that does not know base64 is asked for lists of numbers, and remembered', async () => {
+    const model = await open(['float']);
+    for (const text of ['a dog', 'a car'])
+      assert.deepEqual(await model.embedQuery(text, signal), wanted(text));
+    assert.deepEqual(asked(), ['base64', 'float', 'float']);
+  });
+
+  it('that has answered before refuses the texts and not the format', async () => {
+    const model = await open(['float', 'base64']);
+    await model.embed(['a dog'], signal);
+    server.fail({ kind: 'status', status: 400, texts: /poison/ });
+    await assert.rejects(model.embed(['poison'], signal), { kind: 'refused' });
+    assert.deepEqual(asked(), ['base64', 'base64']);
+  });
+
+  it('may answer with bytes that are no numbers', async () => {
+    const model = await open(['float', 'base64']);
+    for (const embedding of ['AAA', 'AAAAAAAA', '', 7, null]) {
+      server.fail({ kind: 'garbage', body: JSON.stringify({ data: [{ index: 0, embedding }] }) });
+      await assert.rejects(model.embedQuery('a dog', signal), { name: 'ModelError' });
+    }
+  });
+});
