@@ -2,7 +2,6 @@ import type { Ctx } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
 import { notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
-import { forgetAnswersAbout } from '#platform/http/idempotency.ts';
 import { isUuid } from '#platform/ids.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { countTexts } from '../retrieval/service.ts';
@@ -48,9 +47,7 @@ export async function deleteMemories(
     );
     const kind = hard ? 'hard_deleted' : 'soft_deleted';
     await tx.batch([
-      ...(hard
-        ? [...removeMemories(ctx.tenant, deleted), forgetAnswersAbout(ctx.tenant, deleted)]
-        : [hideMemories(ctx.tenant, deleted, now)]),
+      ...(hard ? removeMemories(ctx.tenant, deleted) : [hideMemories(ctx.tenant, deleted, now)]),
       ...found.map(({ id, type, version }) =>
         fact(ctx, {
           type: 'memory.deleted',
