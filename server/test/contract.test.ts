@@ -158,7 +158,13 @@ describe('pages of browsers', () => {
   it('may send what routes read, and read what routes say', async () => {
     const { headers } = await preflight('/v1/memory/', named);
     const sent = names(headers['access-control-allow-headers']);
-    for (const name of ['authorization', 'idempotency-key', 'if-match', 'mcp-protocol-version'])
+    for (const name of [
+      'authorization',
+      'idempotency-key',
+      'if-match',
+      'mcp-protocol-version',
+      'mcp-session-id',
+    ])
       assert.ok(sent.includes(name), name);
     await ann.call('POST', '/v1/corpora', { id: 'one', name: 'one' });
     await ann.call('POST', '/v1/corpora', { id: 'two', name: 'two' });

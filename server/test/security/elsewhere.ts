@@ -57,6 +57,13 @@ export const provedElsewhere: ProvedElsewhere[] = [
     proof: 'src/modules/access/policies/policies.test.ts: is in force with the answer that wrote it',
   },
   {
+    id: 'REV-16',
+    source: 'ASVS 7.4.1, ASVS 8.3.2',
+    says: 'who reads the events of a run is let go when its credential ends while it reads',
+    guard: 'modules/knowledge/runs/follow.ts: stillHolds',
+    proof: 'src/modules/knowledge/runs/readers.test.ts: a reader whose credential ends while it reads',
+  },
+  {
     id: 'MFA-10',
     source: 'ASVS 6.3.1, NIST 800-63B-4 3.2.2',
     says: 'codes are counted over all sign-ins of a person, so that beginning again gives no more of them',

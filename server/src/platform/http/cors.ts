@@ -14,6 +14,7 @@ const sent = [
   'if-range',
   'last-event-id',
   'mcp-protocol-version',
+  'mcp-session-id',
   'range',
 ].join(', ');
 
@@ -26,6 +27,7 @@ const shown = [
   'etag',
   'idempotency-replayed',
   'link',
+  'mcp-session-id',
   'ratelimit',
   'ratelimit-policy',
   'retry-after',

@@ -16,6 +16,12 @@ export interface ForwardedRequest {
 /** Told of each piece of an answer as it comes. */
 export type OnPiece = (text: string) => void;
 
+interface ForwardOptions {
+  onPiece?: OnPiece | undefined;
+  /** Aborted when the caller does not want the answer any more, although it is still there. */
+  cancelled?: AbortSignal;
+}
+
 export interface ForwardedReply {
   status: number;
   /** As JSON, where it is. */
@@ -29,14 +35,14 @@ const passedOn = ['x-api-key', 'x-tenant-id', 'x-role', 'user-agent'];
 
 /**
  * Calls a route of this server in process, as the caller of this request: the same credential, address and request id. So
- * whatever guards that route guards it here. Ends when the caller goes away.
+ * whatever guards that route guards it here. Ends when the caller goes away, or cancels.
  * @throws ApiError 404 for a part that is `.` or `..`
  */
 export async function forward(
   ctx: Ctx,
   raw: FastifyRequest,
   { method, path, query = {}, body, headers = {} }: ForwardedRequest,
-  onPiece?: OnPiece,
+  { onPiece, cancelled }: ForwardOptions = {},
 ): Promise<ForwardedReply> {
   // A URL is resolved: an id of dots would lead to another route.
   if (path.split('/').some((part) => part === '.' || part === '..')) throw notFound('Resource');
@@ -47,18 +53,21 @@ export async function forward(
   }
   if (raw.headers.authorization !== undefined) known.authorization = `Bearer ${credentialOf(raw, true)}`;
   if (body !== undefined) known['content-type'] = 'application/json';
-  const { reply, text } = await whileCallerWaits(ctx, async (signal) => {
+  const { reply, text } = await whileCallerWaits(ctx, cancelled, async (signal) => {
     const reply = await raw.server.inject({
       method,
       url: path,
       query: searchOf(query),
       headers: known,
       remoteAddress: raw.ip,
-      signal,
+      payloadAsStream: true,
       ...(body === undefined ? {} : { payload: body as object }),
-      ...(onPiece ? { payloadAsStream: true } : {}),
     });
-    return { reply, text: onPiece ? await textOf(reply.stream(), onPiece) : reply.payload };
+    // The signal that `inject` takes ends nothing once the body has been read.
+    const end = () => reply.raw.res.destroy();
+    if (signal.aborted) end();
+    else signal.addEventListener('abort', end, { once: true });
+    return { reply, text: await textOf(reply.stream(), onPiece) };
   });
   const json = String(reply.headers['content-type']).startsWith('application/json');
   return {
@@ -69,23 +78,28 @@ export async function forward(
   };
 }
 
-async function textOf(stream: Readable, onPiece: OnPiece): Promise<string> {
+async function textOf(stream: Readable, onPiece?: OnPiece): Promise<string> {
   let text = '';
   for await (const piece of stream.setEncoding('utf8')) {
     text += piece;
-    onPiece(piece);
+    onPiece?.(piece);
   }
   return text;
 }
 
 /** A caller that goes away ends what was begun for it; a server that shuts down ends what it began. */
-async function whileCallerWaits<T>(ctx: Ctx, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+async function whileCallerWaits<T>(
+  ctx: Ctx,
+  cancelled: AbortSignal | undefined,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   const left = new AbortController();
-  const { signal } = ctx;
+  const signal = cancelled ? AbortSignal.any([ctx.signal, cancelled]) : ctx.signal;
   const leave = () => {
     if (!ctx.app.closing.aborted) left.abort();
   };
   signal.addEventListener('abort', leave, { once: true });
+  if (signal.aborted) leave();
   try {
     return await work(left.signal);
   } catch (error) {

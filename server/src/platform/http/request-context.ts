@@ -47,10 +47,13 @@ export class RequestContext implements Ctx {
     if (!this.controller) {
       const controller = new AbortController();
       this.controller = controller;
+      const { raw } = this.reply;
+      const leave = () => {
+        if (!raw.writableFinished) controller.abort(new Error('the client went away'));
+      };
       // The response's close is the disconnect; the request's fires as soon as its body is read.
-      this.reply.raw.once('close', () => {
-        if (!this.reply.raw.writableFinished) controller.abort(new Error('the client went away'));
-      });
+      if (raw.destroyed) leave();
+      else raw.once('close', leave);
     }
     return AbortSignal.any([this.controller.signal, this.app.closing]);
   }

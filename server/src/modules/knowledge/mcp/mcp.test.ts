@@ -381,7 +381,7 @@ describe('MCP', () => {
     );
   });
 
-  it('has no sessions and no stream of its own', async () => {
+  it('keeps nothing between two requests, and has no stream of its own', async () => {
     for (const method of ['GET', 'DELETE']) {
       const reply = await call(method, '/mcp', {
         token: ann.token,

@@ -1,10 +1,13 @@
+import { randomUUID } from 'node:crypto';
 import type { ServerResponse } from 'node:http';
 import { Server } from '@modelcontextprotocol/sdk/server/index.js';
 import { WebStandardStreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/webStandardStreamableHttp.js';
 import {
   CallToolRequestSchema,
   type CallToolResult,
+  CancelledNotificationSchema,
   ErrorCode,
+  isInitializeRequest,
   ListToolsRequestSchema,
   McpError,
 } from '@modelcontextprotocol/sdk/types.js';
@@ -19,6 +22,7 @@ import { checkTexts } from '#platform/http/json.ts';
 import { Answer, Stream } from '#platform/http/route.ts';
 import { openEventStream } from '#platform/http/sse.ts';
 import { refusalOf } from '#platform/permission.ts';
+import { cancelCall, cancellable, SESSION_HEADER } from './calls.ts';
 import { described, type Progress, toolOf, tools } from './tools.ts';
 
 const instructions =
@@ -64,6 +68,7 @@ export async function answerMcp(ctx: Ctx, raw: FastifyRequest): Promise<Answer |
       return new Stream((_request, reply) => relay(response.body!, reply).finally(() => server.close()));
     }
     const text = await response.text();
+    if (isInitializeRequest(raw.body)) response.headers.set(SESSION_HEADER, randomUUID());
     return new Answer(response.status, text === '' ? undefined : text, Object.fromEntries(response.headers));
   } finally {
     if (!isStreamed) await server.close();
@@ -108,8 +113,11 @@ function serverFor(ctx: Ctx, raw: FastifyRequest): Server {
     { capabilities: { tools: {} }, instructions, jsonSchemaValidator: schemas },
   );
   server.setRequestHandler(ListToolsRequestSchema, async () => ({ tools: await toolsFor(ctx) }));
-  server.setRequestHandler(CallToolRequestSchema, ({ params }, { sendNotification }) =>
-    callTool(ctx, raw, params.name, params.arguments ?? {}, (progress, message) => {
+  server.setNotificationHandler(CancelledNotificationSchema, async ({ params }) => {
+    if (params.requestId !== undefined) cancelCall(ctx, raw, params.requestId);
+  });
+  server.setRequestHandler(CallToolRequestSchema, ({ params }, { requestId, sendNotification }) => {
+    const tell: TellProgress = (progress, message) => {
       const progressToken = params._meta?.progressToken;
       if (progressToken === undefined) return;
       const told = {
@@ -118,8 +126,11 @@ function serverFor(ctx: Ctx, raw: FastifyRequest): Server {
       };
       // Who does not hear it has left, which ends the call.
       sendNotification(told).catch(() => {});
-    }),
-  );
+    };
+    return cancellable(ctx, raw, requestId, (cancelled) =>
+      callTool(ctx, raw, params.name, params.arguments ?? {}, tell, cancelled),
+    );
+  });
   return server;
 }
 
@@ -138,6 +149,7 @@ async function callTool(
   name: string,
   given: Record<string, unknown>,
   tell: TellProgress,
+  cancelled: AbortSignal,
 ): Promise<CallToolResult> {
   const found = toolOf(name);
   if (!found)
@@ -146,7 +158,8 @@ async function callTool(
   try {
     checkTexts(given);
     const known = check(given) as Record<string, unknown>;
-    const reply = await forward(ctx, raw, tool.request(known), tool.progress && toldBy(tool.progress, tell));
+    const onPiece = tool.progress && toldBy(tool.progress, tell);
+    const reply = await forward(ctx, raw, tool.request(known), { onPiece, cancelled });
     const refusal = refusalIn(reply);
     if (refusal) return failed(ctx, refusal);
     const structuredContent = tool.result(reply, known);

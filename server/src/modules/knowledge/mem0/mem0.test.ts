@@ -338,6 +338,22 @@ describe('the door of mem0', () => {
     assert.equal((await find(ann, { limit: 1 })).length, 1);
     assert.deepEqual(await find(admin, { user_id: 'ida' }), [], 'an admin opens its own only');
     assert.deepEqual(await find(stranger), []);
+    // What is encrypted stays so when its type is taken away.
+    assert.equal((await admin.call('PUT', '/v1/admin/memory/sensitive-types', { types: [] })).status, 200);
+    await ask(ann, 'POST', '/memories', {
+      messages: 'The clinic has a garden',
+      user_id: 'ida',
+      infer: false,
+    });
+    assert.deepEqual(
+      new Set(await find(ann, { user_id: 'ida' })),
+      new Set(['The clinic of ida opens at nine', 'The clinic has a garden']),
+    );
+    assert.deepEqual(await find(admin, { user_id: 'ben' }), ['The clinic of ben opens at nine']);
+    const listed = (await ask(ann, 'GET', '/memories?user_id=ida')).body.results;
+    assert.ok(listed.some(({ memory }: any) => memory === 'The clinic of ida opens at nine'));
+    assert.deepEqual(await find(stranger), []);
+    assert.ok(!(await find(admin, { user_id: 'ida' })).includes('The clinic of ida opens at nine'));
   });
 
   it('takes keys of either scheme, and only here', async () => {

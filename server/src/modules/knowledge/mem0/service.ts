@@ -3,7 +3,7 @@ import type { Ctx } from '#platform/context.ts';
 import { ApiError, type FieldProblem, invalid } from '#platform/errors.ts';
 import { type ForwardedReply, type ForwardedRequest, forward, refusalIn } from '#platform/http/forward.ts';
 import { Answer } from '#platform/http/route.ts';
-import { alwaysSensitive, type Memory } from '../memory/service.ts';
+import { type Memory, mayHaveSensitive } from '../memory/service.ts';
 import { requireEntity, type Selection, selectionIn, selectionOf, splitMetadata } from './entities.ts';
 import type { Add, Entities, List, ListPage, Search, Update } from './schema.ts';
 
@@ -174,8 +174,8 @@ export const selectedBy = ({ filters, ...named }: Pick<Search, 'filters'> & Enti
   selectionIn(filters ?? {}, selectionOf(named));
 
 /**
- * Finds memories. Where messages are always sensitive, those that the caller stored are found as well: they are in no index,
- * so they are looked through apart, and what is found of both is one list.
+ * Finds memories. Messages of the caller's own that are sensitive are found as well, also where messages are not any more:
+ * they are in no index, so they are looked through apart, and what is found of both is one list.
  */
 export async function search(
   ctx: Ctx,
@@ -194,7 +194,7 @@ export async function search(
     (await send({ method: 'POST', path: '/v1/memory/search', body: { ...wanted, ...more } }))
       .body as Memory[];
   const { identity_id } = ctx.actor;
-  const isSealed = identity_id !== undefined && (await alwaysSensitive(ctx)).has(messageType);
+  const isSealed = identity_id !== undefined && (await mayHaveSensitive(ctx, identity_id, messageType));
   const sealed = isSealed ? await find({ type: messageType, identity_id, sensitive: true }) : [];
   const all = new Map([...(await find()), ...sealed].map((memory) => [memory.id, memory]));
   const best = [...all.values()].sort((a, b) => b.score! - a.score!).slice(0, limit);

@@ -4,7 +4,6 @@ import { sameBytes } from '#platform/crypto.ts';
 import type { Db } from '#platform/db/database.ts';
 import { invalid, notFound } from '#platform/errors.ts';
 import { fact, factRow } from '#platform/facts/record.ts';
-import { forgetAnswersAbout } from '#platform/http/idempotency.ts';
 import { canonicalJson } from '#platform/http/json.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { isPermitted } from '#platform/permission.ts';
@@ -209,7 +208,6 @@ export async function eraseRows(
   await forgetTerms(tx, ctx.tenant, memoryScope);
   await tx.batch([
     ...removeMemories(ctx.tenant, ids),
-    forgetAnswersAbout(ctx.tenant, ids),
     deleteDerivations(ctx.tenant, ids),
     insertTombstones(ctx.tenant, erasure, stones, new Date()),
     insertErased(

@@ -2,6 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import type { App, Ctx } from '#platform/context.ts';
 import { systemCtx } from '#platform/context.ts';
 import { fact } from '#platform/facts/record.ts';
+import { forgetAnswersAbout } from '#platform/http/idempotency.ts';
 import { timeOfId, uuidv7 } from '#platform/ids.ts';
 import type { Schedule } from '#platform/jobs/schedule.ts';
 import type { JobDefinition, JobPayload } from '#platform/jobs/worker.ts';
@@ -161,7 +162,7 @@ async function nudgeWaiting(app: App): Promise<void> {
 }
 
 /** Puts away memories past their time. Readers do not see them anyway from the very millisecond. */
-async function removeExpired(app: App): Promise<void> {
+export async function removeExpired(app: App): Promise<void> {
   const now = new Date();
   for (const { tenant_id } of await listTenantsExpiring(app.database.operator, now)) {
     const ctx = systemCtx(app, tenant_id, uuidv7());
@@ -174,6 +175,8 @@ async function removeExpired(app: App): Promise<void> {
         await takeOut(tx, tenant_id, expired);
         await tx.batch([
           hideMemories(tenant_id, ids, now),
+          // Nothing brings them back, so nothing may tell them any more.
+          forgetAnswersAbout(tenant_id, ids),
           fact(ctx, {
             type: 'memory.expired',
             resource_type: 'memory',

@@ -2,7 +2,6 @@ import type { Ctx } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
 import { notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
-import { forgetAnswersAbout } from '#platform/http/idempotency.ts';
 import { isUuid } from '#platform/ids.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { countTexts, forgetTerms } from '../retrieval/service.ts';
@@ -49,9 +48,7 @@ export async function deleteMemories(
     if (hard) await forgetTerms(tx, ctx.tenant, memoryScope);
     const kind = hard ? 'hard_deleted' : 'soft_deleted';
     await tx.batch([
-      ...(hard
-        ? [...removeMemories(ctx.tenant, deleted), forgetAnswersAbout(ctx.tenant, deleted)]
-        : [hideMemories(ctx.tenant, deleted, now)]),
+      ...(hard ? removeMemories(ctx.tenant, deleted) : [hideMemories(ctx.tenant, deleted, now)]),
       ...found.map(({ id, type, version }) =>
         fact(ctx, {
           type: 'memory.deleted',

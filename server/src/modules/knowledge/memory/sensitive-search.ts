@@ -9,7 +9,8 @@ import {
 import { dot } from '../retrieval/sparse.ts';
 import { openTexts } from './encryption.ts';
 import type { MemorySearch } from './schema.ts';
-import { listSensitive } from './sensitive-store.ts';
+import { hasSensitive, listSensitive } from './sensitive-store.ts';
+import { alwaysSensitive } from './sensitive-types.ts';
 import type { FoundMemory, SearchFilter } from './store.ts';
 
 /** Sensitive memories that one search opens, the newest first: some 30 ms of work. */
@@ -26,6 +27,10 @@ export function requireWords({ sensitive, mode }: MemorySearch): void {
     },
   ]);
 }
+
+/** Whether a search for the sensitive memories of an identity may find some of a type: its tenant demands that, or there are some. */
+export const mayHaveSensitive = async (ctx: Ctx, owner: string, type: string): Promise<boolean> =>
+  (await alwaysSensitive(ctx)).has(type) || hasSensitive(ctx.db, owner, type);
 
 /**
  * Candidates among the sensitive memories of one identity. They are in no index, so each is opened and its words compared;

@@ -27,3 +27,10 @@ export const listSensitive = (
       and (m.key_id is not null ${filter.unsettled === undefined ? raw('') : sql`or m.type = any(${filter.unsettled}::text[])`})
       and (m.expires_at is null or m.expires_at > ${now}) ${narrowed(filter)}
     order by m.id desc limit ${limit}`);
+
+/** Whether an identity has sensitive memories of a type. */
+export const hasSensitive = async (db: Db, owner: string, type: string): Promise<boolean> =>
+  (await db.one(sql<{ id: string }>`
+    select id from memories
+    where tenant_id = ${db.tenant} and identity_id = ${owner} and type = ${type} and key_id is not null and deleted_at is null
+    limit 1`)) !== undefined;

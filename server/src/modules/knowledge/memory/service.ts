@@ -24,7 +24,7 @@ export { deleteMemories, deleteMemory, takeOut } from './remove.ts';
 export { weightsOf } from './rows.ts';
 export { Memory, MemoryCreate, MemorySearch, MemoryUpdate, Metadata } from './schema.ts';
 export { searchMemories } from './search.ts';
-export { alwaysSensitive } from './sensitive-types.ts';
+export { mayHaveSensitive } from './sensitive-search.ts';
 export { targetOf } from './target.ts';
 export { restoreMemory } from './trash.ts';
 export { memoryVectors } from './vectors.ts';

@@ -1,6 +1,7 @@
 import type { VectorTypes } from '#platform/db/binary.ts';
 import { binaryArray } from '#platform/db/binary.ts';
 import { type Statement, sql } from '#platform/db/sql.ts';
+import { forgetAnswersAbout } from '#platform/http/idempotency.ts';
 import { noWeights } from './rows.ts';
 import type { Memory } from './schema.ts';
 
@@ -125,11 +126,13 @@ export const hideMemories = (tenant: string, ids: string[], now: Date): Statemen
   sql`update memories set deleted_at = ${now} where tenant_id = ${tenant} and id = any(${ids}::uuid[])`;
 
 /**
- * Removes memories with all that they were. Statistics and vectors are for `takeOut`. What they were made from, and what was
- * made from them, stays known: an erasure follows these links over memories that are gone.
+ * Removes memories with all that they were, and the answers kept for repeated requests that show them, whoever sent those.
+ * Statistics and vectors are for `takeOut`. What they were made from, and what was made from them, stays known: an erasure
+ * follows these links over memories that are gone.
  */
 export const removeMemories = (tenant: string, ids: string[]): Statement[] => [
   sql`delete from memories where tenant_id = ${tenant} and id = any(${ids}::uuid[])`,
   sql`delete from memory_versions where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[])`,
   sql`delete from memory_sources where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[])`,
+  forgetAnswersAbout(tenant, ids),
 ];

@@ -4,6 +4,7 @@ import type { App, Ctx } from '#platform/context.ts';
 import { isDatabaseUnavailable, unavailable } from '#platform/errors.ts';
 import { openEventStream } from '#platform/http/sse.ts';
 import { perApp } from '#platform/per-app.ts';
+import { stillHolds } from '../../access/delegations/service.ts';
 import { type ReadableRun, readEvents, type StoredEvents, watchRun } from './event-store.ts';
 import { eventFramer, heartbeatFrame, type RunNames } from './events.ts';
 import { MORE_EVENTS } from './flush.ts';
@@ -192,7 +193,7 @@ export async function followRows(
 /**
  * Writes events to one reader as fast as it takes them. It holds no more of them than one page: a slow reader is
  * behind, and reads what it missed from memory or from the rows. What a log has new is written where it is appended,
- * without a turn of promises in between.
+ * without a turn of promises in between. A reader whose credential ended is let go with the next heartbeat that is due.
  * @param endsHere whether the end of the run is still to come from this process, also while that shuts down
  * @returns true when the reader has got the last event
  */
@@ -220,6 +221,7 @@ function pump(
     if (isOver) return;
     isOver = true;
     clearTimeout(beat);
+    clearInterval(guard);
     for (const stop of stops) stop();
     stream.end(app.closing.aborted ? shutDownLingerMs : undefined);
     resolve(sawEnd);
@@ -286,6 +288,10 @@ function pump(
   const beat = setTimeout(() => {
     beat.refresh();
     if (hasRoom) void stream.write(heartbeatFrame(first.names, at));
+  }, heartbeatMs);
+  // Who comes back is told why it may not. While the database is away nobody is sent away.
+  const guard = setInterval(async () => {
+    if (!(await stillHolds(ctx).catch(() => true))) end(false);
   }, heartbeatMs);
   const stops = [first.listen(more)];
   stream.onClose(() => end(false));

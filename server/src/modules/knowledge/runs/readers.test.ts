@@ -10,10 +10,21 @@ import {
   makeCorpus,
   openStream,
   readAll,
+  signedIn,
   signUp,
   typesOf,
 } from '#test/event-stream.ts';
-import { eventually, startServer, testServer, useTestServer } from '#test/harness.ts';
+import {
+  type Caller,
+  eventually,
+  newKey,
+  newOperator,
+  newTenant,
+  type Reply,
+  startServer,
+  testServer,
+  useTestServer,
+} from '#test/harness.ts';
 import type { Running } from '../../../app.ts';
 
 useTestServer();
@@ -120,6 +131,61 @@ describe('readers of runs', () => {
         assert.equal(typesOf(frames).at(-1), 'done');
       }
     });
+  });
+
+  describe('a reader whose credential ends while it reads', () => {
+    let guarded: Running;
+    let operator: Caller;
+    before(async () => {
+      guarded = await startServer({
+        LLM_PROVIDER: 'fake',
+        RUN_SSE_HEARTBEAT_S: '1',
+        RUN_DISCONNECT_GRACE_MS: '100',
+      });
+      operator = await newOperator(guarded);
+    });
+    after(() => guarded.stop());
+
+    const readerOf = ({ token, id, tenant }: Caller) =>
+      signedIn(addressOf(guarded), { token, tenant, identity_id: id });
+    const patch = (tenant: string, is_active: boolean) =>
+      operator.call('PATCH', `/v1/admin/tenants/${tenant}`, { is_active });
+    const ways: [string, (key: Awaited<ReturnType<typeof newKey>>, owner: Caller) => Promise<Reply>][] = [
+      ['its key is revoked', ({ keyId }, owner) => owner.call('DELETE', `/v1/api-keys/${keyId}`)],
+      ['its tenant is deactivated', ({ tenant }) => patch(tenant, false)],
+    ];
+    for (const [what, end] of ways)
+      it(`is let go when ${what}, and a run that nobody else reads is canceled`, async () => {
+        const [owner, stranger] = [await newTenant('admin', guarded), await newTenant('admin', guarded)];
+        await makeCorpus(readerOf(owner), 'handbook', { gates: 'Release gates.' });
+        await makeCorpus(readerOf(stranger), 'handbook', { gates: 'Release gates.' });
+        const key = await newKey(owner, { server: guarded });
+        const reader = readerOf(key);
+        const own = await openStream(reader, 'POST', '/v1/run', newRun({ message: 'fake:hang' }));
+        const { run_id } = (await own.until('request.accepted')).data.data;
+        const resumed = await openStream(reader, 'GET', `/v1/runs/${run_id}/events`);
+        const kept = await openStream(
+          readerOf(stranger),
+          'POST',
+          '/v1/run',
+          newRun({ message: 'fake:hang' }),
+        );
+        await own.until('heartbeat');
+        const { status } = await end(key, owner);
+        assert.ok(status < 300, `${status}`);
+        for (const stream of [own, resumed])
+          assert.ok(!typesOf(await stream.rest()).includes('done'), 'broken off, not at its end');
+        const back = await reader.send('GET', `/v1/runs/${run_id}/events`);
+        assert.equal(back.status, 401, 'who comes back is told');
+        if (what.includes('tenant')) await patch(owner.tenant, true);
+        const { data } = await eventually('the run to be canceled', async () => {
+          const run = await readerOf(owner).json('GET', `/v1/runs/${run_id}`);
+          return run.data.status !== 'running' && run;
+        });
+        assert.deepEqual([data.status, data.error_code], ['canceled', 'CLIENT_DISCONNECTED']);
+        await kept.until('heartbeat', kept.frames.filter(({ event }) => event === 'heartbeat').length + 2);
+        kept.leave();
+      });
   });
 
   describe('the places of a process', () => {
