@@ -30,10 +30,12 @@ const batch = 2_000;
 /** What was just written is soon followed by more; a larger batch costs far less a memory. */
 const gatherMs = 150;
 /**
- * A tenant that goes on writing is not embedded for again before this has passed: longer where it took long, so that under load
- * fewer and larger batches leave the database to those who write.
+ * A tenant that goes on writing is not embedded for again before this has passed: longer where it took long, and where many
+ * tenants write, so that under load fewer and larger batches leave the database to those who write.
+ * @param writing tenants that were embedded for a moment ago
  */
-const restOf = (tookMs: number): number => Math.min(3_000, Math.max(1_000, 40 * tookMs));
+const restOf = (tookMs: number, writing: number): number =>
+  Math.min(Math.max(3_000, writing * 200), Math.max(1_000, 40 * tookMs, writing * 100), 10_000);
 
 /** From when on a tenant may be embedded for again in this process, on the clock of `performance.now`. */
 const rests = perApp(() => new Map<string, number>());
@@ -56,8 +58,8 @@ async function embedTenant(ctx: Ctx, { fact_id }: JobPayload): Promise<void> {
     await embedWaiting(ctx);
   } finally {
     const now = performance.now();
-    until.set(ctx.tenant, now + restOf(now - began - gather));
     for (const [tenant, end] of until) if (end < now) until.delete(tenant);
+    until.set(ctx.tenant, now + restOf(now - began - gather, until.size));
   }
 }
 
