@@ -676,6 +676,7 @@ export interface Tables {
     created_at: string;
     lease_until: string;
     retired_at: string | null;
+    until: string | null;
   };
   vector_spaces: {
     tenant_id: string;

@@ -31,17 +31,20 @@ const step = 4_000;
 export async function settleCounts(ctx: Ctx, scope: string): Promise<void> {
   const { changes, bytes } = await measureChanges(ctx.db, scope);
   if (changes < most && bytes < mostBytes) return;
-  while (await ctx.db.transaction((tx) => settleOnce(tx, ctx.tenant, scope))) ctx.signal.throwIfAborted();
+  while (await ctx.db.transaction((tx) => settle(tx, ctx.tenant, scope, step))) ctx.signal.throwIfAborted();
 }
 
 /** Forgets, in the transaction that takes texts out, the terms that only they had. */
 export async function forgetTerms(tx: Db, tenant: string, scope: string): Promise<void> {
-  let isMore = true;
-  while (isMore) isMore = await settleOnce(tx, tenant, scope);
+  await settle(tx, tenant, scope, Number.POSITIVE_INFINITY);
 }
 
-/** @returns whether there is more to do */
-async function settleOnce(tx: Db, tenant: string, scope: string): Promise<boolean> {
+/**
+ * Terms are written in one order, once in a transaction: those that settle at once do not wait for each other in a circle.
+ * @param terms how many of them
+ * @returns whether there is more to do
+ */
+async function settle(tx: Db, tenant: string, scope: string, terms: number): Promise<boolean> {
   const changes = await takeChanges(tx, tenant, scope);
   if (changes.length === 0) return false;
   const all = {
@@ -53,8 +56,8 @@ async function settleOnce(tx: Db, tenant: string, scope: string): Promise<boolea
     if (termsOf(all) > 0 || all.texts !== 0) await tx.run(addChange(tenant, scope, all));
     return false;
   }
-  const words = sliceCounts(all.words, 0, step);
-  const trigrams = sliceCounts(all.trigrams, 0, step - words.dimensions.length);
+  const words = sliceCounts(all.words, 0, terms);
+  const trigrams = sliceCounts(all.trigrams, 0, terms - words.dimensions.length);
   const rest = {
     texts: 0,
     words: sliceCounts(all.words, words.dimensions.length),

@@ -18,7 +18,10 @@ export interface VectorCollection {
   /** Their columns of term weights. */
   rowWords: Statement;
   rowTrigrams: Statement;
-  /** Texts that have no vector yet and can be found by their words all the same: a source of the rows above. */
+  /**
+   * Texts that have no vector yet and can be found by their words all the same: a source of the rows above. Where there are
+   * such, the scope has all texts of the collection, and each newer one has a greater id.
+   */
   unembedded: Statement | undefined;
   /** Among its vectors, those of one scope; undefined for a scope of another collection. */
   scope(name: string): VectorScope | undefined;

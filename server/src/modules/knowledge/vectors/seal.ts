@@ -63,6 +63,7 @@ async function claim(ctx: Ctx, space: Space, first: number, last: number): Promi
       last,
       state: 'building',
       rows: 0,
+      until: null,
       joined: false,
       lease_until: soon().toISOString(),
     };
@@ -76,14 +77,17 @@ type CopySlice = (
   limit: number,
 ) => Promise<{ last: string; count: number } | undefined>;
 
-/** Makes the table, fills it and builds its index, in the order that suits the engine. @returns rows copied */
+/**
+ * Makes the table, fills it and builds its index, in the order that suits the engine.
+ * @returns how many rows were copied, and the last of them
+ */
 async function build(
   ctx: Ctx,
   segment: Segment,
   dimensions: number,
   sources: CopySlice[],
   most: number,
-): Promise<number> {
+): Promise<{ rows: number; until: string | null }> {
   const { database } = ctx.app;
   const table: SegmentTable = {
     name: segmentTableName(segment.id),
@@ -97,6 +101,7 @@ async function build(
   if (embedded) await indexSegmentTable(database, table, 0, ctx.signal);
   const limit = sliceRows[database.engine];
   let rows = 0;
+  let until: string | null = null;
   for (const copy of sources) {
     for (let after: string | undefined; rows < most; ) {
       ctx.signal.throwIfAborted();
@@ -104,6 +109,7 @@ async function build(
       if (!copied) break;
       rows += copied.count;
       after = copied.last;
+      if (until === null || after > until) until = after;
       await keepLease(ctx, segment);
     }
   }
@@ -113,7 +119,7 @@ async function build(
       const memoryMb = Math.min(ctx.app.config.VECTOR_BUILD_MB, 64 + Math.ceil((1.2 * bytes) / 2 ** 20));
       return indexSegmentTable(database, table, memoryMb, ctx.signal);
     });
-  return rows;
+  return { rows, until };
 }
 
 async function keepLease(ctx: Ctx, segment: Segment): Promise<void> {
@@ -159,9 +165,9 @@ export async function sealTail(ctx: Ctx, scope: VectorScope, space: Space, known
   const kind = segmentKind(ctx.app.database);
   await making(ctx, segment, async () => {
     const copy: CopySlice = (after, limit) => copyTail(ctx.db, scope, segment, kind, after, limit);
-    const rows = await build(ctx, segment, space.dimensions, [copy], ctx.app.config.VECTOR_SEGMENT_ROWS);
-    if (rows === 0) return undo(ctx, segment);
-    if ((await ctx.db.rows(publish(ctx.tenant, segment, rows, false))).length === 0)
+    const built = await build(ctx, segment, space.dimensions, [copy], ctx.app.config.VECTOR_SEGMENT_ROWS);
+    if (built.rows === 0) return undo(ctx, segment);
+    if ((await ctx.db.rows(publish(ctx.tenant, segment, { ...built, joined: false }))).length === 0)
       throw new Error('the segment was taken over');
   });
   segmentsChanged(ctx, scope);
@@ -196,9 +202,11 @@ export async function mergeSegments(
         (after, limit) =>
           copySegment(ctx.db, scope, from, segment, kind, after, limit),
     );
-    const rows = await build(ctx, segment, space.dimensions, sources, Number.POSITIVE_INFINITY);
+    const built = await build(ctx, segment, space.dimensions, sources, Number.POSITIVE_INFINITY);
     await ctx.db.transaction(async (tx) => {
-      const [{ rows: published }] = await tx.batch([publish(ctx.tenant, segment, rows, true)] as const);
+      const [{ rows: published }] = await tx.batch([
+        publish(ctx.tenant, segment, { ...built, joined: true }),
+      ] as const);
       if (published.length === 0) throw new Error('the segment was taken over');
       await tx.run(retire(ctx.tenant, old, new Date()));
     });

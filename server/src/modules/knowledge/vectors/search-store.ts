@@ -20,6 +20,8 @@ export interface LiveSegment {
   id: string;
   first: number;
   last: number;
+  /** The last text it has a copy of; null where that is not known. */
+  until: string | null;
 }
 
 /** Models a scope has vectors of. */
@@ -29,7 +31,7 @@ export const findModels = (tenant: string, scope: string): Statement<{ model: st
 
 /** The live segments of a scope, of all its models. */
 export const findLiveSegments = (tenant: string, scope: string): Statement<LiveSegment> => sql<LiveSegment>`
-  select model, id, first, last from vector_segments
+  select model, id, first, last, until from vector_segments
   where tenant_id = ${tenant} and scope = ${scope} and state = 'live' order by first`;
 
 /**
@@ -105,14 +107,16 @@ export interface TermQuery {
 /**
  * Ids of the best texts by words, and by trigrams, of a scope with segments: from their inverted indexes, from the
  * tail, and from texts that have no vector yet. Whether a text may be seen is asked afterwards.
+ * @param visible which of those that are newer than all segments may be found
  */
 export const hitsInSegments = (
   tenant: string,
   { collection: c, within }: VectorScope,
   segments: LiveSegment[],
+  visible: Statement,
   query: TermQuery,
 ): Statement => sql`
-    select id from (${bestOf(tenant, c, within, segments, {
+    select id from (${bestOf(tenant, c, within, segments, visible, {
       call: sql`words_in_segment(s.id, ${query.words}::sparsevec, ${query.wordDimensions}::int[], ${query.byWords}::int)`,
       distance: sql`${c.rowWords} <#> ${query.words}::sparsevec`,
       take: query.byWords,
@@ -120,18 +124,24 @@ export const hitsInSegments = (
     ${
       query.byTrigrams === 0
         ? raw('')
-        : sql`union select id from (${bestOf(tenant, c, within, segments, {
+        : sql`union select id from (${bestOf(tenant, c, within, segments, visible, {
             call: sql`trigrams_in_segment(s.id, ${query.trigrams}::sparsevec, ${query.trigramDimensions}::int[], ${query.byTrigrams}::int)`,
             distance: sql`${c.rowTrigrams} <#> ${query.trigrams}::sparsevec`,
             take: query.byTrigrams,
           })}) by_trigrams`
     }`;
 
+/** The last text that any of the segments has; beyond all where that is not known of one. */
+const lastOf = (segments: LiveSegment[]): string =>
+  segments.reduce((last, { until }) => (until === null || until > last ? (until ?? noneLater) : last), '');
+const noneLater = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+
 const bestOf = (
   tenant: string,
   c: VectorScope['collection'],
   within: Statement,
   segments: LiveSegment[],
+  visible: Statement,
   { call, distance, take }: { call: Statement; distance: Statement; take: number },
 ): Statement => sql`
       select id from (
@@ -151,7 +161,13 @@ const bestOf = (
         ${
           c.unembedded === undefined
             ? raw('')
-            : sql`union all select ${c.rowId}, ${distance} from ${c.unembedded} where ${c.rowTenant} = ${tenant}`
+            : sql`
+          and ${c.key} <= ${lastOf(segments)}::uuid
+        union all select ${c.rowId}, ${distance} from ${c.unembedded}
+        where ${c.rowTenant} = ${tenant} and ${c.rowId} <= ${lastOf(segments)}::uuid
+        -- As they came, one after another: a quarter of what it costs to look each up.
+        union all select ${c.rowId}, ${distance} from ${c.rows}
+        where ${c.rowTenant} = ${tenant} and ${c.rowId} > ${lastOf(segments)}::uuid ${visible}`
         }
       ) found where distance < 0 group by id order by min(distance) limit ${take}`;
 

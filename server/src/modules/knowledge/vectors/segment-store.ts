@@ -11,6 +11,8 @@ export interface Segment {
   last: number;
   state: 'building' | 'live' | 'retired';
   rows: number;
+  /** The last text it has a copy of; null where that is not known. */
+  until: string | null;
   joined: boolean;
   lease_until: string;
 }
@@ -22,7 +24,7 @@ const trigramsOf = (id: string) => identifier(trigramTableName(id));
 const castTo = (kind: 'vector' | 'halfvec') => (kind === 'vector' ? raw('::vector') : raw('::halfvec'));
 
 export const listSegments = (tenant: string): Statement<Segment> => sql<Segment>`
-  select scope, model, id, first, last, state, rows, joined, lease_until from vector_segments
+  select scope, model, id, first, last, state, rows, until, joined, lease_until from vector_segments
   where tenant_id = ${tenant} order by scope, model, first`;
 
 export const insertSegment = (
@@ -46,11 +48,10 @@ export const extendLease = (tenant: string, segment: Segment, until: Date): Stat
 export const publish = (
   tenant: string,
   segment: Segment,
-  rows: number,
-  joined: boolean,
+  { rows, until, joined }: Pick<Segment, 'rows' | 'until' | 'joined'>,
 ): Statement<{ id: string }> =>
   sql<{ id: string }>`
-    update vector_segments set state = 'live', rows = ${rows}, joined = ${joined}
+    update vector_segments set state = 'live', rows = ${rows}, until = ${until}, joined = ${joined}
     where tenant_id = ${tenant} and scope = ${segment.scope} and model = ${segment.model} and id = ${segment.id}
       and state = 'building' returning id`;
 

@@ -242,8 +242,9 @@ describe('a tenant that grows', () => {
   it('does not show a memory that has expired', async () => {
     const brief = await remember(ann, 7_000, 20);
     await eventually('their vectors', async () => (await near(ann, brief[0]!.text)).includes(brief[0]!.text));
-    const soon = new Date(Date.now() + 200).toISOString();
-    for (const { id } of brief) await ann.call('PUT', `/v1/memory/${id}`, { expires_at: soon });
+    const soon = new Date(Date.now() + 5_000).toISOString();
+    for (const { id } of brief)
+      assert.equal((await ann.call('PUT', `/v1/memory/${id}`, { expires_at: soon })).status, 200);
     await eventually('their end', async () => !(await near(ann, brief[0]!.text)).includes(brief[0]!.text));
     assert.equal((await near(ann, brief[0]!.text)).length, 10);
   });
@@ -364,6 +365,37 @@ describe('words among segments', () => {
     assert.deepEqual(await find(large, 'pangolin'), []);
   });
 
+  it('of a text that was in a segment and is another are found before and after it has its vector', async () => {
+    const [changed] = await store(large, ['a stone of no interest']);
+    await store(large, texts.slice(0, 60));
+    await sealed(large, 261);
+    const { rows } = await server.app.database.operatorPool.query(
+      `select segment, (select max(until::text) from vector_segments where tenant_id = $1 and state = 'live') as until
+       from memory_vectors where tenant_id = $1 and memory_id = $2`,
+      [large.tenant, changed!.id],
+    );
+    assert.ok(rows[0].segment !== null && changed!.id < rows[0].until);
+    embeddings.fail({ kind: 'slow', ms: 3_000 });
+    await large.call('PUT', `/v1/memory/${changed!.id}`, { text: 'an axolotl by the pond' });
+    assert.match((await find(large, 'axolotl'))[0]!, /axolotl by the pond/);
+    embeddings.fail({ kind: 'none' });
+    await eventually('its vector', async () => (await spaceOf(large)).waiting === 0);
+    assert.match((await find(large, 'axolotl'))[0]!, /axolotl by the pond/);
+    assert.ok(!(await find(large, 'stone')).some((line: string) => line.includes('interest')));
+  });
+
+  it('are found where it is not known how far a segment reaches', async () => {
+    const before = await find(large, 'axolotl quarterly');
+    await server.app.database.operatorPool.query(
+      'update vector_segments set until = null where tenant_id = $1',
+      [large.tenant],
+    );
+    // What a search knows of segments it believes for a moment.
+    await new Promise((done) => setTimeout(done, 5_100));
+    assert.deepEqual(await find(large, 'axolotl quarterly'), before);
+    assert.deepEqual(before, await compared('axolotl quarterly'));
+  });
+
   it('are found under a condition', async () => {
     await store(large, ['the quarterly plan'], { type: 'plan' });
     assert.match((await find(large, 'quarterly', { type: 'plan' }))[0]!, /the quarterly plan/);
@@ -459,6 +491,7 @@ describe('merging', () => {
       last: i,
       state: 'live' as const,
       rows: count,
+      until: null,
       joined: true,
       lease_until: '',
     }));

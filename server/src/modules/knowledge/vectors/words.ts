@@ -60,7 +60,7 @@ export async function findByWords<Row extends { words?: number }>(
     let answer: [rows: Row[], segments: LiveSegment[]];
     try {
       const [{ rows }, { rows: segments }] = await ctx.db.batch([
-        search.statement(hitsInSegments(ctx.tenant, scope, known, query)),
+        search.statement(hitsInSegments(ctx.tenant, scope, known, view.visible, query)),
         findLiveSegments(ctx.tenant, scope.name),
       ] as const);
       answer = [rows, segments];
