@@ -29,7 +29,8 @@ const LOCK_WAIT_MS = 300_000;
  * Starts what is not running yet and returns the connection strings; calling it again returns the same services.
  * The owner role is what a managed PostgreSQL gives: no superuser, CREATEROLE, owner of a database that has `vector`.
  * @param {{ dir?: string, durable?: boolean, log?: (line: string) => void }} [options]
- *   durable: keep fsync on. Without it the data survives a killed process, not a crash of the machine.
+ *   durable: wait for the disk. Without it the data survives a killed server or worker; a killed PostgreSQL loses what it
+ *   promised last.
  * @returns {Promise<{ DATABASE_URL: string, SUPERUSER_DATABASE_URL: string, REDIS_URL: string, started: boolean }>}
  * @throws {ServicesError}
  */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
+import { startChatServer } from '#test/chat-server.ts';
 import { command, type Said } from '#test/command.ts';
 import { callServer, environmentOf, startServer } from '#test/harness.ts';
 import type { Running } from '../src/app.ts';
@@ -78,7 +79,7 @@ describe('the command line', () => {
     assert.equal(third.out, second.out.replace('Made the key', 'A rotation is under way:'));
   });
 
-  it('tells with doctor what is well and what is not', async () => {
+  it('tells with doctor what is well and what is not', { timeout: 120_000 }, async () => {
     const lines = ({ out }: Said): Record<string, string> =>
       Object.fromEntries(out.split('\n').filter(Boolean).map((line) => {
         const [, state, name, about] = /^(ok|FAILED) +(\w+) +(.*)$/.exec(line)!;
@@ -105,6 +106,16 @@ describe('the command line', () => {
     assert.match(found.role!, /^ok \w+_app$/);
     assert.match(found.migrations!, /^ok \d+ applied$/);
     assert.match(found.redis!, env.REDIS_URL ? /^ok \S+:\d+/ : /^ok none/);
+    const chat = await startChatServer();
+    try {
+      chat.answerWith((say) => ['Yes, ', 'I ', 'am.'].forEach(say));
+      const model = { LLM_PROVIDER: 'openai-compatible', LLM_BASE_URL: chat.url, LLM_MODEL: 'talker' };
+      const asked = await command({ ...env, ...model, FETCH_ALLOW_HOSTS: '127.0.0.1' }, 'doctor');
+      assert.equal(asked.code, 0, asked.out + asked.err);
+      assert.match(lines(asked).answers!, /^ok .*talker/);
+    } finally {
+      await chat.close();
+    }
     const nowhere = 'redis://127.0.0.1:1/0';
     const away = {
       ...env,

@@ -202,9 +202,18 @@ describeApart('the database goes away', () => {
     assert.ok(body.length <= 1, `${body.length} memories`);
   });
 
-  it('a database that is there and silent does not silence /healthz', async () => {
+  it('a database that is there and silent does not silence /healthz, nor those who wait for it', {
+    timeout: 90_000,
+  }, async () => {
+    await ann.call('GET', '/v1/memory/');
     proxy.freeze();
+    const waiting = Promise.all([
+      ann.call('GET', '/v1/memory/'),
+      ann.call('GET', '/v1/corpora/c1'),
+      ann.call('POST', '/v1/memory/', note('said into the silence')),
+    ]);
     assert.equal((await health()).database, false);
+    for (const reply of await waiting) assertUnavailable(reply, 'DATABASE_UNAVAILABLE');
     await proxy.restore();
     await recovered();
   });

@@ -105,7 +105,9 @@ async function examineModels(config: Config, ask: Examine): Promise<void> {
         system: 'Answer in one word.',
         messages: [{ role: 'user' as const, content: 'Ready?' }],
       };
-      await answers.stream(prompt, AbortSignal.timeout(config.LLM_TIMEOUT_MS)).next();
+      const answer = answers.stream(prompt, AbortSignal.timeout(config.LLM_TIMEOUT_MS));
+      // Its first piece will do. The rest is given up, for which the command would wait otherwise.
+      for await (const _piece of answer) break;
       return answers.name;
     });
     await ask('reranker', async () => {

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import pg from 'pg';
 import type { Config } from '../config.ts';
@@ -75,8 +76,8 @@ async function openEmbeddedDatabase(config: Config, onError: (error: Error) => v
   };
 }
 
-const sessionSettings =
-  '-c timezone=UTC -c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000';
+const longestStatementMs = 30_000;
+const sessionSettings = `-c timezone=UTC -c statement_timeout=${longestStatementMs} -c idle_in_transaction_session_timeout=30000`;
 
 // The statements of requests are planned once for each connection. Planning anew for each value costs more than most
 // of them, and for a tenant that is newer than the last ANALYZE it chooses badly; so a statement whose best plan depends
@@ -92,7 +93,7 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
   const common = {
     types: types as pg.CustomTypesConfig,
     connectionTimeoutMillis: 5_000,
-    idleTimeoutMillis: 60_000,
+    idleTimeoutMillis: longestStatementMs,
     keepAlive: true,
     options: sessionSettings,
   };
@@ -121,6 +122,7 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
     pool.on('connect', (client) => client.on('error', onError));
     pool.on('error', () => {});
   }
+  appPool.on('connect', endWhenSilent);
   return {
     ...databaseOf('postgresql', operatorPool, appPool, appRole),
     // autovacuum does it
@@ -129,6 +131,20 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
       await Promise.all([operatorPool.end(), appPool.end()]);
     },
   };
+}
+
+/**
+ * The server ends each statement of a request in time, and the pool what is idle. So a connection on which nothing moves for
+ * longer leads to a server that went away without a word: a network that is cut, a machine that stands still. TCP gives up on
+ * it after a quarter of an hour, and so would the request that waits for an answer.
+ */
+function endWhenSilent(client: pg.PoolClient): void {
+  const { stream } = (client as unknown as { connection: { stream: Socket } }).connection;
+  stream.setTimeout(longestStatementMs + 5_000, () =>
+    stream.destroy(
+      Object.assign(new Error('the connection to the database is silent'), { code: 'ETIMEDOUT' }),
+    ),
+  );
 }
 
 function databaseOf(

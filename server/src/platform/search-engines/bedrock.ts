@@ -5,7 +5,15 @@ import type {
 } from '@aws-sdk/client-bedrock-agent-runtime';
 import type { Config } from '../config.ts';
 import { type OutsideCalls, outsideCalls } from '../resilience.ts';
-import { callEngine, engineFailure, type FoundPassage, forGood, keptFor, share } from './engine.ts';
+import {
+  callEngine,
+  engineFailure,
+  type FoundPassage,
+  forGood,
+  keptFor,
+  readAnswer,
+  share,
+} from './engine.ts';
 
 export interface KnowledgeBase {
   knowledge_base_id: string;
@@ -97,7 +105,7 @@ export function bedrockKnowledgeBases(config: Config) {
           throw classified(error);
         }
       });
-      return passagesOf(output);
+      return readAnswer('AWS_RETRIEVAL_ERROR', () => passagesOf(output));
     },
     close: async () => {
       for (const client of opened) client.destroy();

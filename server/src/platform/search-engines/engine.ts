@@ -71,6 +71,15 @@ export async function callEngine<T>(
   }
 }
 
+/** What an engine answered, read. @throws ApiError with the code where it is not what the engine promises */
+export function readAnswer<T>(code: keyof typeof failures, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw error instanceof ApiError ? error : engineFailure(code, error);
+  }
+}
+
 /** A number from 0 to 1, or nothing. */
 export const share = (value: unknown): number | undefined =>
   typeof value === 'number' && Number.isFinite(value) ? Math.min(1, Math.max(0, value)) : undefined;

@@ -2,7 +2,15 @@ import type { GoogleAuth } from 'google-auth-library';
 import type { Config } from '../config.ts';
 import { createGuardedFetch, FetchRefused } from '../fetch.ts';
 import { outsideCalls } from '../resilience.ts';
-import { callEngine, engineFailure, type FoundPassage, forGood, keptFor, share } from './engine.ts';
+import {
+  callEngine,
+  engineFailure,
+  type FoundPassage,
+  forGood,
+  keptFor,
+  readAnswer,
+  share,
+} from './engine.ts';
 
 export interface DataStore {
   /** Id of a data store, or `engines/` and the id of a search app. */
@@ -116,7 +124,7 @@ export function vertexSearch(config: Config) {
         answer = await ask({ ...body, contentSearchSpec: { snippetSpec: content.snippetSpec } });
       if (answer.standard)
         throw engineFailure('VERTEX_RETRIEVAL_ERROR', new Error(answer.text.slice(0, 500)));
-      return passagesOf(answer.text);
+      return readAnswer('VERTEX_RETRIEVAL_ERROR', () => passagesOf(answer.text));
     },
     close,
   };
@@ -151,12 +159,7 @@ interface Piece {
 }
 
 function passagesOf(text: string): FoundPassage[] {
-  let results: unknown;
-  try {
-    results = (JSON.parse(text) as { results?: unknown } | null)?.results ?? [];
-  } catch (error) {
-    throw engineFailure('VERTEX_RETRIEVAL_ERROR', error);
-  }
+  const results = (JSON.parse(text) as { results?: unknown } | null)?.results ?? [];
   if (!Array.isArray(results)) throw engineFailure('VERTEX_RETRIEVAL_ERROR', new Error('no list of results'));
   return (results as Result[]).flatMap(passageOf);
 }

@@ -220,6 +220,7 @@ describe('a corpus', () => {
         1,
       ],
       ['it answers without results', json(200, { nothing: true }), 'AWS_RETRIEVAL_ERROR', 502, 1],
+      ['a result is none', json(200, { retrievalResults: [null] }), 'AWS_RETRIEVAL_ERROR', 502, 1],
     ];
     for (const [i, [what, script, code, status, calls]] of failing.entries()) {
       it(`tells by ${code} that ${what}`, async () => {
@@ -362,6 +363,7 @@ describe('a corpus', () => {
         1,
       ],
       ['it answers another form', json(200, { results: 'none' }), 'VERTEX_RETRIEVAL_ERROR', 502, 1],
+      ['a result is none', json(200, { results: [null] }), 'VERTEX_RETRIEVAL_ERROR', 502, 1],
       [
         'it leads elsewhere',
         (response) => void response.writeHead(302, { location: 'http://169.254.169.254/' }).end(),
