@@ -54,33 +54,42 @@ export function analyzeDocument(
   options: { trigrams?: boolean; minimumLength?: number; marks?: boolean; secret?: boolean } = {},
 ): { words: SparseVector; trigrams: SparseVector; length: number } {
   const words = options.secret ? wordsOf(text) : wordsOfStored(text);
-  let others = 0;
-  for (const { also } of words) if (also !== undefined) others++;
-  const wordDimensions = new Uint32Array(words.length + others);
   let length = 0;
   let trigramCount = 0;
-  for (let i = 0, at = words.length; i < words.length; i++) {
-    const word = words[i]!;
-    wordDimensions[i] = word.dimension;
-    if (word.also !== undefined) wordDimensions[at++] = word.also;
+  for (const word of words) {
     if (word.kind !== 'character') length++;
     trigramCount += word.trigrams.length;
   }
-  const trigramDimensions = new Uint32Array(options.trigrams === false ? 0 : trigramCount);
-  if (trigramDimensions.length > 0) {
-    let at = 0;
-    for (const word of words) {
-      trigramDimensions.set(word.trigrams, at);
-      at += word.trigrams.length;
-    }
-  }
   const marks = options.marks && statesPreference(text) ? [PREFERENCE_MARK] : [];
   const stretch = Math.max(1, (options.minimumLength ?? 0) / Math.max(1, length));
+  const occurrences = roomFor(Math.max(2 * words.length, trigramCount));
+  let found = 0;
+  for (const { dimension, also } of words) {
+    occurrences[found++] = dimension;
+    if (also !== undefined) occurrences[found++] = also;
+  }
+  const weighed = weigh(occurrences.subarray(0, found), length * stretch, 'words');
+  found = 0;
+  if (options.trigrams !== false)
+    for (const { trigrams } of words)
+      for (let i = 0; i < trigrams.length; i++) occurrences[found++] = trigrams[i]!;
   return {
-    words: withMarks(weigh(wordDimensions, length * stretch, 'words'), marks),
-    trigrams: weigh(trigramDimensions, trigramCount * stretch, 'trigrams'),
+    words: withMarks(weighed, marks),
+    trigrams: weigh(occurrences.subarray(0, found), trigramCount * stretch, 'trigrams'),
     length,
   };
+}
+
+/** Terms of one text, and their weights: used again for each, since making room costs more than all that is done in it. */
+let room = new Uint32Array(4_096);
+let weights = new Float32Array(4_096);
+
+function roomFor(terms: number): Uint32Array {
+  if (terms > room.length) {
+    room = new Uint32Array(2 * terms);
+    weights = new Float32Array(2 * terms);
+  }
+  return room;
 }
 
 /** Dimension that no word has: set in the words vector of a text that states a preference. */
@@ -98,7 +107,7 @@ function withMarks(vector: SparseVector, marks: number[]): SparseVector {
 /** Sorts in place, counts equal neighbours, turns counts into weights. */
 function weigh(occurrences: Uint32Array, length: number, space: Space): SparseVector {
   occurrences.sort();
-  const values = new Float32Array(occurrences.length);
+  const once = termWeight(1, length, space);
   let distinct = 0;
   for (let i = 0; i < occurrences.length; ) {
     const dimension = occurrences[i]!;
@@ -106,9 +115,9 @@ function weigh(occurrences: Uint32Array, length: number, space: Space): SparseVe
     while (occurrences[i + tf] === dimension) tf++;
     i += tf;
     occurrences[distinct] = dimension;
-    values[distinct++] = termWeight(tf, length, space);
+    weights[distinct++] = tf === 1 ? once : termWeight(tf, length, space);
   }
-  return limitNonZeros(occurrences.slice(0, distinct), values.slice(0, distinct));
+  return limitNonZeros(occurrences.slice(0, distinct), weights.slice(0, distinct));
 }
 
 /** A distinct stem of the query. `background` is the share of texts in general that hold such a word. */
