@@ -3,6 +3,7 @@ import type { Db } from '#platform/db/database.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import type { Schedule } from '#platform/jobs/schedule.ts';
 import { mergeCounts, sliceCounts } from './counts.ts';
+import { largeScope } from './statistics.ts';
 import {
   addChange,
   addTermCounts,
@@ -16,9 +17,9 @@ import {
   takeChanges,
 } from './store.ts';
 
-/** So many changes of a scope, or so large ones together, are settled: a search reads them all. */
+/** So many changes of a scope, or so large ones together, are settled: a search reads them all, of a large scope not always. */
 const most = 16;
-const mostBytes = 131_072;
+const mostBytes = { small: 32_768, large: 131_072 };
 /** Terms that stay in one change; more go to the term counts, of which a search reads only those it asks about. */
 const kept = 2_048;
 /** Terms that go there in one transaction: all others wait for it in the embedded database. */
@@ -29,8 +30,8 @@ const step = 4_000;
  * that have it, and of a small scope never by itself.
  */
 export async function settleCounts(ctx: Ctx, scope: string): Promise<void> {
-  const { changes, bytes } = await measureChanges(ctx.db, scope);
-  if (changes < most && bytes < mostBytes) return;
+  const { changes, bytes, settled } = await measureChanges(ctx.db, scope);
+  if (changes < most && bytes < mostBytes[settled < largeScope ? 'small' : 'large']) return;
   while (await ctx.db.transaction((tx) => settle(tx, ctx.tenant, scope, step))) ctx.signal.throwIfAborted();
 }
 

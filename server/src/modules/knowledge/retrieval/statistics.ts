@@ -2,9 +2,9 @@ import type { Ctx } from '#platform/context.ts';
 import { perApp } from '#platform/per-app.ts';
 import { findTermCounts, type TermCounts } from './store.ts';
 
-/** Of a large scope a few seconds change next to nothing; of a small one they do, and asking costs little. */
+/** Texts of a scope in which a few seconds change next to nothing; in a smaller one they do, and asking costs little. */
+export const largeScope = 500;
 const freshMs = 2_000;
-const large = 500;
 const mostScopes = 1_000;
 const mostTerms = 50_000;
 
@@ -31,7 +31,7 @@ export async function termCounts(
   ) {
     const found = await findTermCounts(ctx.db, scope, words, trigrams);
     scopes.delete(key);
-    if (found.texts >= large) scopes.set(key, { ...found, at: performance.now() });
+    if (found.texts >= largeScope) scopes.set(key, { ...found, at: performance.now() });
     if (scopes.size > mostScopes) scopes.delete(scopes.keys().next().value!);
     return found;
   }

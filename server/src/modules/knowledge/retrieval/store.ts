@@ -38,10 +38,18 @@ export async function takeChanges(tx: Db, tenant: string, scope: string): Promis
   return taken.map(changeOf);
 }
 
-/** How many changes a scope has, and how many bytes they are. */
-export async function measureChanges(db: Db, scope: string): Promise<{ changes: number; bytes: number }> {
-  const found = await db.one(sql<{ changes: number; bytes: number }>`
-    select count(*)::int as changes, coalesce(sum(octet_length(words) + octet_length(trigrams)), 0)::int as bytes
+interface Changes {
+  changes: number;
+  bytes: number;
+  /** Texts whose terms have settled. */
+  settled: number;
+}
+
+/** How many changes a scope has, and how large they are together. */
+export async function measureChanges(db: Db, scope: string): Promise<Changes> {
+  const found = await db.one(sql<Changes>`
+    select count(*)::int as changes, coalesce(sum(octet_length(words) + octet_length(trigrams)), 0)::int as bytes,
+      coalesce((select texts from text_counts where tenant_id = ${db.tenant} and scope = ${scope}), 0) as settled
     from term_changes where tenant_id = ${db.tenant} and scope = ${scope}`);
   return found!;
 }

@@ -165,7 +165,7 @@ const bestOf = (
           and ${c.key} <= ${lastOf(segments)}::uuid
         union all select ${c.rowId}, ${distance} from ${c.unembedded}
         where ${c.rowTenant} = ${tenant} and ${c.rowId} <= ${lastOf(segments)}::uuid
-        -- As they came, one after another: a quarter of what it costs to look each up.
+        -- As they came, one after another: under a quarter of what it costs to look each up.
         union all select ${c.rowId}, ${distance} from ${c.rows}
         where ${c.rowTenant} = ${tenant} and ${c.rowId} > ${lastOf(segments)}::uuid ${visible}`
         }
