@@ -1,12 +1,13 @@
 // Runs the commands of the README and of the guides as a newcomer pastes them, each document on a server of its own, and
-// compares what they print with what the document says.
+// compares what they print with what the document says. The README's begins with nothing; the others
+// with a copy of what such a beginning leaves, since making it anew takes longer than all they do.
 //   node scripts/readme.mjs [document ...]
 // A `bash` block is run, and so is an `sh` block, with the server stopped meanwhile (the embedded database has one process);
 // all its commands have to succeed. A `json` or `text` block right after it is what it prints, `…` standing for anything.
 // An `env` block holds settings that the server of the document starts with. `console` is only read.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
@@ -62,9 +63,10 @@ const freePort = () =>
     });
   });
 
-/** A server with these settings, on a free port and an empty directory; it can be stopped and started again. */
-async function serverOf(settings) {
+/** A server with these settings, on a free port and an empty directory or a copy; it can be stopped and started again. */
+async function serverOf(settings, copied) {
   const directory = mkdtempSync(join(tmpdir(), 'manushya-readme-'));
+  if (copied) cpSync(copied, directory, { recursive: true });
   const port = await freePort();
   const env = { ...settings, DATA_DIR: directory, DATABASE_URL: '', REDIS_URL: '' };
   let child;
@@ -93,7 +95,24 @@ async function serverOf(settings) {
     }
     return { said, ms: Date.now() - began };
   };
-  return { env, port, start, stop, remove: () => rmSync(directory, { recursive: true, force: true }) };
+  const remove = () => rmSync(directory, { recursive: true, force: true });
+  return { directory, env, port, start, stop, remove };
+}
+
+const keyIn = (said) => /Admin API key +(mk_\S+)/.exec(said)?.[1];
+
+/** What a first start leaves when it is stopped, and the key it showed; the same for all. */
+let template;
+function beginning() {
+  template ??= begin();
+  return template;
+}
+
+async function begin() {
+  const server = await serverOf({});
+  const { said } = await server.start();
+  await server.stop();
+  return { directory: server.directory, key: keyIn(said), remove: server.remove };
 }
 
 /**
@@ -135,12 +154,13 @@ async function runDocument(file) {
   const blocks = blocksOf(readFileSync(file, 'utf8'));
   const steps = stepsOf(blocks);
   if (steps.length === 0) throw new Error(`${name} has no commands`);
-  const server = await serverOf(settingsOf(blocks));
+  const begun = name === 'README.md' ? undefined : await beginning();
+  const server = await serverOf(settingsOf(blocks), begun?.directory);
   let failed = 0;
   let ready;
   try {
     ready = await server.start();
-    const apiKey = /Admin API key +(mk_\S+)/.exec(ready.said)?.[1];
+    const apiKey = begun?.key ?? keyIn(ready.said);
     const mark = `=== ${Math.random()}`;
     const asks = `=? ${Math.random()}`;
     const broken = 'A COMMAND FAILED';
@@ -184,5 +204,6 @@ const work = async () => {
   }
 };
 await Promise.all([work(), work()]);
+(await template)?.remove();
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed ? 1 : 0);

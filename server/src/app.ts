@@ -55,7 +55,7 @@ import { forgetMemoriesOf, memoryVectors } from '#modules/knowledge/memory/servi
 import { retrievalSchedules } from '#modules/knowledge/retrieval/service.ts';
 import { runSchedules } from '#modules/knowledge/runs/jobs.ts';
 import { runRoutes } from '#modules/knowledge/runs/routes.ts';
-import { forgetRunsOf, removeAudioOf, runsEnded } from '#modules/knowledge/runs/service.ts';
+import { forgetRunsOf, prepareForRuns, removeAudioOf, runsEnded } from '#modules/knowledge/runs/service.ts';
 import { vectorJobs, vectorSchedules } from '#modules/knowledge/vectors/jobs.ts';
 import { vectorRoutes } from '#modules/knowledge/vectors/routes.ts';
 import { rateLimitRoutes } from '#modules/ledger/rate-limits/routes.ts';
@@ -316,6 +316,7 @@ export async function start(
       stops.push(() => runsEnded(app));
       stops.push(() => closeWithin(closable, config.SHUTDOWN_GRACE_MS));
       await server.listen({ host: config.HOST, port: config.PORT });
+      prepareForRuns(app);
     }
     let stopping: Promise<void> | undefined;
     const stop = async () => {

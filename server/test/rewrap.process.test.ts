@@ -44,6 +44,8 @@ const otherwise: Record<string, string> = {
   'sso_codes.code_hash': 'a keyed hash',
   'sso_states.browser_hash': 'a keyed hash',
   'sso_states.state_hash': 'a keyed hash',
+  'term_changes.trigrams': 'how many texts have which trigrams, by their hashes',
+  'term_changes.words': 'how many texts have which words, by their hashes',
 };
 
 const firstKey = 'the first key of encryption, rather long';

@@ -21,28 +21,28 @@ describe('an embeddings server', () => {
     });
     return link.open();
   };
+  const soon = () => AbortSignal.timeout(10_000);
   const asked = () => server.requests.map(({ encoding_format }) => encoding_format);
   const wanted = (text: string) => unit(Float32Array.from(meaningOf(text, 32, 'meaning')));
-  const signal = AbortSignal.timeout(10_000);
 
   it('is asked for vectors in base64', async () => {
     const model = await open(['float', 'base64']);
-    assert.deepEqual(await model.embed(['a dog', 'a car'], signal), [wanted('a dog'), wanted('a car')]);
+    assert.deepEqual(await model.embed(['a dog', 'a car'], soon()), [wanted('a dog'), wanted('a car')]);
     assert.deepEqual(asked(), ['base64']);
   });
 
   it('that does not know base64 is asked for lists of numbers, and remembered', async () => {
     const model = await open(['float']);
     for (const text of ['a dog', 'a car'])
-      assert.deepEqual(await model.embedQuery(text, signal), wanted(text));
+      assert.deepEqual(await model.embedQuery(text, soon()), wanted(text));
     assert.deepEqual(asked(), ['base64', 'float', 'float']);
   });
 
   it('that has answered before refuses the texts and not the format', async () => {
     const model = await open(['float', 'base64']);
-    await model.embed(['a dog'], signal);
+    await model.embed(['a dog'], soon());
     server.fail({ kind: 'status', status: 400, texts: /poison/ });
-    await assert.rejects(model.embed(['poison'], signal), { kind: 'refused' });
+    await assert.rejects(model.embed(['poison'], soon()), { kind: 'refused' });
     assert.deepEqual(asked(), ['base64', 'base64']);
   });
 
@@ -50,7 +50,7 @@ describe('an embeddings server', () => {
     const model = await open(['float', 'base64']);
     for (const embedding of ['AAA', 'AAAAAAAA', '', 7, null]) {
       server.fail({ kind: 'garbage', body: JSON.stringify({ data: [{ index: 0, embedding }] }) });
-      await assert.rejects(model.embedQuery('a dog', signal), { name: 'ModelError' });
+      await assert.rejects(model.embedQuery('a dog', soon()), { name: 'ModelError' });
     }
   });
 });

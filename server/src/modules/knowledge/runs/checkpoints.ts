@@ -27,6 +27,8 @@ interface WriteRow {
   value: Buffer;
 }
 
+export type CommitCheckpoint = (statements: Statement[]) => Promise<void>;
+
 /**
  * Keeps the last checkpoint of each thread in our own tables, as one tenant. A class because LangGraph wants one.
  *
@@ -35,9 +37,9 @@ interface WriteRow {
  */
 export class TenantCheckpoints extends BaseCheckpointSaver {
   private readonly db: Db;
-  private readonly commit: (statements: Statement[]) => Promise<void>;
+  private readonly commit: CommitCheckpoint;
 
-  constructor(db: Db, commit: (statements: Statement[]) => Promise<void>) {
+  constructor(db: Db, commit: CommitCheckpoint) {
     super();
     this.db = db;
     this.commit = commit;

@@ -4,12 +4,11 @@ import { isDatabaseUnavailable } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { type Passage, type RunAnswer, writeAnswer } from './answer.ts';
-import { TenantCheckpoints } from './checkpoints.ts';
+import type { CommitCheckpoint } from './checkpoints.ts';
 import { insertEvents } from './event-store.ts';
 import type { RunEvent } from './events.ts';
 import { type Failure, failureOf, runFailure } from './failures.ts';
 import { flusherOf } from './flush.ts';
-import { walkGraph } from './graph.ts';
 import { type MemoryPlan, prepareToRemember } from './memory.ts';
 import { findPassages } from './passages.ts';
 import { searchTextOf } from './prompt.ts';
@@ -73,6 +72,9 @@ export async function conductRun(
 
 const since = (course: Course): number => Date.now() - course.began;
 
+/** LangGraph is a third of all that a process would load before it does anything, and many never answer a run. */
+export const loadGraph = () => import('./graph.ts');
+
 /** Takes the run through its graph. When this returns, answer, checkpoint and last events are committed, in one transaction. */
 async function answerRun(
   ctx: Ctx,
@@ -86,13 +88,13 @@ async function answerRun(
   let searchText = input.message;
   let passages: Passage[] = [];
   let answerId: string | undefined;
-  const checkpoints = new TenantCheckpoints(ctx.db, async (statements) => {
+  const commit: CommitCheckpoint = async (statements) => {
     // Without an answer there is nothing to go on from: the thread stays where its last finished run left it.
     if (!course.answer || !answerId || cancel.signal.aborted) return;
     course.recording = recordAnswer(ctx, one, course, { input, memory, answerId, checkpoint: statements });
     // Its failure is told below: the graph may not listen any more.
     await course.recording.catch(() => {});
-  });
+  };
   const steps = {
     load: async () => {
       history = await listHistory(ctx.db, run, historyMessages);
@@ -134,7 +136,8 @@ async function answerRun(
       return answerId;
     },
   };
-  await walkGraph(steps, `${run.identity_id}:${run.session_id}`, run.id, checkpoints, cancel.signal);
+  const { walkGraph } = await loadGraph();
+  await walkGraph(steps, `${run.identity_id}:${run.session_id}`, run.id, ctx.db, commit, cancel.signal);
   cancel.signal.throwIfAborted();
   if (!course.recording) throw new Error('the graph of a run ended without an answer');
   await course.recording;

@@ -1,5 +1,6 @@
 import { Annotation, END, START, StateGraph } from '@langchain/langgraph';
-import type { TenantCheckpoints } from './checkpoints.ts';
+import type { Db } from '#platform/db/database.ts';
+import { type CommitCheckpoint, TenantCheckpoints } from './checkpoints.ts';
 
 // Identifiers only: texts stay in their own tables, so a checkpoint is small and holds nobody's words.
 const State = Annotation.Root({
@@ -25,7 +26,8 @@ export async function walkGraph(
   steps: RunSteps,
   thread: string,
   runId: string,
-  checkpoints: TenantCheckpoints,
+  db: Db,
+  commit: CommitCheckpoint,
   signal: AbortSignal,
 ): Promise<void> {
   type Config = { signal?: AbortSignal };
@@ -52,6 +54,6 @@ export async function walkGraph(
     .addEdge('retrieve', 'generate')
     .addEdge('generate', 'persist')
     .addEdge('persist', END)
-    .compile({ checkpointer: checkpoints });
+    .compile({ checkpointer: new TenantCheckpoints(db, commit) });
   await graph.invoke({ run_id: runId }, { configurable: { thread_id: thread }, durability: 'exit', signal });
 }

@@ -10,7 +10,7 @@ import { requireSwitchedOn } from '#platform/kill-switches.ts';
 import { authorize, isPermitted, refusalOf } from '#platform/permission.ts';
 import { visiblePage } from '../../access/policy/service.ts';
 import { EXTRACTIVE } from './answer.ts';
-import { conductRun } from './conduct.ts';
+import { conductRun, loadGraph } from './conduct.ts';
 import { deleteRuns, deleteSession, findSession, lockRuns } from './delete-store.ts';
 import { findReadableRun } from './event-store.ts';
 import { placeOf, refusalFrames } from './events.ts';
@@ -25,6 +25,13 @@ import { runsHere } from './under-way.ts';
 export { removeAudioOf } from './audio.ts';
 export { forgetRunsOf } from './forget.ts';
 export { Citation, RunCreate } from './schema.ts';
+
+/** Loads what the first run would wait for, when a server has been there for a moment. */
+export function prepareForRuns(app: App): void {
+  setTimeout(() => {
+    loadGraph().catch((error) => app.log.warn({ err: error }, 'what answers runs can not be loaded'));
+  }, 3_000).unref();
+}
 
 /** Resolves when no run is under way in this process any more. */
 export const runsEnded = (app: App): Promise<void> => runsHere(app).ended();

@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import { PGlite } from '@electric-sql/pglite';
 import { vector } from '@electric-sql/pglite-pgvector';
 import { readUint32 } from './messages.ts';
@@ -31,6 +32,10 @@ export interface Engine {
   parameters: Record<string, string>;
   close(): Promise<void>;
 }
+
+// Where a call out of WebAssembly is made often V8 puts a faster wrapper in the place of the first, frees that one, and ends the
+// process when another thread has just freed the same (nodejs/node issue 64500). Few calls of ours go that way.
+setFlagsFromString(`--wasm-wrapper-tiering-budget=${2 ** 31 - 1}`);
 
 // The status with which PGlite leaves its main loop after an SQL error, to be continued in _PostgresMainLongJmp.
 const SQL_ERROR_EXIT = 100;
