@@ -46,6 +46,8 @@ describe('a shutdown', () => {
     const socket = connect(port, '127.0.0.1');
     const cut = once(socket, 'close');
     socket.on('error', () => {});
+    // Who does not read is not told of an end.
+    socket.resume();
     socket.write(
       'POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"a"',
     );
