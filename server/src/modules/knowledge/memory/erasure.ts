@@ -205,7 +205,6 @@ export async function eraseRows(
     ctx.tenant,
     all.filter(({ deleted_at }) => deleted_at === null),
   );
-  await forgetTerms(tx, ctx.tenant, memoryScope);
   await tx.batch([
     ...removeMemories(ctx.tenant, ids),
     deleteDerivations(ctx.tenant, ids),
@@ -251,6 +250,8 @@ const namedBy = ({ criteria, receipt }: ErasureRow): string[] | undefined =>
 
 /** Ends an erasure, or tells anew what it erased: with the receipt of all of it. */
 export async function complete(ctx: Ctx, tx: Db, erasure: ErasureRow): Promise<void> {
+  // Here, since it is once in a transaction; what was erased in steps before has been counted out.
+  await forgetTerms(tx, ctx.tenant, memoryScope);
   const keys = await dataKeysOf({ app: ctx.app, tenant: ctx.tenant, db: tx });
   const digest = createHmac('sha256', keys.hashes).update('erasure digest');
   const hashes: ErasureReceipt['hashes'] = [];

@@ -93,9 +93,11 @@ const removedAtOnce = 5_000;
 
 /** Removes all statistics of a scope that is no more, step by step; it may be called again. */
 export async function removeCounts(ctx: Ctx, scope: string): Promise<void> {
+  // First, and after whoever settles them just now.
+  await ctx.db.run(deleteChanges(ctx.tenant, scope));
   for (let removed = removedAtOnce; removed === removedAtOnce; ) {
     ctx.signal.throwIfAborted();
     removed = (await ctx.db.rows(deleteTermCounts(ctx.tenant, scope, removedAtOnce))).length;
   }
-  await ctx.db.batch([deleteChanges(ctx.tenant, scope), deleteTextCount(ctx.tenant, scope)]);
+  await ctx.db.run(deleteTextCount(ctx.tenant, scope));
 }
