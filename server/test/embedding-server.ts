@@ -46,9 +46,14 @@ export function meaningOf(text: string, dimensions: number, salt = ''): number[]
 
 /** An OpenAI-compatible embeddings server on loopback that records what it is asked and fails as it is told. */
 export async function startEmbeddingServer(
-  options: { dimensions?: number; port?: number; formats?: ('float' | 'base64')[] } = {},
+  options: {
+    dimensions?: number;
+    port?: number;
+    formats?: ('float' | 'base64')[];
+    unknownFormat?: number;
+  } = {},
 ) {
-  const { dimensions = 32, port = 0, formats = ['float', 'base64'] } = options;
+  const { dimensions = 32, port = 0, formats = ['float', 'base64'], unknownFormat = 400 } = options;
   const requests: EmbeddingRequest[] = [];
   let trouble: Trouble = { kind: 'none' };
   let vectorOf: typeof meaningOf = meaningOf;
@@ -81,7 +86,7 @@ export async function startEmbeddingServer(
     const request: EmbeddingRequest = { ...body, at: performance.now(), headers: incoming.headers };
     requests.push(request);
     if (!formats.includes((request.encoding_format ?? 'float') as 'float')) {
-      response.writeHead(400, { 'content-type': 'application/json' });
+      response.writeHead(unknownFormat, { 'content-type': 'application/json' });
       response.end(JSON.stringify({ error: { message: 'that encoding is not supported' } }));
       return;
     }

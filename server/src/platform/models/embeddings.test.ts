@@ -10,8 +10,8 @@ describe('an embeddings server', () => {
   let server: EmbeddingServer;
   afterEach(() => server.close());
 
-  const open = async (formats: ('float' | 'base64')[]) => {
-    server = await startEmbeddingServer({ formats });
+  const open = async (formats: ('float' | 'base64')[], unknownFormat = 400) => {
+    server = await startEmbeddingServer({ formats, unknownFormat });
     const config = readConfig({ ...environmentOf(), EMBEDDING_BASE_URL: server.url });
     const outside = createGuardedFetch([new URL(server.url).host], 5_000);
     const link = openAiCompatibleEmbeddings(config, outside.send, {
@@ -31,12 +31,13 @@ describe('an embeddings server', () => {
     assert.deepEqual(asked(), ['base64']);
   });
 
-  it('that does not know base64 is asked for lists of numbers, and remembered', async () => {
-    const model = await open(['float']);
-    for (const text of ['a dog', 'a car'])
-      assert.deepEqual(await model.embedQuery(text, soon()), wanted(text));
-    assert.deepEqual(asked(), ['base64', 'float', 'float']);
-  });
+  for (const status of [400, 422, 500])
+    it(`that answers ${status} to base64 is asked for lists of numbers, and remembered`, async () => {
+      const model = await open(['float'], status);
+      for (const text of ['a dog', 'a car'])
+        assert.deepEqual(await model.embedQuery(text, soon()), wanted(text));
+      assert.deepEqual(asked(), ['base64', 'float', 'float']);
+    });
 
   it('that has answered before refuses the texts and not the format', async () => {
     const model = await open(['float', 'base64']);

@@ -91,8 +91,8 @@ export function openAiCompatibleEmbeddings(
       isTaken = true;
       return vectors;
     } catch (error) {
-      if (isTaken || failureOf(error) !== 'refused') throw error;
-      // What it refuses may be the format.
+      // What it refuses, or fails at, may be the format.
+      if (isTaken || !['refused', 'server_error'].includes(failureOf(error))) throw error;
       const vectors = await askFor('float', texts, signal);
       format = 'float';
       isTaken = true;
