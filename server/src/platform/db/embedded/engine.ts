@@ -34,7 +34,7 @@ export interface Engine {
 }
 
 // Where a call out of WebAssembly is made often V8 puts a faster wrapper in the place of the first, frees that one, and ends the
-// process when another thread has just freed the same (nodejs/node issue 64500). Few calls of ours go that way.
+// process when another thread has just freed the same (nodejs/node#64500). Few calls of ours go that way.
 setFlagsFromString(`--wasm-wrapper-tiering-budget=${2 ** 31 - 1}`);
 
 // The status with which PGlite leaves its main loop after an SQL error, to be continued in _PostgresMainLongJmp.
