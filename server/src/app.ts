@@ -192,7 +192,8 @@ export const schedules: Schedule[] = [
   ...retrievalSchedules,
   ...vectorSchedules,
   { name: 'idempotency.prune', pattern: '0 7 * * * *', run: pruneIdempotencyKeys },
-  { name: 'database.vacuum', pattern: '0 */10 * * * *', run: (app) => app.database.vacuum() },
+  { name: 'database.vacuum', pattern: '25 * * * * *', run: (app) => app.database.vacuum() },
+  { name: 'database.checkpoint', pattern: '55 */5 * * * *', run: (app) => app.database.checkpoint() },
 ];
 
 /** What the platform asks features for. */

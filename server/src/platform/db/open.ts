@@ -28,6 +28,8 @@ export interface Database {
   waiting(): number;
   /** Gathers statistics and frees space where the engine does not do so by itself. */
   vacuum(): Promise<void>;
+  /** Makes what a crash would leave to be done again short, where the engine does not do so by itself. */
+  checkpoint(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -68,6 +70,7 @@ async function openEmbeddedDatabase(config: Config, onError: (error: Error) => v
   return {
     ...databaseOf('embedded', operatorPool, appPool, embeddedAppRole),
     vacuum: () => embedded.vacuum(),
+    checkpoint: () => embedded.checkpoint(),
     close: async () => {
       closing = true;
       await Promise.all([operatorPool.end(), appPool.end()]);
@@ -125,8 +128,9 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
   appPool.on('connect', endWhenSilent);
   return {
     ...databaseOf('postgresql', operatorPool, appPool, appRole),
-    // autovacuum does it
+    // It does both itself.
     vacuum: async () => {},
+    checkpoint: async () => {},
     close: async () => {
       await Promise.all([operatorPool.end(), appPool.end()]);
     },
@@ -152,7 +156,7 @@ function databaseOf(
   operatorPool: pg.Pool,
   appPool: pg.Pool,
   appRole: string,
-): Omit<Database, 'vacuum' | 'close'> {
+): Omit<Database, 'vacuum' | 'checkpoint' | 'close'> {
   const trips = createSharedTrips(appPool, engine === 'embedded' ? 1 : 2);
   return {
     engine,

@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DirectoryLockedError } from './lock.ts';
 import { openEmbedded } from './open.ts';
 
@@ -80,6 +81,47 @@ test('a killed owner leaves its rows, and the next process takes over', async ()
   const { rows } = await pool.query('SELECT count(*)::int AS n FROM kept WHERE x >= 0');
   assert.equal(rows[0].n, 500);
   await db.vacuum();
+  await db.close();
+});
+
+test('what changed much is vacuumed a table at a time, and what did not is left alone', async () => {
+  const db = await openEmbedded('memory://');
+  const pool = db.createPool({ max: 2 });
+  for (const name of ['one', 'two', 'three', 'calm'])
+    await pool.query(`CREATE TABLE ${name} AS SELECT x FROM generate_series(1, 2000) AS x`);
+  const names = ['one', 'two', 'three'];
+  const of = async (name: string) => {
+    const { rows } = await pool.query(
+      `SELECT n_live_tup::int AS live, n_dead_tup::int AS dead, vacuum_count::int AS vacuums
+       FROM pg_stat_user_tables WHERE relname = $1`,
+      [name],
+    );
+    return rows[0];
+  };
+  // What a table counts is written within a second.
+  const until = async (isSo: (counts: { live: number; dead: number }) => boolean) => {
+    for (const name of [...names, 'calm']) while (!isSo(await of(name))) await sleep(50);
+  };
+  await until(({ live }) => live === 2000);
+  // The first time each is new, and so it has changed much.
+  await db.vacuum();
+  for (const name of names) await pool.query(`DELETE FROM ${name} WHERE x % 2 = 0`);
+  await pool.query('DELETE FROM calm WHERE x < 10');
+  await until(({ dead }) => dead > 0);
+  let turns = 0;
+  let over = false;
+  const vacuuming = db.vacuum().then(() => {
+    over = true;
+  });
+  while (!over) {
+    await pool.query('SELECT 1');
+    turns += 1;
+  }
+  await vacuuming;
+  for (const name of names) assert.deepEqual(await of(name), { live: 1000, dead: 0, vacuums: 2 });
+  assert.deepEqual(await of('calm'), { live: 1991, dead: 9, vacuums: 1 });
+  assert.ok(turns >= 3, `${turns} turns of others`);
+  await db.checkpoint();
   await db.close();
 });
 

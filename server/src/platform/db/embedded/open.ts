@@ -28,14 +28,29 @@ export interface EmbeddedDatabase {
     application_name?: string | undefined;
     pipeline?: boolean | undefined;
   }): pg.Pool;
-  /** VACUUM (ANALYZE) of the whole database, then a checkpoint: PGlite runs no autovacuum. Others wait meanwhile. */
+  /** What autovacuum does, which PGlite does not run, for what changed much. Others have their turn after each table. */
   vacuum(): Promise<void>;
+  /** Without one the write-ahead log of a long run would all be replayed after a crash. Others wait meanwhile. */
+  checkpoint(): Promise<void>;
   /**
    * Ends the pools (clients still checked out after `closeGraceMs` are cut off), closes the database, ends the
    * thread and releases the directory. May be called more than once.
    */
   close(): Promise<void>;
 }
+
+/** By the thresholds of autovacuum's documentation; and nothing that was deleted stays in the files for over an hour. */
+const wornTables = `
+  with tables as (
+    select s.relid, s.n_dead_tup > 50 + 0.2 * greatest(c.reltuples, 0)
+        or s.n_ins_since_vacuum > 1000 + 0.2 * greatest(c.reltuples, 0)
+        or s.n_dead_tup > 0 and coalesce(s.last_vacuum < now() - interval '1 hour', true) as is_worn,
+      s.n_mod_since_analyze > 50 + 0.1 * greatest(c.reltuples, 0) as has_changed
+    from pg_stat_all_tables s join pg_class c on c.oid = s.relid
+    where c.relkind = 'r' and s.schemaname <> 'pg_toast')
+  select case when is_worn and has_changed then 'VACUUM (ANALYZE) ' when is_worn then 'VACUUM ' else 'ANALYZE ' end
+    || relid::regclass as command
+  from tables where is_worn or has_changed`;
 
 export interface EmbeddedOptions {
   /** How long a unit may wait for another connection's open transaction before it fails with 55P03. */
@@ -110,17 +125,27 @@ async function start(
     return pool;
   };
 
-  async function vacuum(): Promise<void> {
-    const pool = createPool({ max: 1, application_name: 'vacuum' });
+  async function maintain(work: (pool: pg.Pool) => Promise<unknown>): Promise<void> {
+    const pool = createPool({ max: 1, application_name: 'maintenance' });
     try {
-      await pool.query('VACUUM (ANALYZE)');
-      // Without a checkpoint the write-ahead log of a long run would all be replayed after a crash.
-      await pool.query('CHECKPOINT');
+      await work(pool);
     } finally {
       pools.delete(pool);
       await pool.end();
     }
   }
+
+  const vacuum = () =>
+    maintain(async (pool) => {
+      const { rows } = await pool.query(wornTables);
+      for (const { command } of rows)
+        await pool.query(command).catch((error) => {
+          const isGoneMeanwhile = error.code === '42P01';
+          if (!isGoneMeanwhile) throw error;
+        });
+    });
+
+  const checkpoint = () => maintain((pool) => pool.query('CHECKPOINT'));
 
   async function closeAll(): Promise<void> {
     try {
@@ -137,7 +162,7 @@ async function start(
     return closing;
   }
 
-  return { createPool, vacuum, close };
+  return { createPool, vacuum, checkpoint, close };
 }
 
 async function exists(path: string): Promise<boolean> {
