@@ -1,6 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import type { App, Ctx } from '#platform/context.ts';
 import { systemCtx } from '#platform/context.ts';
+import type { Statement } from '#platform/db/sql.ts';
 import { fact } from '#platform/facts/record.ts';
 import { forgetAnswersAbout } from '#platform/http/idempotency.ts';
 import { timeOfId, uuidv7 } from '#platform/ids.ts';
@@ -20,13 +21,16 @@ import {
   listTenantsWaiting,
   listWaiting,
   lockExpired,
+  notAllTaken,
+  takeAllFromQueue,
   takeFromQueue,
   type WaitingMemory,
 } from './store.ts';
 import { memoryScope, memoryVectors } from './vectors.ts';
 import { hideMemories } from './write-store.ts';
 
-const batch = 2_000;
+/** Memories of one transaction. The embedded database does nothing else meanwhile. */
+const rowsAtOnce = { postgresql: 2_000, embedded: 250 };
 /** What was just written is soon followed by more; a larger batch costs far less a memory. */
 const gatherMs = 150;
 /**
@@ -71,9 +75,10 @@ async function embedWaiting(ctx: Ctx): Promise<void> {
   const models = new Set<string>();
   let stored: Promise<void> = Promise.resolve();
   let after: string | undefined;
+  const limit = rowsAtOnce[ctx.app.database.engine];
   for (;;) {
     ctx.signal.throwIfAborted();
-    const waiting = await listWaiting(ctx.db, batch, after);
+    const waiting = await listWaiting(ctx.db, limit, after);
     const open = await withoutSensitive(ctx, waiting);
     const prepared = open.length > 0 ? await prepare(ctx, open) : [];
     await stored;
@@ -84,7 +89,7 @@ async function embedWaiting(ctx: Ctx): Promise<void> {
     stored.catch(() => {});
     after = waiting.at(-1)!.id;
     // What came or changed meanwhile has a fact, and so a job, of its own: gathered with others it costs far less.
-    if (waiting.length < batch) {
+    if (waiting.length < limit) {
       await stored;
       break;
     }
@@ -124,21 +129,27 @@ async function prepare(ctx: Ctx, waiting: WaitingMemory[]): Promise<Prepared[]> 
 /** Vectors, statistics and the end of waiting, in one transaction. */
 async function store(ctx: Ctx, waiting: WaitingMemory[], memories: Prepared[]): Promise<void> {
   if (memories.length === 0) return;
-  await ctx.db.transaction(async (tx) => {
-    const taken = new Set((await takeFromQueue(tx, waiting)).map(({ memory_id }) => memory_id));
-    // The others were changed, deleted, or done by another worker meanwhile.
-    const kept = memories.filter(({ id }) => taken.has(id));
-    if (kept.length === 0) return;
-    await tx.batch([
-      ...storeVectors(ctx, memoryVectors, kept),
-      ...countTexts(
-        ctx.tenant,
-        memoryScope,
-        kept.map(({ counted }) => counted),
-        1,
-      ),
-    ]);
-  });
+  const storing = (kept: Prepared[]): Statement[] => [
+    ...storeVectors(ctx, memoryVectors, kept),
+    ...countTexts(
+      ctx.tenant,
+      memoryScope,
+      kept.map(({ counted }) => counted),
+      1,
+    ),
+  ];
+  try {
+    // In one round trip: what is locked meanwhile, in the embedded database all of it, does not wait for this process.
+    await ctx.db.batch([takeAllFromQueue(ctx.tenant, waiting), ...storing(memories)]);
+  } catch (error) {
+    if (!notAllTaken(error)) throw error;
+    await ctx.db.transaction(async (tx) => {
+      const taken = new Set((await takeFromQueue(tx, waiting)).map(({ memory_id }) => memory_id));
+      // The others were changed, deleted, or done by another worker meanwhile.
+      const kept = memories.filter(({ id }) => taken.has(id));
+      if (kept.length > 0) await tx.batch(storing(kept));
+    });
+  }
 }
 
 export const memoryJobs: JobDefinition[] = [

@@ -275,17 +275,26 @@ export const listWaiting = (db: Db, limit: number, after: string | undefined): P
       select id, text, type, version from memories where tenant_id = ${db.tenant} and id = q.memory_id offset 0
     ) m`);
 
+const takenFromQueue = (tenant: string | undefined, rows: WaitingMemory[]) => sql<{ memory_id: string }>`
+  delete from memory_queue where tenant_id = ${tenant} and memory_id = any(array(
+    select m.id from unnest(${rows.map(({ id }) => id)}::uuid[], ${rows.map(({ version }) => version)}::int[]) as r (id, version)
+    cross join lateral (
+      select id, version from memories
+      where tenant_id = ${tenant} and id = r.id and deleted_at is null for update
+    ) m
+    where m.version = r.version
+  )) returning memory_id`;
+
 /** Takes memories from the queue that are still as they were read; answers which. */
 export const takeFromQueue = (tx: Db, rows: WaitingMemory[]): Promise<{ memory_id: string }[]> =>
-  tx.rows(sql<{ memory_id: string }>`
-    delete from memory_queue where tenant_id = ${tx.tenant} and memory_id = any(array(
-      select m.id from unnest(${rows.map(({ id }) => id)}::uuid[], ${rows.map(({ version }) => version)}::int[]) as r (id, version)
-      cross join lateral (
-        select id, version from memories
-        where tenant_id = ${tx.tenant} and id = r.id and deleted_at is null for update
-      ) m
-      where m.version = r.version
-    )) returning memory_id`);
+  tx.rows(takenFromQueue(tx.tenant, rows));
+
+/** Takes memories from the queue; fails by `notAllTaken` unless each is still as it was read. */
+export const takeAllFromQueue = (tenant: string, rows: WaitingMemory[]): Statement => sql`
+  with taken as (${takenFromQueue(tenant, rows)}) select 1 / (count(*) = ${rows.length})::int from taken`;
+
+/** Whether a transaction was undone since `takeAllFromQueue` did not find all: it divided by zero. */
+export const notAllTaken = (error: unknown): boolean => (error as { code?: string }).code === '22012';
 
 /** Vectors of one model. They come into the tail, also where an older one was in a segment. */
 export const insertVectors = (

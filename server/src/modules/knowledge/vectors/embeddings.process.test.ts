@@ -315,6 +315,19 @@ describe('with an embeddings server', () => {
     assert.equal((await search(ann, 'annuity', 'vector'))[0], 'about the pension');
   });
 
+  it('a memory that is changed or deleted while its vector is made keeps no old one, and others get theirs', async () => {
+    embeddings.fail({ kind: 'slow', ms: 1_500 });
+    embeddings.requests.length = 0;
+    const [changed, deleted] = await remember(ann, 'about the dog', 'about the car', 'about the doctor');
+    await eventually('the model to be asked', async () => embeddings.texts().includes('about the dog'));
+    await ann.call('PUT', `/v1/memory/${changed}`, { text: 'about the pension' });
+    await ann.call('DELETE', `/v1/memory/${deleted}?hard_delete=true`);
+    embeddings.fail({ kind: 'none' });
+    await embedded(ann, { [model]: 2 });
+    assert.equal((await search(ann, 'annuity', 'vector'))[0], 'about the pension');
+    assert.equal((await search(ann, 'physician', 'vector'))[0], 'about the doctor');
+  });
+
   it('the state is for those who may read operations, and of their own tenant alone', async () => {
     const user = await newTenant('user', server);
     assert.equal((await user.call('GET', '/v1/ops/embeddings')).status, 403);

@@ -33,6 +33,8 @@ const leaseMs = 60_000;
 const leaseStepMs = 15_000;
 /** Rows of one statement. The embedded database puts each row into the graph at once, and others wait meanwhile. */
 const sliceRows = { postgresql: 5_000, embedded: 20 };
+/** Rows that one statement tells where they belong. */
+const rowsTold = { postgresql: 1_000, embedded: 250 };
 /** What one row of the graph takes beside its vector, generously. */
 const graphBytes = 600;
 
@@ -179,7 +181,7 @@ export async function joinRows(ctx: Ctx, scope: VectorScope, segment: Segment): 
   const kind = segmentKind(ctx.app.database);
   for (let after: string | undefined; ; ) {
     ctx.signal.throwIfAborted();
-    const part = await joinSegment(ctx.db, scope, segment, kind, after, 1_000);
+    const part = await joinSegment(ctx.db, scope, segment, kind, after, rowsTold[ctx.app.database.engine]);
     if (!part) break;
     after = part.last;
   }
@@ -219,7 +221,7 @@ export async function dissolve(ctx: Ctx, scope: VectorScope, segments: Segment[]
   for (const segment of segments) {
     for (let after: string | undefined; ; ) {
       ctx.signal.throwIfAborted();
-      const part = await leaveSegment(ctx.db, scope, segment, after, 1_000);
+      const part = await leaveSegment(ctx.db, scope, segment, after, rowsTold[ctx.app.database.engine]);
       if (!part) break;
       after = part.last;
     }

@@ -139,7 +139,7 @@ async function start(
     maintain(async (pool) => {
       const { rows } = await pool.query(wornTables);
       for (const { command } of rows)
-        await pool.query(command).catch((error) => {
+        await pool.query(command).catch((error: { code?: string }) => {
           const isGoneMeanwhile = error.code === '42P01';
           if (!isGoneMeanwhile) throw error;
         });
