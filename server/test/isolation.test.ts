@@ -874,6 +874,21 @@ describe('the catalogue', () => {
     );
   });
 
+  it('keeps no samples of what people say, which would outlive its erasure', async () => {
+    assert.deepEqual(
+      await ask(
+        `select c.relname as table_name, a.attname as column_name
+         from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+           join pg_type t on t.oid = a.atttypid
+         where c.relnamespace = 'public'::regnamespace and c.relname = any($1) and coalesce(a.attstattarget, -1) <> 0
+           and (t.typname in ('jsonb', 'bytea', 'vector', 'halfvec', 'sparsevec')
+             or a.attname ~ '^(text|extracted_text|filename|name|description|reason|email|username|user_agent)$')`,
+        [tenantTables()],
+      ),
+      [],
+    );
+  });
+
   it('forces row-level security with exactly the two policies of the stamp', async () => {
     const rows = await ask<{ name: string; enabled: boolean; forced: boolean }>(
       `select c.relname as name, c.relrowsecurity as enabled, c.relforcerowsecurity as forced from pg_class c
