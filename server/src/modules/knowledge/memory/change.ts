@@ -7,14 +7,14 @@ import { authorize, requireScope } from '#platform/permission.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { type Asking, dataKeysOf } from '../../access/data-keys/service.ts';
 import { viewOf } from '../../access/policy/service.ts';
-import { countTexts } from '../retrieval/service.ts';
+import { countedAs, countTexts } from '../retrieval/service.ts';
 import { openMemories, sealRows, sealText } from './encryption.ts';
 import { keepVersions, listPlainVersions, type Replacement, sealVersions } from './history-store.ts';
 import { forgetVectors, takeOut } from './remove.ts';
-import { analyzeMemory, checkText, expiryOf, noWeights, refusePast, resourceOf, weightsOf } from './rows.ts';
+import { checkText, expiryOf, noWeights, refusePast, resourceOf, weightsOf } from './rows.ts';
 import type { Derivation, Memory, MemoryUpdate } from './schema.ts';
 import { alwaysSensitive, isSensitive } from './sensitive-types.ts';
-import { enqueueMemory, lockMemory } from './store.ts';
+import { enqueueMemory, listWeights, lockMemory } from './store.ts';
 import { targetOf } from './target.ts';
 import { refuseErased } from './tombstones.ts';
 import { memoryScope } from './vectors.ts';
@@ -151,11 +151,14 @@ const shownInFacts = ({ type, version, text, sensitive, expires_at }: Memory | M
 
 /** Takes the old text out of statistics and vectors, and queues the memory. */
 async function recount(tx: Db, tenant: string, before: Memory, now: string): Promise<void> {
-  const isNew = (await tx.rows(enqueueMemory(tenant, before.id, now))).length === 1;
-  const wasCounted = isNew && !before.sensitive;
+  const [enqueued, weights] = await tx.batch([
+    enqueueMemory(tenant, before.id, now),
+    listWeights(tenant, [before.id]),
+  ]);
+  const wasCounted = enqueued.rows.length === 1 && !before.sensitive;
   await tx.batch([
     ...forgetVectors(tenant, [before.id]),
-    ...(wasCounted ? countTexts(tenant, memoryScope, [analyzeMemory(before.text)], -1) : []),
+    ...(wasCounted ? countTexts(tenant, memoryScope, weights.rows.map(countedAs), -1) : []),
   ]);
 }
 

@@ -2,7 +2,13 @@ import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
 import type { RowColumns } from '../../access/policy/service.ts';
-import { PREFERENCES, type PreparedQuery, READ_TEXTS } from '../retrieval/service.ts';
+import {
+  PREFERENCES,
+  type PreparedQuery,
+  READ_TEXTS,
+  type StoredWeights,
+  weightColumns,
+} from '../retrieval/service.ts';
 import type { NewVectors, VectorView, WordSearch } from '../vectors/service.ts';
 import type { Memory } from './schema.ts';
 
@@ -84,6 +90,13 @@ export const dequeueMemories = (tenant: string, ids: string[]): Statement<{ memo
   memory_id: string;
 }>`
   delete from memory_queue where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[]) returning memory_id`;
+
+/** What these memories are counted for. */
+export const listWeights = (tenant: string, ids: string[]): Statement<{ id: string } & StoredWeights> => sql<
+  { id: string } & StoredWeights
+>`
+  select id, ${weightColumns} from memories
+  where tenant_id = ${tenant} and id = any(${ids}::uuid[])`;
 
 export interface DeletableMemory {
   id: string;
