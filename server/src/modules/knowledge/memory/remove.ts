@@ -12,7 +12,7 @@ import { memoryScope } from './vectors.ts';
 import { requireVersion, versionOf } from './versions.ts';
 import { hideMemories, removeMemories } from './write-store.ts';
 
-/** Deletes one memory: hidden at once, or with `hard` removed with all that was made from it, also where it was hidden before. */
+/** Deletes one memory: hidden at once, or with `hard` removed with all that was made from it, also where it was hidden before or has expired. */
 export async function deleteMemory(ctx: Ctx, id: string, hard: boolean, ifMatch?: string): Promise<void> {
   const { missing } = await deleteMemories(ctx, [id], hard, { expected: versionOf(ifMatch) });
   if (missing.length > 0) throw notFound('Memory');

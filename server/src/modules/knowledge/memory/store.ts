@@ -110,18 +110,17 @@ export interface DeletableMemory {
   deleted_at: string | null;
 }
 
-/** The visible ones of these ids, or also those that were deleted, kept from changing until the transaction ends. */
+/** The visible ones of these ids, or also those that were deleted or have expired, kept from changing until the transaction ends. */
 export const lockMemories = (
   tx: Db,
   ids: string[],
   now: Date,
-  withDeleted: boolean,
+  withHidden: boolean,
 ): Promise<DeletableMemory[]> =>
   tx.rows(sql<DeletableMemory>`
     select id, identity_id, type, metadata, text, sealed is not null as sensitive, version, deleted_at from memories
     where tenant_id = ${tx.tenant} and id = any(${ids}::uuid[])
-      and (deleted_at is not null and ${withDeleted}::boolean
-        or deleted_at is null and (expires_at is null or expires_at > ${now}))
+      and (${withHidden}::boolean or deleted_at is null and (expires_at is null or expires_at > ${now}))
     order by id for update`);
 
 export interface SearchFilter extends MemoryFilter {
