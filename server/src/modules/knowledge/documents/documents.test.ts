@@ -140,7 +140,8 @@ describe('storing a document', () => {
     const mine = await newLibrary();
     await mine.call('POST', '/v1/corpora', { id: 'c2', name: 'Other' });
     await stored(mine, 'here', 'words');
-    assert.deepEqual(codeOf(await put(mine, { text: ' \n\u00a0' })), [422, 'INGEST_VALIDATION_ERROR']);
+    for (const text of [' \n\u00a0', '\u200b\u00ad'])
+      assert.deepEqual(codeOf(await put(mine, { text })), [422, 'INGEST_VALIDATION_ERROR']);
     assert.deepEqual(codeOf(await put(mine, { text: 'x', corpus_id: 'c9' })), [404, 'NOT_FOUND']);
     assert.deepEqual(
       codeOf(await put(mine, { text: 'x', corpus_id: 'c2', document_id: 'here', overwrite: true })),

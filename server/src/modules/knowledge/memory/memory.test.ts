@@ -366,10 +366,13 @@ describe('many at once', () => {
     const { id } = (await ann.call('POST', '/v1/memory/', note('kept'))).body;
     const theirs = (await bob.call('POST', '/v1/memory/', note('theirs'))).body.id;
     const blank = ' \t\u00a0\n';
+    const unseen = '\u200b\u00ad';
     for (const reply of [
       await ann.call('POST', '/v1/memory/', note(blank)),
       await ann.call('POST', '/v1/memory/', { text: 'a word', type: blank }),
       await ann.call('PUT', `/v1/memory/${id}`, { text: blank }),
+      await ann.call('POST', '/v1/memory/', note(unseen)),
+      await ann.call('PUT', `/v1/memory/${id}`, { text: unseen }),
       await ann.call('POST', '/v1/memory/infer', { messages: [{ role: 'user', content: blank }] }),
       await bob.call('PUT', `/v1/memory/${theirs}`, { type: blank }),
     ]) {

@@ -75,6 +75,7 @@ test('signs and points tell languages and versions apart', () => {
   ] as const)
     assert.ok(score(right, `we use ${right} here`) > 1.3 * score(right, `we use ${wrong} here`), right);
   assert.ok(score('release 2.0', 'v2.0') > 0);
+  assert.deepEqual(stems('か# か++ ##'), ['か', 'か']);
 });
 
 test('emoji are found, and weigh nothing beside words', () => {

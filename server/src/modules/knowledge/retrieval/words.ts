@@ -189,6 +189,7 @@ const NOT_OF_WORDS = /[^\p{L}\p{M}\p{N}'’ʼ]/gu;
 /** The word that several make which cling together, or a letter with the signs after it, where it is not the same words. */
 function writtenTogether(raw: string, parts: Word[], language: Language): Word[] {
   const respells = parts.filter(({ kind }) => kind !== 'beside').length;
+  if (respells === 0) return [];
   const isSigned = raw.endsWith('+') || raw.endsWith('#');
   const exact = isSigned ? raw : POINTED_NUMBER.exec(raw)?.[0];
   if (exact !== undefined) return [besideOf(exact, exact, language, respells)];
