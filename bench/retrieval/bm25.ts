@@ -7,7 +7,7 @@ const B = 0.75;
 
 const stemsOf = (text: string): string[] =>
   wordsOf(text)
-    .filter(({ bare }) => !ENGLISH_DROPPED.has(bare))
+    .filter(({ bare, kind }) => kind !== 'beside' && !ENGLISH_DROPPED.has(bare))
     .map(({ stem }) => stem);
 
 /** Returns a function that orders the ids of the texts by a query; those without a word of it are left out. */

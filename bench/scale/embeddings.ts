@@ -10,7 +10,7 @@ const server = createServer(async (request, response) => {
   const { input } = JSON.parse(Buffer.concat(chunks).toString()) as { input: string[] };
   const data: string[] = [];
   for (const [index, text] of input.entries()) {
-    const vector = Buffer.from(vectorOf(text).slice().buffer).toString('base64');
+    const vector = Buffer.from(vectorOf(text).buffer).toString('base64');
     data.push(`{"index":${index},"embedding":"${vector}"}`);
     // A query does not wait for batches: servers of models work on many requests at once.
     if (index % 4 === 3) await breathe();

@@ -22,6 +22,7 @@ const otherwise: Record<string, string> = {
   'data_keys.wrapped': 'wrapped by the key of data keys, which the command changes as well',
   'documents.content': 'the document',
   'documents.content_hash': 'a hash',
+  'documents.next_content': 'the document',
   'idempotency_keys.request_hash': 'a keyed hash',
   'invitations.token_hash': 'a keyed hash',
   'login_names.name_hash': 'a keyed hash',

@@ -135,6 +135,8 @@ export interface Tables {
     intake_warnings: unknown;
     parse_warnings: unknown;
     access: string;
+    next: unknown | null;
+    next_content: Buffer | null;
   };
   fact_positions: {
     tenant_id: string;

@@ -18,6 +18,7 @@ import {
   type DocumentRow,
   findFullQueue,
   insertDocument,
+  keepNext,
   listTwins,
   lockDocument,
   queueDocument,
@@ -116,8 +117,12 @@ async function storeAgain(ctx: Ctx, tx: Db, before: DocumentRow, input: Again): 
   const job = uuidv7();
   const attempt = before.attempt + 1;
   const about = { ...row, ...(input.twin ? { duplicate_of: input.twin } : {}) };
+  const { metadata_json, access } = input;
+  const given = { ...(metadata_json && { metadata_json }), ...(access && { access }) };
   await tx.batch([
-    replaceContent(ctx.tenant, before.id, row),
+    before.is_found
+      ? keepNext(ctx.tenant, before.id, row, given)
+      : replaceContent(ctx.tenant, before.id, row),
     queueDocument(ctx.tenant, before.id, attempt, row.options, job, new Date()),
     enqueued(
       ctx,

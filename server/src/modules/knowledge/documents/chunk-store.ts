@@ -1,7 +1,7 @@
 import { binaryArray, type VectorTypes } from '#platform/db/binary.ts';
 import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
-import type { PreparedQuery } from '../retrieval/service.ts';
+import { type PreparedQuery, type StoredWeights, weightColumns } from '../retrieval/service.ts';
 import type { EmbeddedText, NewVectors, VectorView, WordSearch } from '../vectors/service.ts';
 import type { RetrievedChunk } from './schema.ts';
 
@@ -85,15 +85,15 @@ export async function findPresent(tx: Db, ids: string[]): Promise<Set<string>> {
   return new Set(rows.map(({ id }) => id));
 }
 
-/** What was indexed of a document, in order; `after` is the last position read, -1 at first. */
+/** The weights of all that was indexed of a document, in order; `after` is the last position read, -1 at first. */
 export const listIndexed = (
   db: Db,
   documentId: string,
   after: number,
   limit: number,
-): Promise<{ position: number; indexed: string }[]> =>
-  db.rows(sql<{ position: number; indexed: string }>`
-    select position, above || text as indexed from chunks
+): Promise<({ position: number } & StoredWeights)[]> =>
+  db.rows(sql<{ position: number } & StoredWeights>`
+    select position, ${weightColumns} from chunks
     where tenant_id = ${db.tenant} and document_id = ${documentId} and position > ${after} order by position limit ${limit}`);
 
 /** The only documents a search looks at, or the ones it does not look at. */

@@ -140,7 +140,8 @@ describe('storing a document', () => {
     const mine = await newLibrary();
     await mine.call('POST', '/v1/corpora', { id: 'c2', name: 'Other' });
     await stored(mine, 'here', 'words');
-    assert.deepEqual(codeOf(await put(mine, { text: ' \n\u00a0' })), [422, 'INGEST_VALIDATION_ERROR']);
+    for (const text of [' \n\u00a0', '\u200b\u00ad'])
+      assert.deepEqual(codeOf(await put(mine, { text })), [422, 'INGEST_VALIDATION_ERROR']);
     assert.deepEqual(codeOf(await put(mine, { text: 'x', corpus_id: 'c9' })), [404, 'NOT_FOUND']);
     assert.deepEqual(
       codeOf(await put(mine, { text: 'x', corpus_id: 'c2', document_id: 'here', overwrite: true })),
@@ -463,6 +464,63 @@ describe('ingestion that goes wrong', () => {
     assert.equal((await put(mine, { document_id: 'a', text: 'mended', overwrite: true })).status, 202);
     assert.equal((await done(mine, 'a')).failure_reason, null);
     await assertCounted(mine, 1);
+  });
+
+  it('leaves an overwritten document all it was until the new content is read, also when that fails', async () => {
+    const [mine, other] = [await newLibrary(), await newLibrary()];
+    const send = async (who: typeof mine, name: string, content: string | Buffer, more: object = {}) => {
+      const reply = await upload(who, [
+        corpus,
+        { name: 'document_id', value: 'rules' },
+        { name: 'overwrite', value: 'true' },
+        ...Object.entries(more).map(([field, value]) => ({
+          name: field,
+          value: typeof value === 'string' ? value : JSON.stringify(value),
+        })),
+        file(content, 'application/octet-stream', name),
+      ]);
+      assert.equal(reply.status, 202, reply.text);
+    };
+    const shownOf = async (who: typeof mine) => {
+      const { filename, content_type, metadata_json } = (await who.call('GET', '/v1/documents/rules')).body
+        .data;
+      const [found] = (await search(who, 'rules of mice')).body.data;
+      const original = await who.call('GET', '/v1/documents/rules/content?original=true');
+      return [filename, content_type, metadata_json, found.filename, found.text, original.text];
+    };
+    for (const who of [mine, other]) {
+      await send(who, 'old.md', 'rules of mice', { metadata_json: { year: 1 } });
+      await done(who, 'rules');
+    }
+    const before = ['old.md', 'text/markdown', { year: 1 }, 'old.md', 'rules of mice', 'rules of mice'];
+    assert.deepEqual(await shownOf(mine), before);
+    const broken = Buffer.concat([Buffer.from('%PDF-1.7\n'), Buffer.alloc(64, 7)]);
+    await send(mine, 'new.pdf', broken, { metadata_json: { year: 2 } });
+    assert.match((await done(mine, 'rules', 'failed')).failure_reason, /^new\.pdf: \S/);
+    assert.deepEqual(await shownOf(mine), before);
+    // It is tried again, and not what is found in its place.
+    await mine.call('POST', '/v1/documents/rules/reindex', {});
+    assert.match((await done(mine, 'rules', 'failed')).failure_reason, /^new\.pdf: \S/);
+    // It is closed at once, and opened only with what was sent to be open.
+    for (const access of ['restricted', 'open']) {
+      await send(mine, 'new.pdf', broken, { access });
+      assert.equal((await done(mine, 'rules', 'failed')).access, 'restricted');
+    }
+    const text = `rules of mice and men ${'word '.repeat(25_000)}`;
+    const long = { document_id: 'rules', overwrite: true, access: 'open', metadata_json: { year: 3 }, text };
+    await put(mine, { ...long, filename: 'long.txt', chunk_size_chars: 1 });
+    assert.match((await done(mine, 'rules', 'failed')).failure_reason, /^long\.txt: .*chunk_size_chars/);
+    assert.deepEqual(await shownOf(mine), before);
+    // What is said of the document meanwhile is not taken back by what was sent before.
+    await mine.call('PATCH', '/v1/documents/rules', { metadata_json: { year: 4 } });
+    await mine.call('POST', '/v1/documents/rules/reindex', { chunk_size_chars: 100_000 });
+    const { access, failure_reason } = await done(mine, 'rules');
+    assert.deepEqual([access, failure_reason], ['open', null]);
+    const [filename, type, metadata, cited, found, original] = await shownOf(mine);
+    assert.deepEqual([filename, type, metadata, cited], ['long.txt', 'text/plain', { year: 4 }, 'long.txt']);
+    assert.ok(found.startsWith('rules of mice and men') && original === text);
+    assert.deepEqual(await shownOf(other), before);
+    await assertCounted(mine);
   });
 
   it('ends failed when a document would make too many chunks', async () => {

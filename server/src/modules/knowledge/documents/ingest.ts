@@ -9,6 +9,7 @@ import { type Embedded, embedTexts } from '../embeddings/service.ts';
 import {
   analyzeDocument,
   type CountedText,
+  countedAs,
   countTexts,
   encodeSparse,
   settleCounts,
@@ -126,15 +127,15 @@ function titleOf({ id, filename }: ClaimedDocument, chunks: Chunk[]): string | u
   return stem === id ? undefined : stem.replace(/[-_]+/g, ' ');
 }
 
-/** The term weights of all that is indexed of a document, so that they can be taken out of the statistics. */
+/** The terms of all that is indexed of a document, so that they can be taken out of the statistics. */
 export async function countedTexts(db: Db, documentId: string, signal: AbortSignal): Promise<CountedText[]> {
   const counted: CountedText[] = [];
   const others = takingTurns();
   for (let after = -1; ; ) {
     signal.throwIfAborted();
     const rows = await listIndexed(db, documentId, after, inserted);
-    for (const { indexed } of rows) {
-      counted.push(analyzeDocument(indexed));
+    for (const row of rows) {
+      counted.push(countedAs(row));
       const turn = others();
       if (turn) await turn;
     }

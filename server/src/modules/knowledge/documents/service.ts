@@ -110,7 +110,7 @@ export async function updateDocument(ctx: Ctx, id: string, input: DocumentUpdate
     await authorize(ctx, 'documents:update', targetOf({ ...before, ...after }));
     const updated_at = new Date().toISOString();
     await tx.batch([
-      updateDocumentRow(ctx.tenant, id, { ...after, updated_at }),
+      updateDocumentRow(ctx.tenant, id, { ...after, updated_at }, Object.keys(input)),
       fact(ctx, {
         type: 'documents.updated',
         resource_type: 'document',

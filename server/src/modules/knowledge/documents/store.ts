@@ -43,6 +43,8 @@ export interface DocumentRow extends DocumentOfPolicy, Guarded {
   last_job_id: string | null;
   attempt: number;
   options: ChunkSizes;
+  /** An ingestion has succeeded, and what it made is found. */
+  is_found: boolean;
 }
 
 /** How a document is cut; what is unset follows from defaults. `reindex`: it was asked for by a reindex. */
@@ -81,7 +83,8 @@ const shown = sql`
   octet_length(content) as size_bytes, source, ingest_source, metadata_json, access, status, failure_reason,
   intake_warnings || parse_warnings as warnings, case when status = 'succeeded' then num_chunks end as num_chunks,
   case when status = 'succeeded' then cardinality(page_starts) end as num_pages, created_at, updated_at, queued_at,
-  processing_started_at, completed_at, last_reindexed_at, last_job_id, attempt, options, created_by`;
+  processing_started_at, completed_at, last_reindexed_at, last_job_id, attempt, options, created_by,
+  num_chunks is not null as is_found`;
 
 // Of a corpus that is being deleted nothing is shown any more.
 const inCorpus = sql`exists (
@@ -111,12 +114,15 @@ export const findContent = (
       case when not ${original}::boolean then extracted_text end as extracted_text
     from documents where tenant_id = ${db.tenant} and id = ${id}`);
 
+/** @param given what was asked for: content that waits changes it no more */
 export const updateDocumentRow = (
   tenant: string,
   id: string,
   after: Pick<DocumentRow, 'access' | 'metadata_json' | 'updated_at'>,
+  given: string[],
 ): Statement => sql`
-  update documents set access = ${after.access}, metadata_json = ${after.metadata_json}, updated_at = ${after.updated_at}
+  update documents set access = ${after.access}, metadata_json = ${after.metadata_json}, updated_at = ${after.updated_at},
+    next = next - ${given}::text[]
   where tenant_id = ${tenant} and id = ${id}`;
 
 export interface DocumentFilter {
@@ -205,12 +211,24 @@ export const insertDocument = (
     'queued', 1, ${now}, ${now}, ${now}, ${job})
   on conflict (tenant_id, id) do nothing returning id`;
 
-/** Puts other content into a document. What it was is found until the new content is ready. */
+/** Puts other content into a document of which nothing is found yet. */
 export const replaceContent = (tenant: string, id: string, row: DocumentContent): Statement => sql`
   update documents set filename = ${row.filename}, format = ${row.format}, content_type = ${row.content_type},
     source = ${row.source}, ingest_source = ${row.ingest_source},
     metadata_json = ${row.metadata_json}, access = ${row.access}, intake_warnings = ${JSON.stringify(row.intake_warnings)},
     content = ${row.content}, content_hash = ${row.content_hash}
+  where tenant_id = ${tenant} and id = ${id}`;
+
+/** Content that takes the place of what is found once it is read. Metadata and access come with it where they are given. */
+export const keepNext = (
+  tenant: string,
+  id: string,
+  { content, content_hash, options: _, metadata_json, access, ...row }: DocumentContent,
+  given: Pick<Partial<DocumentContent>, 'metadata_json' | 'access'>,
+): Statement => sql`
+  update documents set next = ${{ ...row, content_hash: content_hash.toString('hex'), ...given }}, next_content = ${content},
+    -- Who must not read what comes must not read what is there in the meantime either.
+    access = case when ${given.access === 'restricted'}::boolean then 'restricted' else access end
   where tenant_id = ${tenant} and id = ${id}`;
 
 /** Queues a document for another attempt. The caller holds its lock. */
@@ -266,7 +284,9 @@ export const claimDocument = (
   db.one(sql<ClaimedDocument>`
     update documents set status = 'processing', processing_started_at = ${now}, updated_at = ${now}
     where tenant_id = ${db.tenant} and id = ${id} and attempt = ${attempt} and status in ('queued', 'processing')
-    returning id, corpus_id, filename, format, content_type, content, options, attempt, metadata_json, created_by`);
+    returning id, corpus_id, coalesce(next->>'filename', filename) as filename, coalesce(next->>'format', format) as format,
+      coalesce(next->>'content_type', content_type) as content_type, coalesce(next_content, content) as content, options,
+      attempt, coalesce(next->'metadata_json', metadata_json) as metadata_json, created_by`);
 
 /** What was read of a document. */
 export interface ReadDocument {
@@ -288,10 +308,16 @@ export const succeedDocument = (
     update documents set status = 'succeeded', num_chunks = ${chunks}, failure_reason = null, completed_at = ${now},
       updated_at = ${now}, requeues = 0, extracted_text = ${text}, page_starts = ${page_starts},
       parse_warnings = ${JSON.stringify(warnings)},
+      filename = coalesce(next->>'filename', filename), format = coalesce(next->>'format', format),
+      content_type = coalesce(next->>'content_type', content_type), source = coalesce(next->>'source', source),
+      ingest_source = coalesce(next->>'ingest_source', ingest_source), access = coalesce(next->>'access', access),
+      metadata_json = coalesce(next->'metadata_json', metadata_json),
+      intake_warnings = coalesce(next->'intake_warnings', intake_warnings), content = coalesce(next_content, content),
+      content_hash = coalesce(decode(next->>'content_hash', 'hex'), content_hash), next = null, next_content = null,
       last_reindexed_at = case when options->>'reindex' = 'true' then ${now}::timestamptz else last_reindexed_at end
     where tenant_id = ${tenant} and id = ${id} and attempt = ${attempt} and status = 'processing' returning id`;
 
-/** Ends an attempt badly, once. */
+/** Ends an attempt badly, once. Of content that was to replace what is found the reason says its name; another attempt reads it again. */
 export const failDocument = (
   tenant: string,
   id: string,
@@ -300,5 +326,6 @@ export const failDocument = (
   now: Date,
 ): Statement<{ id: string }> =>
   sql<{ id: string }>`
-    update documents set status = 'failed', failure_reason = ${reason}, completed_at = ${now}, updated_at = ${now}
+    update documents set status = 'failed',
+      failure_reason = coalesce((next->>'filename') || ': ', '') || ${reason}::text, completed_at = ${now}, updated_at = ${now}
     where tenant_id = ${tenant} and id = ${id} and attempt = ${attempt} and status in ('queued', 'processing') returning id`;

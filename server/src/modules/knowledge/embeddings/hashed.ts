@@ -34,7 +34,7 @@ export function hashedEmbedding(text: string): Float32Array {
   const vector = new Float32Array(HASHED_DIMENSIONS);
   const counts = new Map<Word, number>();
   for (const word of wordsOfStored(text)) {
-    if (word.kind !== 'character') counts.set(word, (counts.get(word) ?? 0) + 1);
+    if (word.kind !== 'beside') counts.set(word, (counts.get(word) ?? 0) + 1);
   }
   for (const [word, count] of counts) addWord(vector, featuresOf(word), Math.sqrt(count));
   if (!normalise(vector)) {

@@ -285,6 +285,18 @@ describe('the door of mem0', () => {
     }
   });
 
+  it('names the day it can not keep a memory to as the client does', async () => {
+    for (const who of [ann, bob])
+      for (const expiration_date of ['2020-01-01', '2091-02-30', '2091-13-01']) {
+        const { status, body } = await ask(who, 'POST', '/v1/memories/', {
+          messages: 'for a while',
+          user_id: 'ray',
+          expiration_date,
+        });
+        assert.deepEqual([status, body.error.details.errors[0].path], [422, '/expiration_date']);
+      }
+  });
+
   it('takes nothing blank', async () => {
     for (const who of [ann, bob])
       for (const [path, body, field] of [

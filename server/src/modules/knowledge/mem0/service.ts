@@ -67,8 +67,13 @@ function shown(memory: Memory) {
 }
 
 /** The end of that day: mem0 keeps a memory to the end of its last day. */
-const expiryOf = (day: string | null | undefined) =>
-  day === undefined ? {} : { expires_at: day === null ? null : `${day}T23:59:59.999Z` };
+function expiryOf(day: string | null | undefined): { expires_at?: string | null } {
+  if (day == null) return day === null ? { expires_at: null } : {};
+  const end = new Date(`${day}T23:59:59.999Z`);
+  if (Number.isNaN(end.getTime()) || !end.toISOString().startsWith(day) || end <= new Date())
+    throw invalid([{ path: '/expiration_date', message: 'must be a day that is not over, in UTC' }]);
+  return { expires_at: end.toISOString() };
+}
 
 const timeOf = (seconds: number | null | undefined) =>
   typeof seconds === 'number' ? { occurred_at: new Date(seconds * 1_000).toISOString() } : {};

@@ -6,15 +6,15 @@ import { isUuid } from '#platform/ids.ts';
 import { authorize, requireScope } from '#platform/permission.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { type Asking, dataKeysOf } from '../../access/data-keys/service.ts';
-import { viewOf } from '../../access/policy/service.ts';
-import { countTexts } from '../retrieval/service.ts';
+import { type View, viewOf } from '../../access/policy/service.ts';
+import { countedAs, countTexts } from '../retrieval/service.ts';
 import { openMemories, sealRows, sealText } from './encryption.ts';
 import { keepVersions, listPlainVersions, type Replacement, sealVersions } from './history-store.ts';
 import { forgetVectors, takeOut } from './remove.ts';
-import { analyzeMemory, checkText, expiryOf, noWeights, refusePast, resourceOf, weightsOf } from './rows.ts';
+import { checkText, expiryOf, noWeights, refusePast, resourceOf, weightsOf } from './rows.ts';
 import type { Derivation, Memory, MemoryUpdate } from './schema.ts';
 import { alwaysSensitive, isSensitive } from './sensitive-types.ts';
-import { enqueueMemory, lockMemory } from './store.ts';
+import { enqueueMemory, listWeights, lockMemory } from './store.ts';
 import { targetOf } from './target.ts';
 import { refuseErased } from './tombstones.ts';
 import { memoryScope } from './vectors.ts';
@@ -33,15 +33,12 @@ export async function changeMemory(
   ifMatch?: string,
 ): Promise<Memory> {
   const expected = [expected_version, versionOf(ifMatch)];
-  requireScope(ctx, 'memory:read');
   if (input.text !== undefined) checkText(ctx, input.text);
-  const view = await viewOf(ctx, 'memory:update');
-  const shown = await viewOf(ctx, 'memory:read');
+  const view = await viewOfChanges(ctx);
   return ctx.db.transaction(async (tx) => {
     const now = new Date();
     const locked = isUuid(id) ? await lockMemory(tx, id, now) : undefined;
-    const target = locked && targetOf(locked);
-    if (!target || !view.reaches(target) || !shown.reaches(target)) throw notFound('Memory');
+    if (!locked || !view.reaches(targetOf(locked))) throw notFound('Memory');
     for (const version of expected) requireVersion(locked, version);
     const [before] = await openMemories({ app: ctx.app, tenant: ctx.tenant, db: tx }, [locked]);
     if (Object.keys(input).length === 0) return before!;
@@ -50,6 +47,14 @@ export async function changeMemory(
     if (view.watched) await authorize(ctx, 'memory:update', targetOf({ ...before!, ...changes }));
     return applyChange(ctx, tx, before!, changes, 'updated', now);
   });
+}
+
+/** What the caller may change, and read: the answer shows it. */
+export async function viewOfChanges(ctx: Ctx): Promise<Pick<View, 'watched' | 'reaches'>> {
+  requireScope(ctx, 'memory:read');
+  const { watched, reaches } = await viewOf(ctx, 'memory:update');
+  const shown = await viewOf(ctx, 'memory:read');
+  return { watched, reaches: (target) => reaches(target) && shown.reaches(target) };
 }
 
 /** What changes of a memory. */
@@ -151,11 +156,14 @@ const shownInFacts = ({ type, version, text, sensitive, expires_at }: Memory | M
 
 /** Takes the old text out of statistics and vectors, and queues the memory. */
 async function recount(tx: Db, tenant: string, before: Memory, now: string): Promise<void> {
-  const isNew = (await tx.rows(enqueueMemory(tenant, before.id, now))).length === 1;
-  const wasCounted = isNew && !before.sensitive;
+  const [enqueued, weights] = await tx.batch([
+    enqueueMemory(tenant, before.id, now),
+    listWeights(tenant, [before.id]),
+  ]);
+  const wasCounted = enqueued.rows.length === 1 && !before.sensitive;
   await tx.batch([
     ...forgetVectors(tenant, [before.id]),
-    ...(wasCounted ? countTexts(tenant, memoryScope, [analyzeMemory(before.text)], -1) : []),
+    ...(wasCounted ? countTexts(tenant, memoryScope, weights.rows.map(countedAs), -1) : []),
   ]);
 }
 

@@ -67,8 +67,13 @@ export async function readLine(
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const [first] = (error.details?.errors as FieldProblem[] | undefined) ?? [];
-    const message = first ? `${first.path} ${first.message}`.slice(0, 300) : error.message;
-    return { line, code: error.code, message };
+    if (first) return { line, code: error.code, message: `${first.path} ${first.message}`.slice(0, 300) };
+    const isMalformed = error.code === 'MALFORMED_JSON';
+    return {
+      line,
+      code: error.code,
+      message: isMalformed ? 'The line is not JSON in UTF-8.' : error.message,
+    };
   }
 }
 

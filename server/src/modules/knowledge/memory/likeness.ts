@@ -50,7 +50,7 @@ export function comparable(text: string): Comparable {
     isNegated: false,
   };
   for (const { bare, stem, kind } of wordsOf(text)) {
-    if (kind === 'character') continue;
+    if (kind === 'beside') continue;
     if (isNegation(bare)) made.isNegated = true;
     else if (isNumber(bare)) add(made.numbers, stem, 1);
     else add(made.words, stem, isLight(bare) || auxiliaries.has(bare) ? light : 1);
@@ -101,7 +101,7 @@ function partsOf(
 
 const wordsIn = (text: string): string[] =>
   wordsOf(text)
-    .filter(({ kind }) => kind !== 'character')
+    .filter(({ kind }) => kind !== 'beside')
     .map(({ stem }) => stem);
 
 function differInValue(a: Comparable, b: Comparable): boolean {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { systemCtx } from '#platform/context.ts';
 import { sql } from '#platform/db/sql.ts';
 import {
   type Caller,
@@ -11,6 +12,7 @@ import {
   useTestServer,
 } from '#test/harness.ts';
 import { countedAnew, statisticsOf } from '#test/statistics.ts';
+import { removeExpired } from './jobs.ts';
 
 useTestServer();
 
@@ -205,6 +207,39 @@ describe('seeing', () => {
     assert.deepEqual(seen, ['thing 4', 'thing 3', 'thing 2', 'thing 1', 'thing 0']);
   });
 
+  it('removes for good what has expired, put away by then or not, and only for its tenant', async () => {
+    const [ann, bob] = [await newTenant('admin'), await newTenant('admin')];
+    const { app } = await testServer();
+    const db = systemCtx(app, ann.tenant, 'test').db;
+    for (const [isPutAway, way] of [
+      [false, 'hard_delete'],
+      [true, 'hard_delete'],
+      [false, 'erase'],
+    ] as const) {
+      const expires = Date.now() + 1_500;
+      const made = await ann.call('POST', '/v1/memory/', {
+        ...note(`short lived ${way} ${isPutAway}`),
+        expires_at: new Date(expires).toISOString(),
+      });
+      const path = `/v1/memory/${made.body.id}`;
+      await eventually(
+        'the vectors',
+        async () => Date.now() >= expires || (await ann.call('GET', path)).body.embedding_status === 'ready',
+      );
+      await new Promise((resolve) => setTimeout(resolve, expires - Date.now() + 5));
+      if (isPutAway) await removeExpired(app);
+      assert.equal((await ann.call('DELETE', path)).status, 404);
+      assert.equal((await bob.call('DELETE', `${path}?hard_delete=true`)).status, 404);
+      const erase = { memory_ids: [made.body.id] };
+      if (way === 'erase')
+        assert.equal((await ann.call('POST', '/v1/memory/erase', erase)).body.counts.memories, 1);
+      else assert.equal((await ann.call('DELETE', `${path}?hard_delete=true`)).status, 204);
+      assert.equal((await ann.call('DELETE', `${path}?hard_delete=true`)).status, 404);
+      assert.deepEqual(await db.rows(sql`select id from memories where tenant_id = ${ann.tenant}`), []);
+      assert.deepEqual(await statisticsOf(db, ann.tenant, 'memory'), countedAnew([]));
+    }
+  });
+
   it('forgets an expired memory the moment it expires', async () => {
     const ann = await newTenant('user');
     const expires = Date.now() + 400;
@@ -331,10 +366,13 @@ describe('many at once', () => {
     const { id } = (await ann.call('POST', '/v1/memory/', note('kept'))).body;
     const theirs = (await bob.call('POST', '/v1/memory/', note('theirs'))).body.id;
     const blank = ' \t\u00a0\n';
+    const unseen = '\u200b\u00ad';
     for (const reply of [
       await ann.call('POST', '/v1/memory/', note(blank)),
       await ann.call('POST', '/v1/memory/', { text: 'a word', type: blank }),
       await ann.call('PUT', `/v1/memory/${id}`, { text: blank }),
+      await ann.call('POST', '/v1/memory/', note(unseen)),
+      await ann.call('PUT', `/v1/memory/${id}`, { text: unseen }),
       await ann.call('POST', '/v1/memory/infer', { messages: [{ role: 'user', content: blank }] }),
       await bob.call('PUT', `/v1/memory/${theirs}`, { type: blank }),
     ]) {

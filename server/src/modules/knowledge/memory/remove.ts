@@ -4,16 +4,15 @@ import { notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { isUuid } from '#platform/ids.ts';
 import { viewOf } from '../../access/policy/service.ts';
-import { countTexts, forgetTerms } from '../retrieval/service.ts';
+import { countedAs, countTexts, forgetTerms } from '../retrieval/service.ts';
 import { forgetInSegments } from '../vectors/service.ts';
-import { analyzeMemory } from './rows.ts';
-import { type DeletableMemory, deleteVectors, dequeueMemories, lockMemories } from './store.ts';
+import { type DeletableMemory, deleteVectors, dequeueMemories, listWeights, lockMemories } from './store.ts';
 import { targetOf } from './target.ts';
 import { memoryScope } from './vectors.ts';
 import { requireVersion, versionOf } from './versions.ts';
 import { hideMemories, removeMemories } from './write-store.ts';
 
-/** Deletes one memory: hidden at once, or with `hard` removed with all that was made from it, also where it was hidden before. */
+/** Deletes one memory: hidden at once, or with `hard` removed with all that was made from it, also where it was hidden before or has expired. */
 export async function deleteMemory(ctx: Ctx, id: string, hard: boolean, ifMatch?: string): Promise<void> {
   const { missing } = await deleteMemories(ctx, [id], hard, { expected: versionOf(ifMatch) });
   if (missing.length > 0) throw notFound('Memory');
@@ -73,12 +72,12 @@ export const forgetVectors = (tenant: string, ids: string[]) => [
 export async function takeOut(
   tx: Db,
   tenant: string,
-  memories: Pick<DeletableMemory, 'id' | 'text' | 'sensitive'>[],
+  memories: Pick<DeletableMemory, 'id' | 'sensitive'>[],
 ): Promise<void> {
   const ids = memories.map(({ id }) => id);
-  const waiting = new Set((await tx.rows(dequeueMemories(tenant, ids))).map(({ memory_id }) => memory_id));
-  const counted = memories
-    .filter(({ id, sensitive }) => !sensitive && !waiting.has(id))
-    .map(({ text }) => analyzeMemory(text));
+  const open = memories.filter(({ sensitive }) => !sensitive).map(({ id }) => id);
+  const [dequeued, weights] = await tx.batch([dequeueMemories(tenant, ids), listWeights(tenant, open)]);
+  const waiting = new Set(dequeued.rows.map(({ memory_id }) => memory_id));
+  const counted = weights.rows.filter(({ id }) => !waiting.has(id)).map(countedAs);
   await tx.batch([...forgetVectors(tenant, ids), ...countTexts(tenant, memoryScope, counted, -1)]);
 }

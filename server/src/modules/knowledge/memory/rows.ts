@@ -55,12 +55,15 @@ export function refusePast({ ttl_days, expires_at }: ReturnType<typeof expiryOf>
   ]);
 }
 
+/** What is to be seen in a text: soft hyphens and spaces of no width are not. */
+const SHOWN = /[^\s\p{Default_Ignorable_Code_Point}]/u;
+
 /** @throws ApiError 422 for a text that is too long or blank */
 export function checkText(ctx: Pick<Ctx, 'app'>, text: string): void {
   const maximum = ctx.app.config.MAX_MEMORY_SIZE;
   if (text.length > maximum)
     throw invalid([{ path: '/text', message: `must not be longer than ${maximum} characters` }]);
-  if (!/\S/.test(text)) throw invalid([{ path: '/text', message: 'must not be blank' }]);
+  if (!SHOWN.test(text)) throw invalid([{ path: '/text', message: 'must not be blank' }]);
 }
 
 /** A new memory of the caller's as a row. @throws ApiError 422 */

@@ -52,6 +52,40 @@ describe('searching in the language of the memories', () => {
     });
   }
 
+  it('finds words however they are put together, and tells signs apart', async () => {
+    const ann = await newTenant('user');
+    const bob = await newTenant('user');
+    const memories = [
+      'Flights to the U.S.A. are booked',
+      'Her email is on the card',
+      'The wi-fi of the office is slow',
+      'Frau Müller rief an',
+      'We compile it with C++',
+      'We compile it with C#',
+      'Dinner was 🍕 again',
+      'The garden needs water',
+    ];
+    await remember(
+      ann,
+      memories.map((text) => ({ text, type: 'note' })),
+    );
+    await remember(bob, [{ text: 'The office is closed', type: 'note' }]);
+    for (const [query, answer] of [
+      ['USA', 0],
+      ['e-mail', 1],
+      ['wifi', 2],
+      ['Mueller', 3],
+      ['C++', 4],
+      ['c#', 5],
+      ['🍕', 6],
+    ] as const) {
+      const [first] = await searchOf(ann)(query);
+      assert.equal(first?.text, memories[answer], query);
+      assert.ok(first!.score >= 0.6, `${query}: ${first!.score}`);
+      assert.deepEqual(await searchOf(bob)(query), []);
+    }
+  });
+
   it('finds names and short notes across languages', async () => {
     const ann = await newTenant('user');
     await remember(ann, [

@@ -2,7 +2,13 @@ import type { Db } from '#platform/db/database.ts';
 import { raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
 import type { RowColumns } from '../../access/policy/service.ts';
-import { PREFERENCES, type PreparedQuery, READ_TEXTS } from '../retrieval/service.ts';
+import {
+  PREFERENCES,
+  type PreparedQuery,
+  READ_TEXTS,
+  type StoredWeights,
+  weightColumns,
+} from '../retrieval/service.ts';
 import type { NewVectors, VectorView, WordSearch } from '../vectors/service.ts';
 import type { Memory } from './schema.ts';
 
@@ -85,6 +91,13 @@ export const dequeueMemories = (tenant: string, ids: string[]): Statement<{ memo
 }>`
   delete from memory_queue where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[]) returning memory_id`;
 
+/** What these memories are counted for. */
+export const listWeights = (tenant: string, ids: string[]): Statement<{ id: string } & StoredWeights> => sql<
+  { id: string } & StoredWeights
+>`
+  select id, ${weightColumns} from memories
+  where tenant_id = ${tenant} and id = any(${ids}::uuid[])`;
+
 export interface DeletableMemory {
   id: string;
   identity_id: string;
@@ -97,18 +110,17 @@ export interface DeletableMemory {
   deleted_at: string | null;
 }
 
-/** The visible ones of these ids, or also those that were deleted, kept from changing until the transaction ends. */
+/** The visible ones of these ids, or also those that were deleted or have expired, kept from changing until the transaction ends. */
 export const lockMemories = (
   tx: Db,
   ids: string[],
   now: Date,
-  withDeleted: boolean,
+  withHidden: boolean,
 ): Promise<DeletableMemory[]> =>
   tx.rows(sql<DeletableMemory>`
     select id, identity_id, type, metadata, text, sealed is not null as sensitive, version, deleted_at from memories
     where tenant_id = ${tx.tenant} and id = any(${ids}::uuid[])
-      and (deleted_at is not null and ${withDeleted}::boolean
-        or deleted_at is null and (expires_at is null or expires_at > ${now}))
+      and (${withHidden}::boolean or deleted_at is null and (expires_at is null or expires_at > ${now}))
     order by id for update`);
 
 export interface SearchFilter extends MemoryFilter {

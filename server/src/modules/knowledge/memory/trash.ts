@@ -5,10 +5,9 @@ import { fact, factRow, insertFacts } from '#platform/facts/record.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
-import { requireScope } from '#platform/permission.ts';
 import { dataKeysOf } from '../../access/data-keys/service.ts';
-import { viewOf, visiblePage } from '../../access/policy/service.ts';
-import { sealHistory } from './change.ts';
+import { visiblePage } from '../../access/policy/service.ts';
+import { sealHistory, viewOfChanges } from './change.ts';
 import { openMemories, sealText } from './encryption.ts';
 import { keepVersions } from './history-store.ts';
 import type { Memory } from './schema.ts';
@@ -46,14 +45,11 @@ export const listVisibleDeleted = (
  * @throws ApiError 404 also when it was deleted too long ago, or may not be read: the answer shows it, 409 MEMORY_EXPIRED, MEMORY_ERASED
  */
 export async function restoreMemory(ctx: Ctx, id: string): Promise<Memory> {
-  requireScope(ctx, 'memory:read');
-  const view = await viewOf(ctx, 'memory:update');
-  const shown = await viewOf(ctx, 'memory:read');
+  const view = await viewOfChanges(ctx);
   return ctx.db.transaction(async (tx) => {
     const now = new Date();
     const locked = isUuid(id) ? await lockDeleted(tx, id, keptSince(ctx.app, now)) : undefined;
-    const target = locked && targetOf(locked);
-    if (!target || !view.reaches(target) || !shown.reaches(target)) throw notFound('Memory');
+    if (!locked || !view.reaches(targetOf(locked))) throw notFound('Memory');
     if (locked.expires_at !== null && locked.expires_at <= now.toISOString())
       throw conflict('MEMORY_EXPIRED', 'The memory expired meanwhile and can not be restored.');
     const asking = { app: ctx.app, tenant: ctx.tenant, db: tx };

@@ -35,6 +35,59 @@ test('accents, umlauts, sharp s and elisions do not hide a word', () => {
   assert.ok(score('الكتاب', 'كِتَاب جديد') > 0);
 });
 
+test('words that cling together are found as one, and one as those', () => {
+  const spellings: [string, string][] = [
+    ['USA', 'U.S.A.'],
+    ['eg', 'e.g.'],
+    ['PhD', 'Ph.D.'],
+    ['ATT', 'AT&T'],
+    ['nodejs', 'Node.js'],
+    ['email', 'e-mail'],
+    ['E‑Mail', 'email'],
+    ['wifi', 'Wi-Fi'],
+    ['52000', '52,000'],
+    ['5551234', '555-1234'],
+    ['Mueller', 'Müller'],
+    ['schoene', 'schöne'],
+  ];
+  for (const [one, other] of spellings) {
+    assert.ok(score(one, `about ${other}, too`) > 0, `${one} finds ${other}`);
+    assert.ok(score(other, `about ${one}, too`) > 0, `${other} finds ${one}`);
+    for (const spelt of [one, other])
+      assert.ok(
+        score(spelt, `about ${spelt}, too`) >= score(spelt, `about ${spelt === one ? other : one}, too`),
+      );
+  }
+  assert.equal(score('U.S. economy', 'tell us more'), 0);
+  assert.deepEqual(
+    analyzeQuery('e-mail').terms.map(({ word }) => word.bare),
+    ['e', 'mail'],
+  );
+  assert.equal(analyzeDocument('the U.S.A. and e-mail').length, 7);
+});
+
+test('signs and points tell languages and versions apart', () => {
+  for (const [right, wrong] of [
+    ['C++', 'C#'],
+    ['C#', 'C'],
+    ['version 3.5', 'version 5.3'],
+    ['v2.0', 'v0.2'],
+  ] as const)
+    assert.ok(score(right, `we use ${right} here`) > 1.3 * score(right, `we use ${wrong} here`), right);
+  assert.ok(score('release 2.0', 'v2.0') > 0);
+  assert.deepEqual(stems('か# か++ ##'), ['か', 'か']);
+});
+
+test('emoji are found, and weigh nothing beside words', () => {
+  assert.ok(score('🍕', 'tonight 🍕 again') > 0);
+  assert.ok(score('❤️', 'made with ❤') > 0);
+  assert.equal(score('❤️', 'sunny ☀️'), 0);
+  assert.deepEqual(
+    analyzeQuery('pizza 🍕').terms.map(({ word }) => word.bare),
+    ['pizza'],
+  );
+});
+
 test('a CJK query finds CJK text, a single character included', () => {
   assert.ok(score('退休计划', '客户会议讨论了退休计划') > 0);
   assert.ok(score('茶', '我喜欢喝红茶') > 0);
@@ -124,6 +177,9 @@ test('hostile texts neither throw nor take long', () => {
   const texts = [
     'a'.repeat(mega),
     "a'".repeat(mega / 2),
+    'a.'.repeat(mega / 2),
+    'é-1,'.repeat(mega / 4),
+    'a++'.repeat(mega / 3),
     'a1'.repeat(mega / 2),
     Array.from({ length: 160_000 }, (_, i) => i.toString(36).padStart(5, 'x')).join(' '),
     '东京的天气'.repeat(mega / 5),

@@ -57,7 +57,7 @@ export function analyzeDocument(
   let length = 0;
   let trigramCount = 0;
   for (const word of words) {
-    if (word.kind !== 'character') length++;
+    if (word.kind !== 'beside') length++;
     trigramCount += word.trigrams.length;
   }
   const marks = options.marks && statesPreference(text) ? [PREFERENCE_MARK] : [];
@@ -134,6 +134,8 @@ export interface AnalyzedQuery {
   trigrams: Map<number, number>;
   /** Index of a term by its word dimension. */
   termByDimension: Map<number, number>;
+  /** Terms that a word stands for which the query does not hold, but spells otherwise: of e-mail, `email` for both. */
+  respelt: Map<number, number[]>;
   /** Neighbouring terms, as pairs of indices into `terms`. */
   pairs: [number, number][];
   /**
@@ -159,14 +161,16 @@ const BACKGROUND_FUNCTION = 0.5;
 export function analyzeQuery(text: string): AnalyzedQuery {
   const reading = readText(text.slice(0, MAX_QUERY_CHARACTERS));
   const { language } = reading;
-  const words = reading.words.filter((word) => word.kind !== 'character');
+  const words = reading.words.filter((word) => word.kind !== 'beside');
   const dropped = FUNCTION_WORDS[language] ?? ENGLISH_DROPPED;
   const content = words.filter((word) => !dropped.has(word.bare) && !isFunctionGram(word));
-  const kept = content.length > 0 ? content : words;
+  // Of emoji alone, those.
+  const kept = new Set(content.length > 0 ? content : words.length > 0 ? words : reading.words);
   const query: AnalyzedQuery = {
     terms: [],
     trigrams: new Map(),
     termByDimension: new Map(),
+    respelt: new Map(),
     pairs: [],
     speaker: speakerOf(text.slice(0, MAX_QUERY_CHARACTERS), words, language),
     wantsPreferences: asksAdvice(text.slice(0, MAX_QUERY_CHARACTERS)),
@@ -174,9 +178,14 @@ export function analyzeQuery(text: string): AnalyzedQuery {
   };
   const seenPairs = new Set<string>();
   let previous: number | undefined;
-  for (const word of kept) {
+  const places: (number | undefined)[] = [];
+  for (const word of reading.words) {
+    if (word.respells) addSpelling(query, word, places.slice(-word.respells));
+    if (word.kind !== 'beside') places.push(undefined);
+    if (!kept.has(word)) continue;
     const index = addTerm(query, word, language);
     if (index === undefined) break;
+    if (word.kind !== 'beside') places[places.length - 1] = index;
     const pair = `${previous} ${index}`;
     if (previous !== undefined && previous !== index && !seenPairs.has(pair)) {
       seenPairs.add(pair);
@@ -206,6 +215,24 @@ function addTerm(query: AnalyzedQuery, word: Word, language: Language): number |
   query.terms[index]!.count++;
   for (const trigram of word.trigrams) query.trigrams.set(trigram, (query.trigrams.get(trigram) ?? 0) + 1);
   return index;
+}
+
+/** Nothing is another spelling of what says nothing about a subject: U.S. is not `us`. */
+function addSpelling({ respelt }: AnalyzedQuery, word: Word, places: (number | undefined)[]): void {
+  const terms = places.filter((place) => place !== undefined);
+  if (terms.length === 0 || ENGLISH_DROPPED.has(word.bare) || ENGLISH_FUNCTION.has(word.bare)) return;
+  for (const dimension of dimensionsOf(word)) respelt.set(dimension, terms);
+}
+
+const none: readonly number[] = [];
+
+/** Indices of the query terms that a word of a text stands for, as it is or spelt otherwise. */
+export function termsOf(query: AnalyzedQuery, word: Word): readonly number[] {
+  const term = termOf(query, word);
+  if (term !== undefined) return [term];
+  // What stands beside the words it respells is spelt as the query is.
+  if (query.respelt.size === 0 || word.respells) return none;
+  return query.respelt.get(word.dimension) ?? query.respelt.get(word.also ?? -1) ?? none;
 }
 
 const HIRAGANA = /^[\p{Script=Hiragana}ー]+$/u;
@@ -277,10 +304,9 @@ export function buildQueryVectors(query: AnalyzedQuery, stats: CollectionStats):
   }
   const sum = (weights: Map<number, number>) =>
     [...weights.values()].reduce((total, weight) => total + weight, 0);
-  return {
-    words: sparseFrom(words),
-    trigrams: sparseFrom(trigrams),
-    Z: SHORT_TEXT_HIT * sum(words),
-    ZG: SHORT_TEXT_HIT * sum(trigrams),
-  };
+  // Not part of what a text should hold: it says the same once more.
+  const Z = SHORT_TEXT_HIT * sum(words);
+  for (const dimension of query.respelt.keys())
+    if (!words.has(dimension)) words.set(dimension, idf(stats.df('words', dimension), stats.documents));
+  return { words: sparseFrom(words), trigrams: sparseFrom(trigrams), Z, ZG: SHORT_TEXT_HIT * sum(trigrams) };
 }

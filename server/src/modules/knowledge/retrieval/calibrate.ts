@@ -1,4 +1,4 @@
-import { type AnalyzedQuery, type CollectionStats, frequencyOf, type QueryTerm, termOf } from './analyze.ts';
+import { type AnalyzedQuery, type CollectionStats, frequencyOf, type QueryTerm, termsOf } from './analyze.ts';
 import type { Candidate, Ranked } from './rank.ts';
 import { wordsIn } from './rank.ts';
 import { FUNCTION_CHARACTERS } from './stopwords.ts';
@@ -55,7 +55,7 @@ export function makeCoverage(query: AnalyzedQuery, stats: CollectionStats): (can
         known.set(word, found);
       }
       for (const hit of found) hits.push({ ...hit, position });
-      if (word.kind !== 'character') position++;
+      if (word.kind !== 'beside') position++;
     }
     return Math.min(1, bestWindow(hits, weights) / total) ** SHARPNESS;
   };
@@ -74,9 +74,11 @@ function weightOf({ word, background }: QueryTerm, stats: CollectionStats): numb
 
 function hitsOf(query: AnalyzedQuery, word: Word): Hit[] {
   const hits: Hit[] = [];
-  const same = termOf(query, word);
+  const same = termsOf(query, word);
   query.terms.forEach((queryTerm, term) => {
-    const match = term === same ? 1 : Math.max(similarity(queryTerm.word, word), half(queryTerm.word, word));
+    const match = same.includes(term)
+      ? 1
+      : Math.max(similarity(queryTerm.word, word), half(queryTerm.word, word));
     if (match > 0) hits.push({ term, match });
   });
   return hits;

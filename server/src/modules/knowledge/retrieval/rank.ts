@@ -7,7 +7,7 @@ import {
   idf,
   lengthInAverages,
   type QueryVectors,
-  termOf,
+  termsOf,
   termWeight,
 } from './analyze.ts';
 import { type Word, wordsOf, wordsOfStored } from './words.ts';
@@ -201,14 +201,15 @@ function makeReader(query: AnalyzedQuery, stats: CollectionStats, vectors: Query
     let previous = -1;
     let beforeThat = -1;
     for (const word of wordsIn(candidate)) {
-      const term = termOf(query, word) ?? -1;
-      if (term >= 0) counts[term]!++;
+      const terms = termsOf(query, word);
+      for (const term of terms) counts[term]!++;
+      const term = terms.at(-1) ?? -1;
       if (trigramCounts) {
         trigramLength += word.trigrams.length;
         for (const trigram of knownTrigrams(word))
           trigramCounts.set(trigram, (trigramCounts.get(trigram) ?? 0) + 1);
       }
-      if (word.kind === 'character') continue;
+      if (word.kind === 'beside') continue;
       length++;
       if (term >= 0) {
         meet(previous, term, 1);

@@ -1,5 +1,5 @@
 import type { Ctx } from '#platform/context.ts';
-import type { Statement } from '#platform/db/sql.ts';
+import { raw, type Statement } from '#platform/db/sql.ts';
 import {
   type AnalyzedQuery,
   analyzeQuery,
@@ -15,7 +15,7 @@ import { countDimensions } from './counts.ts';
 import { type DenseScores, fuse, unrelatedAmong } from './fuse.ts';
 import { type Candidate, type Ranked, rerank, trigramWeight, usuallyUnrelated } from './rank.ts';
 import { readAgain } from './second-reading.ts';
-import { encodeSparse, type SparseVector, sparseFrom } from './sparse.ts';
+import { decodeDimensions, encodeSparse, type SparseVector, sparseFrom } from './sparse.ts';
 import { termCounts } from './statistics.ts';
 import { addChange } from './store.ts';
 import { learnTrust } from './trust.ts';
@@ -55,7 +55,7 @@ export interface PreparedQuery {
  */
 export async function prepareQuery(ctx: Ctx, scope: string, text: string): Promise<PreparedQuery> {
   const query = analyzeQuery(text);
-  const words = query.terms.flatMap(({ word }) => dimensionsOf(word));
+  const words = [...query.terms.flatMap(({ word }) => dimensionsOf(word)), ...query.respelt.keys()];
   const trigrams = [...query.trigrams.keys()];
   const counts = await termCounts(ctx, scope, words, trigrams);
   const stats: CollectionStats = {
@@ -109,11 +109,18 @@ export async function rankFound<C extends Candidate>(
   return order.map((row, i) => ({ row, score: scores[i]! }));
 }
 
-/** The term weights of one text. */
-export interface CountedText {
-  words: SparseVector;
-  trigrams: SparseVector;
-}
+/** The terms of one text. */
+export type CountedText = Record<'words' | 'trigrams', Pick<SparseVector, 'dimensions'>>;
+
+/** The columns of a stored text, for `countedAs`. */
+export const weightColumns = raw('sparsevec_send(words) as words, sparsevec_send(trigrams) as trigrams');
+export type StoredWeights = Record<keyof CountedText, Buffer>;
+
+/** What a stored text was counted for, which is not always what it would be read as today. */
+export const countedAs = ({ words, trigrams }: StoredWeights): CountedText => ({
+  words: { dimensions: decodeDimensions(words) },
+  trigrams: { dimensions: decodeDimensions(trigrams) },
+});
 
 /**
  * Statements that count texts into a scope's statistics (`sign` 1) or out of them (-1). They belong in the

@@ -1,11 +1,18 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { systemCtx } from '#platform/context.ts';
-import { sql } from '#platform/db/sql.ts';
-import { newTenant, testServer, useTestServer } from '#test/harness.ts';
+import { raw, sql } from '#platform/db/sql.ts';
+import { eventually, newTenant, testServer, useTestServer } from '#test/harness.ts';
 import { countedAnew, statisticsOf } from '#test/statistics.ts';
 import { countDimensions, countOf, mergeCounts, packCounts, unpackCounts } from './counts.ts';
-import { analyzeDocument, countTexts, forgetTerms, prepareQuery, settleCounts } from './service.ts';
+import {
+  analyzeDocument,
+  countTexts,
+  encodeSparse,
+  forgetTerms,
+  prepareQuery,
+  settleCounts,
+} from './service.ts';
 
 useTestServer();
 
@@ -116,6 +123,62 @@ describe('statistics of a scope', () => {
     await settleCounts(ctx, scope);
     assert.ok((await rows()).terms > 0);
     assert.deepEqual(await statistics(), countedAnew(there));
+  });
+});
+
+describe('texts that were read otherwise when they were stored', () => {
+  it('leave statistics as they came', async () => {
+    const [mine, other] = [await newTenant('admin'), await newTenant('admin')];
+    const { app } = await testServer();
+    for (const who of [mine, other]) {
+      const ctx = systemCtx(app, who.tenant, 'test');
+      const memories = ['pears are ripe', 'plums are not'].map((text) => ({ text, type: 'note' }));
+      const { body } = await who.call('POST', '/v1/memory/bulk', { memories });
+      await who.call('POST', '/v1/corpora', { id: 'c1', name: 'Fruit' });
+      await who.call('POST', '/v1/documents/text', {
+        corpus_id: 'c1',
+        document_id: 'd',
+        text: 'pears are ripe',
+      });
+      await eventually('the texts', async () => {
+        const document = (await who.call('GET', '/v1/documents/d')).body.data;
+        const list: { embedding_status: string }[] = (await who.call('GET', '/v1/memory/')).body;
+        return (
+          document.status === 'succeeded' &&
+          list.every(({ embedding_status }) => embedding_status === 'ready')
+        );
+      });
+      const [first, second]: string[] = body.created.map(({ id }: { id: string }) => id);
+      // As if another analysis had known no more than this of all of them.
+      const once = analyzeDocument('fruit');
+      for (const [scope, table, many] of [
+        ['memory', raw('memories'), 2],
+        ['corpus:c1', raw('chunks'), 1],
+      ] as const)
+        await ctx.db.batch([
+          sql`delete from term_changes where tenant_id = ${who.tenant} and scope = ${scope}`,
+          sql`delete from term_counts where tenant_id = ${who.tenant} and scope = ${scope}`,
+          sql`delete from text_counts where tenant_id = ${who.tenant} and scope = ${scope}`,
+          ...countTexts(who.tenant, scope, Array<typeof once>(many).fill(once), 1),
+          sql`
+            update ${table} set words = ${encodeSparse(once.words)}, trigrams = ${encodeSparse(once.trigrams)}
+            where tenant_id = ${who.tenant}`,
+        ]);
+      if (who === other) continue;
+      await who.call('PUT', `/v1/memory/${first}`, { text: 'pears are gone' });
+      await eventually(
+        'the change',
+        async () => (await who.call('GET', `/v1/memory/${first}`)).body.embedding_status === 'ready',
+      );
+      await who.call('DELETE', `/v1/memory/${second}?hard_delete=true`);
+      const after = await statisticsOf(ctx.db, who.tenant, 'memory');
+      assert.deepEqual([after.texts, Math.min(...after.terms.values())], [1, 1]);
+      assert.ok(!after.terms.has(`w${once.words.dimensions[0]}`));
+      assert.equal((await who.call('DELETE', '/v1/documents/d')).status, 204);
+      assert.deepEqual(await statisticsOf(ctx.db, who.tenant, 'corpus:c1'), countedAnew([]));
+    }
+    const theirs = await statisticsOf(systemCtx(app, other.tenant, 'test').db, other.tenant, 'memory');
+    assert.equal(theirs.texts, 2);
   });
 });
 

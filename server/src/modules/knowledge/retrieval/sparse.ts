@@ -105,6 +105,10 @@ export function formatSparse(vector: SparseVector, dimensions = SPARSE_DIMENSION
   return `{${entries.join(',')}}/${dimensions}`;
 }
 
+/** The dimensions of a binary `sparsevec`. */
+export const decodeDimensions = (stored: Buffer): Uint32Array =>
+  Uint32Array.from({ length: stored.readInt32BE(4) }, (_, i) => stored.readInt32BE(12 + 4 * i));
+
 /** Binary `vector` as pgvector's receive function reads it, big endian: int16 dimensions, int16 unused, float4 values. */
 export function encodeVector(vector: Float32Array): Buffer {
   const buffer = Buffer.allocUnsafe(4 + 4 * vector.length);

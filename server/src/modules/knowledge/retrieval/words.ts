@@ -16,15 +16,17 @@ export interface Word {
    * In a text of another language than English: the dimension of the English stem, where it differs. Texts are found by
    * both, so that a name or a text too short to tell its language is found by queries of every language.
    */
-  also?: number;
+  also: number | undefined;
   trigrams: Uint32Array;
   /** What the word says about the language of its text. */
-  hints?: Hints | undefined;
+  hints: Hints | undefined;
   /**
-   * 'word'; 'gram': bigram (or lone character) of a space-less script; 'character': a single Han character inside a
-   * longer run, indexed so that a one-character query finds it, but neither counted nor part of the word sequence.
+   * 'word'; 'gram': bigram (or lone character) of a space-less script; 'beside': indexed so that it is found, but neither
+   * counted nor part of the word sequence: a single Han character inside a longer run, an emoji, or words spelt otherwise.
    */
-  kind: 'word' | 'gram' | 'character';
+  kind: 'word' | 'gram' | 'beside';
+  /** How many words before it this is another spelling of: U.S.A. as usa, e-mail as email, Müller as mueller, v2.0 as 2.0. */
+  respells: number;
 }
 
 const CACHE_WORDS = 32_768;
@@ -33,7 +35,12 @@ const MAX_TRIGRAM_LETTERS = 64;
 
 const NON_ASCII = /[^\p{ASCII}]/u;
 const WORD = /[\p{L}\p{M}\p{N}]+(?:['’ʼ][\p{L}\p{M}\p{N}]+)*/gu;
-const INVISIBLE = /[\u00ad\u200b-\u200f\u2060\ufeff]/g;
+/** A word with those that cling to it: U.S.A., e-mail, AT&T, 52,000, c++; or an emoji. */
+const CLUSTER =
+  /\p{L}(?:\+\+|#)|[\p{L}\p{M}\p{N}]+(?:(?:['’ʼ.&\-‐]|(?<=\p{N}),(?=\p{N}))[\p{L}\p{M}\p{N}]+)*|\p{Extended_Pictographic}/gu;
+const CLINGING = /[.&\-‐,+#]/;
+const EMOJI = /^\p{Extended_Pictographic}/u;
+const INVISIBLE = /[\u00ad\u200b-\u200f\u2060\ufeff]|\p{Variation_Selector}/gu;
 /** Scripts written without spaces between words, and Hangul, whose particles cling to the word. */
 const SPACELESS =
   /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}ー々〆]/u;
@@ -50,6 +57,11 @@ const STEMMERS: [script: RegExp, stemmer: { stem(word: string): string }][] = [
 
 const isAsciiWord = new Uint8Array(128);
 for (const char of 'abcdefghijklmnopqrstuvwxyz0123456789') isAsciiWord[char.charCodeAt(0)] = 1;
+/** What stands inside of words. */
+const joins = new Uint8Array(128);
+for (const char of "'.-&") joins[char.charCodeAt(0)] = 1;
+const [COMMA, HASH, PLUS] = [44, 35, 43];
+const isDigit = (code: number): boolean => code >= 48 && code <= 57;
 
 type KnownWords = ReturnType<typeof newBoundedCache<string, Word[]>>;
 const spacedWords: KnownWords = newBoundedCache<string, Word[]>(CACHE_WORDS);
@@ -65,7 +77,7 @@ function wordsByLanguage(language: Language): KnownWords {
 }
 
 const grams = newBoundedCache<string, Word>(CACHE_WORDS);
-const characters = newBoundedCache<string, Word>(CACHE_WORDS);
+const besides = newBoundedCache<string, Word>(CACHE_WORDS);
 
 /** The words of a text, and the language they were stemmed in. */
 export interface Reading {
@@ -75,15 +87,15 @@ export interface Reading {
 
 /**
  * The words of a text in order: NFKC, lower case, split at everything but letters, marks and numbers, folded, stemmed in
- * the language of the text; runs of space-less scripts as overlapping character bigrams. Linear in the length of the
- * text; never throws.
+ * the language of the text, and beside them what they are when spelt otherwise; runs of space-less scripts as overlapping
+ * character bigrams. Linear in the length of the text; never throws.
  */
 export function readText(text: string): Reading {
   const words: Word[] = [];
   let lower: string;
   if (NON_ASCII.test(text)) {
     lower = text.normalize('NFKC').toLowerCase().replace(INVISIBLE, '');
-    for (const match of lower.matchAll(WORD)) append(words, match[0], spacedWords, 'english');
+    for (const match of lower.matchAll(CLUSTER)) append(words, match[0], spacedWords, 'english');
   } else {
     lower = text.toLowerCase();
     appendAscii(words, lower);
@@ -92,7 +104,7 @@ export function readText(text: string): Reading {
   if (!hasStemmer(language)) return { words, language };
   const known = wordsByLanguage(language);
   const own: Word[] = [];
-  for (const match of lower.matchAll(WORD)) append(own, match[0], known, language);
+  for (const match of lower.matchAll(CLUSTER)) append(own, match[0], known, language);
   return { words: own, language };
 }
 
@@ -123,8 +135,13 @@ function appendAscii(words: Word[], text: string): void {
     if (isAsciiWord[code] === 1) {
       if (start < 0) start = i;
     } else if (start >= 0) {
-      if (code === 39 && isAsciiWord[text.charCodeAt(i + 1)] === 1) continue;
-      append(words, text.slice(start, i), spacedWords, 'english');
+      const next = text.charCodeAt(i + 1);
+      if (joins[code] === 1 && isAsciiWord[next] === 1) continue;
+      if (code === COMMA && isDigit(next) && isDigit(text.charCodeAt(i - 1))) continue;
+      let signs = 0;
+      if (i === start + 1 && !isDigit(text.charCodeAt(start)))
+        signs = code === HASH ? 1 : code === PLUS && next === PLUS ? 2 : 0;
+      append(words, text.slice(start, i + signs), spacedWords, 'english');
       start = -1;
     }
   }
@@ -145,10 +162,46 @@ function appendUnknown(words: Word[], raw: string, known: KnownWords, language: 
     }
     return;
   }
+  if (EMOJI.test(raw)) {
+    words.push(gramOf(raw, 'beside'));
+    return;
+  }
+  const isLong = raw.length > MAX_CACHED_LETTERS;
+  if (!CLINGING.test(raw)) {
+    const key = ownCopy(raw);
+    const found = analyzeSpaced(key, language);
+    if (!isLong) known.set(key, found);
+    words.push(...found);
+    return;
+  }
+  const found: Word[] = isLong ? words : [];
+  for (const [word] of raw.matchAll(WORD)) append(found, word, known, language);
+  if (isLong) return;
   const key = ownCopy(raw);
-  const found = analyzeSpaced(key, language);
-  if (raw.length <= MAX_CACHED_LETTERS) known.set(key, found);
+  found.push(...writtenTogether(key, found, language));
+  known.set(key, found);
   words.push(...found);
+}
+
+const POINTED_NUMBER = /\p{N}+(?:\.\p{N}+)+/u;
+const NOT_OF_WORDS = /[^\p{L}\p{M}\p{N}'’ʼ]/gu;
+
+/** The word that several make which cling together, or a letter with the signs after it, where it is not the same words. */
+function writtenTogether(raw: string, parts: Word[], language: Language): Word[] {
+  const respells = parts.filter(({ kind }) => kind !== 'beside').length;
+  if (respells === 0) return [];
+  const isSigned = raw.endsWith('+') || raw.endsWith('#');
+  const exact = isSigned ? raw : POINTED_NUMBER.exec(raw)?.[0];
+  if (exact !== undefined) return [besideOf(exact, exact, language, respells)];
+  const plain = withoutClitics(raw.replace(NOT_OF_WORDS, ''));
+  const bare = fold(plain);
+  if (respells < 2 || LETTERS_AND_DIGITS.test(bare)) return [];
+  return [besideOf(bare, plain, language, respells)];
+}
+
+function besideOf(bare: string, plain: string, language: Language, respells: number): Word {
+  const { stem, dimension, also } = makeWord(bare, plain, language);
+  return { bare, stem, dimension, also, trigrams: NO_TRIGRAMS, hints: undefined, kind: 'beside', respells };
 }
 
 /** A slice of a text keeps the whole text alive in V8; the copy does not. */
@@ -162,9 +215,18 @@ function analyzeSpaced(raw: string, language: Language): Word[] {
   const plain = withoutClitics(raw);
   const bare = fold(plain);
   if (bare === '') return [];
-  if (!LETTERS_AND_DIGITS.test(bare)) return [makeWord(bare, plain, language)];
+  if (!LETTERS_AND_DIGITS.test(bare)) {
+    const word = makeWord(bare, plain, language);
+    if (!UMLAUT.test(plain) || (language !== 'german' && language !== 'english')) return [word];
+    const spelt = plain.replace(UMLAUTS, (letter) => UMLAUT_LETTERS[letter]!);
+    return [word, besideOf(fold(spelt), spelt, language, 1)];
+  }
   return Array.from(bare.matchAll(SAME_KIND), ([part]) => makeWord(part, part, language));
 }
+
+const UMLAUT = /[äöü]/;
+const UMLAUTS = /[äöü]/g;
+const UMLAUT_LETTERS: Record<string, string> = { ä: 'ae', ö: 'oe', ü: 'ue' };
 
 const LATIN = /^[\p{Script=Latin}\p{M}]+$/u;
 
@@ -175,19 +237,29 @@ function makeWord(bare: string, plain: string, language: Language): Word {
   const hints = hintsOf(bare);
   const other = language !== 'english' && plain.length <= MAX_CACHED_LETTERS && LATIN.test(plain);
   const stem = other ? fold(stemIn(language, plain)) || english : english;
-  const word: Word = { bare, stem, dimension: dimensionOf(stem), trigrams, hints, kind: 'word' };
-  if (stem !== english) word.also = dimensionOf(english);
-  return word;
+  const also = stem === english ? undefined : dimensionOf(english);
+  // Made alike wherever words are made, so that reading them stays fast.
+  return { bare, stem, dimension: dimensionOf(stem), also, trigrams, hints, kind: 'word', respells: 0 };
 }
 
 const NO_TRIGRAMS = new Uint32Array(0);
 
-function gramOf(text: string, kind: 'gram' | 'character'): Word {
-  const cache = kind === 'gram' ? grams : characters;
+function gramOf(text: string, kind: 'gram' | 'beside'): Word {
+  const cache = kind === 'gram' ? grams : besides;
   let gram = cache.get(text);
   if (gram === undefined) {
     const own = ownCopy(text);
-    gram = { bare: own, stem: own, dimension: dimensionOf(own), trigrams: NO_TRIGRAMS, kind };
+    const [dimension, trigrams] = [dimensionOf(own), NO_TRIGRAMS];
+    gram = {
+      bare: own,
+      stem: own,
+      dimension,
+      also: undefined,
+      trigrams,
+      hints: undefined,
+      kind,
+      respells: 0,
+    };
     cache.set(own, gram);
   }
   return gram;
@@ -204,7 +276,7 @@ function appendGrams(words: Word[], run: string): void {
   let han = HAN.test(letters[0]!);
   for (let i = 0; i < letters.length; i++) {
     const nextHan = i + 1 < letters.length && HAN.test(letters[i + 1]!);
-    if (han) words.push(gramOf(letters[i]!, previousHan || nextHan ? 'character' : 'gram'));
+    if (han) words.push(gramOf(letters[i]!, previousHan || nextHan ? 'beside' : 'gram'));
     if (i + 1 < letters.length) words.push(gramOf(letters[i]! + letters[i + 1]!, 'gram'));
     previousHan = han;
     han = nextHan;

@@ -15,7 +15,7 @@ const SWAPPED_LETTERS = 0.8;
 
 const lettersOf = (bare: string): string => [...bare].sort().join('');
 
-const countedWords = (text: string): Word[] => wordsOf(text).filter((word) => word.kind !== 'character');
+const countedWords = (text: string): Word[] => wordsOf(text).filter((word) => word.kind !== 'beside');
 /** The stems of a text's words, in order. */
 export const stemsIn = (text: string): string[] => countedWords(text).map((word) => word.stem);
 

@@ -143,7 +143,9 @@ const bestOf = (
   segments: LiveSegment[],
   visible: Statement,
   { call, distance, take }: { call: Statement; distance: Statement; take: number },
-): Statement => sql`
+): Statement => {
+  const last = lastOf(segments);
+  return sql`
       select id from (
         select sealed.id, sealed.distance from (
           select best.id, best.distance, s.model, s.first, s.last
@@ -162,14 +164,15 @@ const bestOf = (
           c.unembedded === undefined
             ? raw('')
             : sql`
-          and ${c.key} <= ${lastOf(segments)}::uuid
+          and ${c.key} <= ${last}::uuid
         union all select ${c.rowId}, ${distance} from ${c.unembedded}
-        where ${c.rowTenant} = ${tenant} and ${c.rowId} <= ${lastOf(segments)}::uuid
+        where ${c.rowTenant} = ${tenant} and ${c.rowId} <= ${last}::uuid
         -- As they came, one after another: under a quarter of what it costs to look each up.
         union all select ${c.rowId}, ${distance} from ${c.rows}
-        where ${c.rowTenant} = ${tenant} and ${c.rowId} > ${lastOf(segments)}::uuid ${visible}`
+        where ${c.rowTenant} = ${tenant} and ${c.rowId} > ${last}::uuid ${visible}`
         }
       ) found where distance < 0 group by id order by min(distance) limit ${take}`;
+};
 
 /** The texts that may be seen first, then the nearest of them: exact, and costs as much as there are such texts. */
 export const nearestRows = <Row>(

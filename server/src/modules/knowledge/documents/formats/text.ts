@@ -37,9 +37,12 @@ export function decoderOf(label: string): InstanceType<typeof TextDecoder> | und
   }
 }
 
+/** What is to be seen in a text: soft hyphens and spaces of no width are not. */
+const SHOWN = /[^\s\p{Default_Ignorable_Code_Point}]/u;
+
 /** @throws Unreadable for a text that is blank or holds what PostgreSQL can not store */
 export function checkedText(text: string): string {
-  if (!/\S/.test(text)) throw new Unreadable('The document has no text.');
+  if (!SHOWN.test(text)) throw new Unreadable('The document has no text.');
   if (text.includes('\u0000')) throw new Unreadable('The document contains a NUL character.');
   return text;
 }
