@@ -1,3 +1,4 @@
+import { isBlank } from '#platform/blank.ts';
 import type { Ctx } from '#platform/context.ts';
 import { invalid } from '#platform/errors.ts';
 import { uuidv7 } from '#platform/ids.ts';
@@ -55,15 +56,12 @@ export function refusePast({ ttl_days, expires_at }: ReturnType<typeof expiryOf>
   ]);
 }
 
-/** What is to be seen in a text: soft hyphens and spaces of no width are not. */
-const SHOWN = /[^\s\p{Default_Ignorable_Code_Point}]/u;
-
 /** @throws ApiError 422 for a text that is too long or blank */
 export function checkText(ctx: Pick<Ctx, 'app'>, text: string): void {
   const maximum = ctx.app.config.MAX_MEMORY_SIZE;
   if (text.length > maximum)
     throw invalid([{ path: '/text', message: `must not be longer than ${maximum} characters` }]);
-  if (!SHOWN.test(text)) throw invalid([{ path: '/text', message: 'must not be blank' }]);
+  if (isBlank(text)) throw invalid([{ path: '/text', message: 'must not be blank' }]);
 }
 
 /** A new memory of the caller's as a row. @throws ApiError 422 */

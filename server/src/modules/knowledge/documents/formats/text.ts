@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer';
+import { isBlank } from '#platform/blank.ts';
 import { Unreadable } from './format.ts';
 
 /**
@@ -37,12 +38,9 @@ export function decoderOf(label: string): InstanceType<typeof TextDecoder> | und
   }
 }
 
-/** What is to be seen in a text: soft hyphens and spaces of no width are not. */
-const SHOWN = /[^\s\p{Default_Ignorable_Code_Point}]/u;
-
 /** @throws Unreadable for a text that is blank or holds what PostgreSQL can not store */
 export function checkedText(text: string): string {
-  if (!SHOWN.test(text)) throw new Unreadable('The document has no text.');
+  if (isBlank(text)) throw new Unreadable('The document has no text.');
   if (text.includes('\u0000')) throw new Unreadable('The document contains a NUL character.');
   return text;
 }
