@@ -194,7 +194,10 @@ describe('a reranker', () => {
   }
 
   it('is not left alone because it does not take what one tenant sends', async () => {
-    await remember(ben, [{ text: 'The release of Ben is made in Lisbon.', type: 'note' }]);
+    await remember(
+      ben,
+      texts.map((text) => ({ text, type: 'note' })),
+    );
     for (const status of [400, 403, 413]) {
       reranker.fail({ kind: 'status', status });
       for (let i = 0; i < 6; i++) await search(ann, question);
