@@ -13,7 +13,7 @@ export interface EmbeddingRequest {
 export type Trouble =
   | { kind: 'none' }
   /** Answers with a status, for all requests or only those that hold such a text. */
-  | { kind: 'status'; status: number; retryAfter?: string; times?: number; texts?: RegExp }
+  | { kind: 'status'; status: number; retryAfter?: string; times?: number; texts?: RegExp; says?: string }
   | { kind: 'slow'; ms: number }
   | { kind: 'dimensions'; dimensions: number }
   | { kind: 'garbage'; body: string }
@@ -91,11 +91,11 @@ export async function startEmbeddingServer(
       return;
     }
     if (trouble.kind === 'status') {
-      const { status, retryAfter, texts } = trouble;
+      const { status, retryAfter, texts, says = 'no' } = trouble;
       if (!texts || request.input.some((text) => texts.test(text))) {
         if (trouble.times !== undefined && --trouble.times <= 0) trouble = { kind: 'none' };
         response.writeHead(status, retryAfter === undefined ? {} : { 'retry-after': retryAfter });
-        return response.end('{"error":{"message":"no"}}');
+        return response.end(JSON.stringify({ error: { message: says } }));
       }
     }
     if (trouble.kind === 'garbage') return response.end(trouble.body);

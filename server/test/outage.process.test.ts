@@ -3,7 +3,9 @@ import { once } from 'node:events';
 import { type AddressInfo, connect } from 'node:net';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { withoutTimeLimit } from '#platform/db/open.ts';
 import { sql } from '#platform/db/sql.ts';
+import { isDatabaseUnavailable } from '#platform/errors.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import {
   type Caller,
@@ -208,7 +210,14 @@ describeApart('the database goes away', () => {
     timeout: 90_000,
   }, async () => {
     await ann.call('GET', '/v1/memory/');
+    const { operator, operatorPool } = server.app.database;
     proxy.freeze();
+    const since = performance.now();
+    const background = Promise.all(
+      [operator.run(sql`select 1`), operatorPool.query('select 1')].map((work) =>
+        assert.rejects(work, isDatabaseUnavailable),
+      ),
+    );
     const waiting = Promise.all([
       ann.call('GET', '/v1/memory/'),
       ann.call('GET', '/v1/corpora/c1'),
@@ -216,8 +225,23 @@ describeApart('the database goes away', () => {
     ]);
     assert.equal((await health()).database, false);
     for (const reply of await waiting) assertUnavailable(reply, 'DATABASE_UNAVAILABLE');
+    await background;
+    assert.ok(performance.now() - since < 45_000, 'the operator gives it up as soon as a tenant');
     await proxy.restore();
     await recovered();
+  });
+
+  it('what takes long is not taken for a silent database: maintenance, and a connection that is held for a lock', {
+    timeout: 90_000,
+  }, async () => {
+    const { operatorPool } = server.app.database;
+    const [busy, holder] = [await operatorPool.connect(), await operatorPool.connect()];
+    await holder.query('select pg_advisory_lock(42)');
+    await withoutTimeLimit(busy, () => busy.query('select pg_sleep(37)'));
+    const { rows } = await holder.query('select pg_advisory_unlock(42) as held');
+    assert.deepEqual(rows, [{ held: true }]);
+    assert.deepEqual((await busy.query('show statement_timeout')).rows, [{ statement_timeout: '30s' }]);
+    for (const client of [busy, holder]) client.release();
   });
 });
 
@@ -274,6 +298,18 @@ describeApart('Redis goes away', () => {
             assertUnavailable(await ann.call(method, path), 'RATE_LIMIT_UNAVAILABLE', `${method} ${path}`);
           const { body } = await callServer(server, 'GET', '/healthz');
           assert.deepEqual(body, { database: true, redis: false, status: 'degraded' });
+          const { text } = await callServer(server, 'GET', '/metrics');
+          assert.match(text, /^dependency_up\{dependency="redis"\} 0$/m);
+          // By now it is known: nobody waits for an answer any more, though Redis still takes connections.
+          const slowest = await Promise.all(
+            Array.from({ length: 4 }, async (_, i) => {
+              await sleep(i * 700);
+              const since = performance.now();
+              await list();
+              return performance.now() - since;
+            }),
+          );
+          assert.ok(Math.max(...slowest) < 500, `${slowest}`);
           await proxy.restore();
           await eventually(
             'the limits to be back',

@@ -26,6 +26,7 @@ export interface Metrics {
   runReaders: Gauge;
   runFirstToken: Histogram;
   poolWaiting: Gauge;
+  dependencyUp: Gauge<'dependency'>;
 }
 
 export function createMetrics(): Metrics {
@@ -141,6 +142,12 @@ export function createMetrics(): Metrics {
     poolWaiting: new Gauge({
       name: 'database_pool_waiting',
       help: 'Callers waiting for a connection',
+      registers,
+    }),
+    dependencyUp: new Gauge({
+      name: 'dependency_up',
+      help: 'Whether the database and Redis answer',
+      labelNames: ['dependency'],
       registers,
     }),
   };

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { CircuitState } from 'cockatiel';
 import { createBreaker, outsideCalls, stateOf } from './resilience.ts';
 
@@ -33,15 +34,19 @@ test('a service that fails or hangs five times in a row is left alone', async ()
 });
 
 test('a caller that leaves while a service is tried again does not speak for it', async () => {
-  const breaker = createBreaker(undefined, 0);
+  const breaker = createBreaker(undefined, 50);
   const calls = outsideCalls({ timeoutMs: 5_000, retries: 0, breaker });
   for (let i = 0; i < 5; i++) await assert.rejects(calls.execute(() => Promise.reject(new Error('down'))));
+  assert.equal(stateOf(breaker), 'open');
+  await sleep(60);
   const caller = new AbortController();
   const call = calls.execute(hangs, caller.signal);
   assert.equal(breaker.state, CircuitState.HalfOpen);
   caller.abort(new Error('gone'));
   await assert.rejects(call, /gone/);
   assert.equal(breaker.state, CircuitState.Open);
+  // Nor does it keep the next one from trying: else who comes and goes all the time would keep the service from all.
+  assert.equal(stateOf(breaker), 'half_open');
   assert.equal(await calls.execute(async () => 'an answer'), 'an answer');
   assert.equal(breaker.state, CircuitState.Closed);
 });

@@ -45,7 +45,10 @@ const longestWaitMs = 5_000;
 /** When a breaker that is open lets the next call through. */
 const triesAgainAt = new WeakMap<CircuitBreakerPolicy, number>();
 
-/** Stops calling a service after five outages in a row and lets one call try it again 30 s later. */
+/**
+ * Stops calling a service after five outages in a row and lets one call try it again 30 s later. All tenants share it, so
+ * nothing that one of them alone can bring about may count as an outage.
+ */
 export function createBreaker(
   judge: Judge = judgedByKind,
   halfOpenAfter = closedAgainAfterMs,
@@ -53,11 +56,15 @@ export function createBreaker(
   // A try that nobody waited for has not shown that the service is back: the library would take it for a success.
   const isOutage = (error: unknown): boolean =>
     error instanceof GivenUp ? breaker.state === CircuitState.HalfOpen : judge(error as Error).outage;
+  // Who leaves while it is tried again keeps the others waiting no longer than that: the next call tries it.
+  const restAfter = (reason: unknown): number =>
+    (reason as { error?: unknown }).error instanceof GivenUp ? 0 : halfOpenAfter;
+  const rest = { next: ({ result }: { result: unknown }) => ({ ...rest, duration: restAfter(result) }) };
   const breaker: CircuitBreakerPolicy = circuitBreaker(handleWhen(isOutage), {
-    halfOpenAfter,
+    halfOpenAfter: rest,
     breaker: new ConsecutiveBreaker(failuresInARow),
   });
-  breaker.onBreak(() => triesAgainAt.set(breaker, performance.now() + halfOpenAfter));
+  breaker.onBreak((reason) => triesAgainAt.set(breaker, performance.now() + restAfter(reason)));
   return breaker;
 }
 

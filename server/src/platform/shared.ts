@@ -243,12 +243,14 @@ function createTaker(client: RedisWithTake): Shared['take'] {
     });
 }
 
+const longestAnswerMs = 1_000;
+
 function redisShared(url: string, log: Log): Shared {
   const client = new Redis(url, {
-    ...connection,
+    ...connection(longestAnswerMs),
     maxRetriesPerRequest: 0,
     enableOfflineQueue: false,
-    commandTimeout: 1_000,
+    commandTimeout: longestAnswerMs,
   }) as RedisWithTake;
   const listeners: ((topic: string, key: string) => void)[] = [];
   const tell = (topic: string, key: string) => {

@@ -5,10 +5,15 @@ import type { Log } from './log.ts';
 
 const channel = 'manushya:invalidate';
 
-export const connection = {
+/**
+ * A connection without an answer for `silentMs` is given up, so that nobody waits for it any more, and made anew until Redis
+ * answers on it. Until then what is asked fails at once.
+ */
+export const connection = (silentMs: number) => ({
   connectTimeout: 2_000,
+  socketTimeout: silentMs,
   retryStrategy: (attempt: number) => Math.min(attempt * 100, 1_000),
-};
+});
 
 const mostUnsent = 10_000;
 
@@ -31,6 +36,7 @@ export function speaker(client: Redis, log: Log) {
   };
   const sendAll = () => {
     timer = undefined;
+    if (client.status !== 'ready') return;
     for (const [word, number] of unsent) void send(word, number);
   };
   client.on('ready', sendAll);
@@ -59,7 +65,7 @@ const deafAfterMs = 1_200;
 /** Hears the words of other processes, and knows when it may miss some. */
 export function listener(url: string, tell: (topic: string, key: string) => void, log: Log) {
   const subscriber = new Redis(url, {
-    ...connection,
+    ...connection(5_000),
     maxRetriesPerRequest: null,
     // Subscribed to by hand, so that what was missed before is known.
     autoResubscribe: false,
@@ -97,11 +103,7 @@ export function listener(url: string, tell: (topic: string, key: string) => void
   // A connection can be open and silent for minutes: without an answer nothing says that words would arrive.
   const pinging = setInterval(() => {
     const now = performance.now();
-    if (!subscribed) return;
-    if (asked !== undefined) {
-      if (now - asked > 5_000) subscriber.disconnect(true);
-      return;
-    }
+    if (!subscribed || asked !== undefined) return;
     asked = now;
     subscriber.ping().then(
       () => {

@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import type { Keys } from '../crypto.ts';
-import type { Database } from './open.ts';
+import { type Database, withoutTimeLimit } from './open.ts';
 
 const directory = fileURLToPath(new URL('../../../migrations/', import.meta.url));
 
@@ -46,18 +46,19 @@ export async function migrate(
   const client = await database.operatorPool.connect();
   let failed = true;
   try {
-    if (database.engine === 'postgresql') {
-      // Building an index over a large table, or waiting for another process that does, may take long.
-      await client.query('set statement_timeout = 0');
+    const work = async () => {
+      await checkServer(client);
+      if (options.manageRole) await ensureAppRole(client, database, keys);
+      return apply(client, database.appRole);
+    };
+    // Building an index over a large table, or waiting for another process that does, may take long.
+    const alone = async () => {
       await client.query(`select pg_advisory_lock(${migrationLock})`);
-    }
-    await checkServer(client);
-    if (options.manageRole) await ensureAppRole(client, database, keys);
-    const applied = await apply(client, database.appRole);
-    if (database.engine === 'postgresql') {
+      const applied = await work();
       await client.query(`select pg_advisory_unlock(${migrationLock})`);
-      await client.query('reset statement_timeout');
-    }
+      return applied;
+    };
+    const applied = await (database.engine === 'postgresql' ? withoutTimeLimit(client, alone) : work());
     failed = false;
     return applied;
   } finally {

@@ -98,6 +98,7 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
     connectionTimeoutMillis: 5_000,
     idleTimeoutMillis: longestStatementMs,
     keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
     options: sessionSettings,
   };
   const appUrl = new URL(config.DATABASE_APP_URL ?? config.DATABASE_URL!);
@@ -124,8 +125,8 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
     // The pool listens to idle connections only: one that dies in use would end the process.
     pool.on('connect', (client) => client.on('error', onError));
     pool.on('error', () => {});
+    pool.on('connect', endWhenSilent);
   }
-  appPool.on('connect', endWhenSilent);
   return {
     ...databaseOf('postgresql', operatorPool, appPool, appRole),
     // It does both itself.
@@ -137,18 +138,41 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
   };
 }
 
+const longestSilenceMs = longestStatementMs + 5_000;
+
+interface Wired {
+  connection: { stream: Socket };
+  readyForQuery: boolean;
+}
+
 /**
- * The server ends each statement of a request in time, and the pool what is idle. So a connection on which nothing moves for
- * longer leads to a server that went away without a word: a network that is cut, a machine that stands still. TCP gives up on
- * it after a quarter of an hour, and so would the request that waits for an answer.
+ * The server ends each statement in time. So a connection on which nothing moves for longer while an answer is waited for leads to
+ * a server that went away without a word: a network that is cut, a machine that stands still. TCP gives up on it after a
+ * quarter of an hour, and so would the request or the job that waits. Held without a question, as for a lock, it may be silent.
  */
 function endWhenSilent(client: pg.PoolClient): void {
-  const { stream } = (client as unknown as { connection: { stream: Socket } }).connection;
-  stream.setTimeout(longestStatementMs + 5_000, () =>
+  const wired = client as unknown as Wired;
+  const { stream } = wired.connection;
+  stream.setTimeout(longestSilenceMs, () => {
+    if (wired.readyForQuery) return;
     stream.destroy(
       Object.assign(new Error('the connection to the database is silent'), { code: 'ETIMEDOUT' }),
-    ),
-  );
+    );
+  });
+}
+
+/**
+ * For maintenance on PostgreSQL that takes as long as it takes. That the server's machine is there is asked by TCP meanwhile. Where
+ * the work fails, the connection must be given up.
+ */
+export async function withoutTimeLimit<T>(client: pg.PoolClient, work: () => Promise<T>): Promise<T> {
+  const { stream } = (client as unknown as Wired).connection;
+  await client.query('set statement_timeout = 0');
+  stream.setTimeout(0);
+  const done = await work();
+  stream.setTimeout(longestSilenceMs);
+  await client.query('reset statement_timeout');
+  return done;
 }
 
 function databaseOf(

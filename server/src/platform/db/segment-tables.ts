@@ -1,4 +1,4 @@
-import type { Database } from './open.ts';
+import { type Database, withoutTimeLimit } from './open.ts';
 
 /**
  * Tables that are copies of vectors and of term weights with indexes over them, made and dropped while the program runs.
@@ -51,14 +51,15 @@ export async function indexSegmentTable(
       signal.throwIfAborted();
       signal.addEventListener('abort', cancel, { once: true });
       try {
-        await client.query('begin');
-        await client.query('set local statement_timeout = 0');
-        await client.query('set local idle_in_transaction_session_timeout = 0');
-        await client.query(`set local maintenance_work_mem = '${Math.round(memoryMb)}MB'`);
-        // The processors belong to requests: one is enough for what nobody waits for.
-        await client.query('set local max_parallel_maintenance_workers = 0');
-        await client.query('select index_segment_table($1, $2::regtype, $3)', [name, kind, near]);
-        await client.query('commit');
+        await withoutTimeLimit(client, async () => {
+          await client.query('begin');
+          await client.query('set local idle_in_transaction_session_timeout = 0');
+          await client.query(`set local maintenance_work_mem = '${Math.round(memoryMb)}MB'`);
+          // The processors belong to requests: one is enough for what nobody waits for.
+          await client.query('set local max_parallel_maintenance_workers = 0');
+          await client.query('select index_segment_table($1, $2::regtype, $3)', [name, kind, near]);
+          await client.query('commit');
+        });
       } finally {
         signal.removeEventListener('abort', cancel);
       }

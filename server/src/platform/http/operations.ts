@@ -74,6 +74,9 @@ export const operationRoutes = [
     response: { 200: T.String() },
     handler: async ({ app }) => {
       app.metrics.poolWaiting.set(app.database.waiting());
+      const { database, redis } = await health(app);
+      app.metrics.dependencyUp.set({ dependency: 'database' }, Number(database));
+      app.metrics.dependencyUp.set({ dependency: 'redis' }, Number(redis));
       return new Answer(200, await app.metrics.registry.metrics(), {
         'content-type': app.metrics.registry.contentType,
       });

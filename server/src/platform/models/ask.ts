@@ -25,8 +25,8 @@ export async function askModel(
     signal,
   });
   if (statusCode < 200 || statusCode > 299) {
-    await body.dump();
-    throw refusalOf(who, statusCode, [headers['retry-after'] ?? []].flat()[0] ?? null);
+    const said = await body.text();
+    throw refusalOf(who, statusCode, [headers['retry-after'] ?? []].flat()[0] ?? null, said);
   }
   const text = await body.text();
   try {

@@ -14,6 +14,7 @@ import {
   type AnswerModelErrorCode,
   type Prompt,
 } from './answers.ts';
+import { saysTooLong } from './model-error.ts';
 
 export interface LanguageModelOptions {
   name: string;
@@ -156,6 +157,7 @@ function silenceLimit(limitMs: number) {
 const mayPass = (error: unknown): boolean =>
   APICallError.isInstance(error) &&
   !(error.cause instanceof FetchRefused) &&
+  !saysTooLong(error.responseBody) &&
   (error.statusCode === undefined ||
     error.statusCode === 408 ||
     error.statusCode === 429 ||
@@ -180,6 +182,7 @@ function modelErrorOf(
     );
   if (status === 401 || status === 403) return new AnswerModelError(auth, options);
   if (status === 429) return new AnswerModelError('LLM_RATE_LIMITED', options);
-  if (status === 408 || status >= 500) return new AnswerModelError('LLM_UNAVAILABLE', options);
+  if (status === 408 || (status >= 500 && !saysTooLong(error.responseBody)))
+    return new AnswerModelError('LLM_UNAVAILABLE', options);
   return new AnswerModelError(status >= 400 ? 'LLM_CONFIG_INVALID' : 'LLM_ERROR', options);
 }

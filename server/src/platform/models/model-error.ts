@@ -47,18 +47,29 @@ export function failureOf(error: unknown): ModelFailure {
 
 const passing: ModelFailure[] = ['unreachable', 'timeout', 'rate_limited', 'server_error', 'garbage'];
 
-/** Texts that are refused and limits that are met say nothing about the health of the server. */
+/** What may be about the server and not about what it was given; of a key it refuses and of nonsense nobody can tell. */
+const outages: ModelFailure[] = ['unreachable', 'timeout', 'server_error', 'misconfigured'];
+
 export function judgeModel(error: Error): Verdict {
   const kind = failureOf(error);
   return {
     repeat: passing.includes(kind),
-    outage: !['refused', 'rate_limited', 'breaker_open'].includes(kind),
+    outage: outages.includes(kind),
     afterMs: error instanceof ModelError ? error.afterMs : undefined,
   };
 }
 
-/** What an answer other than 2xx means. `who` answered: `the embeddings server`. */
-export function refusalOf(who: string, status: number, retryAfter: string | null): ModelError {
+/**
+ * Whether a server that answers 5xx says that it was given too much, as llama.cpp, Ollama and others do: that is about the
+ * text, and another goes well.
+ */
+export const saysTooLong = (answer: string | undefined): boolean =>
+  /too (large|long|many tokens)|(context|maximum) (length|size|window)|exceeds? .{0,40}(context|tokens|limit)/i.test(
+    answer?.slice(0, 4_000) ?? '',
+  );
+
+/** What an answer other than 2xx means. `who` answered `said`: `the embeddings server`. */
+export function refusalOf(who: string, status: number, retryAfter: string | null, said: string): ModelError {
   const message = `${who} answered ${status}`;
   const afterMs = waitOf(retryAfter);
   const options = afterMs === undefined ? {} : { afterMs };
@@ -66,7 +77,7 @@ export function refusalOf(who: string, status: number, retryAfter: string | null
   if (status === 401 || status === 403) return new ModelError('unauthorized', message);
   if (status === 404 || status === 405) return new ModelError('misconfigured', message);
   if (status === 408) return new ModelError('timeout', message);
-  if (status >= 500) return new ModelError('server_error', message, options);
+  if (status >= 500 && !saysTooLong(said)) return new ModelError('server_error', message, options);
   return new ModelError('refused', message);
 }
 

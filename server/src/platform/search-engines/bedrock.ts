@@ -4,13 +4,13 @@ import type {
   RetrieveCommandOutput,
 } from '@aws-sdk/client-bedrock-agent-runtime';
 import type { Config } from '../config.ts';
-import { type OutsideCalls, outsideCalls } from '../resilience.ts';
 import {
   callEngine,
   engineFailure,
   type FoundPassage,
   forGood,
   keptFor,
+  policiesOf,
   readAnswer,
   share,
 } from './engine.ts';
@@ -33,52 +33,37 @@ const badCredentials =
 const passing =
   /^(ThrottlingException|TooManyRequestsException|ServiceUnavailable(Exception)?|InternalServerException|InternalServerError|DependencyFailedException|BadGatewayException|TimeoutError|RequestTimeout|AbortError)$/;
 
-interface Region {
-  client: BedrockAgentRuntimeClient;
-  policy: OutsideCalls;
-}
-
 /**
  * Knowledge bases of Amazon Bedrock, by the Retrieve call of the AWS SDK. Credentials come from the SDK's own chain
  * (environment, profile, web identity, instance). The SDK is loaded with the first search.
  */
 export function bedrockKnowledgeBases(config: Config) {
-  const open = async (region: string): Promise<Region> => {
+  const open = async (region: string): Promise<BedrockAgentRuntimeClient> => {
     const [{ BedrockAgentRuntimeClient }, { NodeHttpHandler }] = await Promise.all([
       import('@aws-sdk/client-bedrock-agent-runtime'),
       import('@smithy/node-http-handler'),
     ]);
     const endpoint = config.AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME;
-    return {
-      client: new BedrockAgentRuntimeClient({
-        region,
-        // Retries are ours, so that their time and the breaker are those of every outside call.
-        maxAttempts: 1,
-        // By itself the client speaks HTTP/2, which proxies and stand-ins before AWS often do not.
-        requestHandler: new NodeHttpHandler({
-          connectionTimeout: Math.min(config.EXT_CALL_TIMEOUT_MS, 5_000),
-          requestTimeout: config.EXT_CALL_TIMEOUT_MS,
-        }),
-        ...(endpoint ? { endpoint } : {}),
+    return new BedrockAgentRuntimeClient({
+      region,
+      // Retries are ours, so that their time and the breaker are those of every outside call.
+      maxAttempts: 1,
+      // By itself the client speaks HTTP/2, which proxies and stand-ins before AWS often do not.
+      requestHandler: new NodeHttpHandler({
+        connectionTimeout: Math.min(config.EXT_CALL_TIMEOUT_MS, 5_000),
+        requestTimeout: config.EXT_CALL_TIMEOUT_MS,
       }),
-      policy: outsideCalls({
-        timeoutMs: config.EXT_CALL_TIMEOUT_MS,
-        retries: config.EXT_RETRY_MAX_ATTEMPTS,
-      }),
-    };
+      ...(endpoint ? { endpoint } : {}),
+    });
   };
 
-  const opened = new Set<BedrockAgentRuntimeClient>();
-  const regions = keptFor(async (region: string) => {
-    const made = await open(region);
-    opened.add(made.client);
-    return made;
-  });
+  const clients = keptFor(100, open);
+  const policyOf = policiesOf(config);
 
-  const regionOf = ({ region: named }: KnowledgeBase): Promise<Region> => {
-    const region = named ?? config.AWS_REGION ?? config.AWS_DEFAULT_REGION;
-    if (!region) throw engineFailure('AWS_CONFIG_MISSING');
-    return regions(region);
+  const regionOf = ({ region }: KnowledgeBase): string => {
+    const named = region ?? config.AWS_REGION ?? config.AWS_DEFAULT_REGION;
+    if (!named) throw engineFailure('AWS_CONFIG_MISSING');
+    return named;
   };
 
   return {
@@ -89,7 +74,9 @@ export function bedrockKnowledgeBases(config: Config) {
       limit: number,
       signal: AbortSignal,
     ): Promise<FoundPassage[]> => {
-      const { client, policy } = await regionOf(base);
+      const region = regionOf(base);
+      const client = await clients.of(region);
+      const policy = policyOf(`${region}/${base.knowledge_base_id}`);
       const { RetrieveCommand } = await import('@aws-sdk/client-bedrock-agent-runtime');
       const output = await callEngine(policy, signal, async (abortSignal) => {
         const command = new RetrieveCommand({
@@ -108,7 +95,7 @@ export function bedrockKnowledgeBases(config: Config) {
       return readAnswer('AWS_RETRIEVAL_ERROR', () => passagesOf(output));
     },
     close: async () => {
-      for (const client of opened) client.destroy();
+      for (const client of await Promise.all(clients.all())) client.destroy();
     },
   };
 }

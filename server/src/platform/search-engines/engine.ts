@@ -1,6 +1,6 @@
+import type { Config } from '../config.ts';
 import { ApiError } from '../errors.ts';
-import type { OutsideCalls } from '../resilience.ts';
-import { Permanent } from '../resilience.ts';
+import { type OutsideCalls, outsideCalls, Permanent } from '../resilience.ts';
 
 /** A passage as an outside engine found it. */
 export interface FoundPassage {
@@ -84,17 +84,22 @@ export function readAnswer<T>(code: keyof typeof failures, read: () => T): T {
 export const share = (value: unknown): number | undefined =>
   typeof value === 'number' && Number.isFinite(value) ? Math.min(1, Math.max(0, value)) : undefined;
 
-const mostKept = 100;
-
-/** Makes something once for each place; tenants name places, so only the last hundred are kept. */
-export function keptFor<T>(make: (place: string) => T): (place: string) => T {
+/** Makes something once for each name; tenants give names, so only those that were asked for last are kept. */
+export function keptFor<T>(mostKept: number, make: (name: string) => T) {
   const kept = new Map<string, T>();
-  return (place) => {
-    const known = kept.get(place);
-    if (known !== undefined) return known;
-    const made = make(place);
-    kept.set(place, made);
+  const of = (name: string): T => {
+    const one = kept.get(name) ?? make(name);
+    kept.delete(name);
+    kept.set(name, one);
     if (kept.size > mostKept) kept.delete(kept.keys().next().value!);
-    return made;
+    return one;
   };
+  return { of, all: () => [...kept.values()] };
 }
+
+/**
+ * The policy of a resource. A tenant names it, so what fails there is not held against another, though credentials and place may
+ * be the same: it may be slow or broken by itself.
+ */
+export const policiesOf = ({ EXT_CALL_TIMEOUT_MS: timeoutMs, EXT_RETRY_MAX_ATTEMPTS: retries }: Config) =>
+  keptFor(1_000, () => outsideCalls({ timeoutMs, retries })).of;

@@ -1,13 +1,12 @@
 import type { GoogleAuth } from 'google-auth-library';
 import type { Config } from '../config.ts';
 import { createGuardedFetch, FetchRefused } from '../fetch.ts';
-import { outsideCalls } from '../resilience.ts';
 import {
   callEngine,
   engineFailure,
   type FoundPassage,
   forGood,
-  keptFor,
+  policiesOf,
   readAnswer,
   share,
 } from './engine.ts';
@@ -44,8 +43,7 @@ export function vertexSearch(config: Config) {
     [...config.FETCH_ALLOW_HOSTS, ...(base ? [new URL(base).host] : [])],
     timeoutMs,
   );
-  // One of a project in a location, as its quotas are: what fails in one place is not held against another.
-  const policyOf = keptFor(() => outsideCalls({ timeoutMs, retries: config.EXT_RETRY_MAX_ATTEMPTS }));
+  const policyOf = policiesOf(config);
   let auth: Promise<GoogleAuth> | undefined;
 
   const authorization = async (): Promise<Record<string, string>> => {
@@ -111,7 +109,7 @@ export function vertexSearch(config: Config) {
     ): Promise<FoundPassage[]> => {
       const { owner, place } = placeOf(store);
       const address = addressOf(store.resource_id, owner, place);
-      const policy = policyOf(`${owner}/${place}`);
+      const policy = policyOf(address);
       const body = {
         query: query.toWellFormed(),
         pageSize: Math.min(limit, mostResults),

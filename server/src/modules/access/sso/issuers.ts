@@ -3,7 +3,13 @@ import type { App } from '#platform/context.ts';
 import { unavailable } from '#platform/errors.ts';
 import { FetchRefused } from '#platform/fetch.ts';
 import { perApp } from '#platform/per-app.ts';
-import { type OutsideCalls, outsideCalls, Permanent } from '#platform/resilience.ts';
+import {
+  type Judge,
+  judgedByKind,
+  type OutsideCalls,
+  outsideCalls,
+  Permanent,
+} from '#platform/resilience.ts';
 
 /** An issuer as this process knows it: how it is called, what it published, and its keys. */
 export interface Issuer {
@@ -23,14 +29,22 @@ const mostIssuers = 500;
 
 const issuersOf = perApp(() => new Map<string, Issuer>());
 
+class TooMany extends Error {
+  override name = 'TooMany';
+}
+
+/** Tenants share an issuer with clients of their own there: one that asks too much is not held against the others. */
+const judge: Judge = (error) =>
+  error instanceof TooMany ? { repeat: true, outage: false } : judgedByKind(error);
+
 export function issuerOf(app: App, address: string): Issuer {
   const issuers = issuersOf(app);
   const timeoutMs = app.config.EXT_CALL_TIMEOUT_MS;
   const issuer = issuers.get(address) ?? {
     // A person waits for it: one repetition is what there is time for.
-    reads: outsideCalls({ timeoutMs, retries: Math.min(1, app.config.EXT_RETRY_MAX_ATTEMPTS) }),
+    reads: outsideCalls({ timeoutMs, retries: Math.min(1, app.config.EXT_RETRY_MAX_ATTEMPTS), judge }),
     // A code sent twice looks stolen, and takes back what it was exchanged for (RFC 6749, section 4.1.2).
-    writes: outsideCalls({ timeoutMs, retries: 0 }),
+    writes: outsideCalls({ timeoutMs, retries: 0, judge }),
     metadata: undefined,
     until: 0,
     keys: undefined,
@@ -90,7 +104,8 @@ async function send(
       signal,
     });
     const { status } = response;
-    if (status === 429 || status >= 500 || status < 200) throw new Error(`a provider answered ${status}`);
+    if (status === 429) throw new TooMany('a provider answered 429');
+    if (status >= 500 || status < 200) throw new Error(`a provider answered ${status}`);
     const kept = ['content-type', 'www-authenticate'].flatMap((name) => {
       const value = response.headers.get(name);
       return value === null ? [] : [[name, value] as const];

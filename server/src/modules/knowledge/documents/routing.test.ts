@@ -224,8 +224,8 @@ describe('a corpus', () => {
     ];
     for (const [i, [what, script, code, status, calls]] of failing.entries()) {
       it(`tells by ${code} that ${what}`, async () => {
-        // A region of its own, whose breaker no other failure has opened.
-        const mine = await routed({ ...kb, region: `us-test-${i + 1}` });
+        // A resource of its own, whose breaker no other failure has opened.
+        const mine = await routed({ ...kb, knowledge_base_id: `KB${i}` });
         bedrock.answerWith(script);
         const reply = await search(mine, 'lamp');
         assert.deepEqual(codeOf(reply), [status, code], reply.text);
@@ -242,10 +242,10 @@ describe('a corpus', () => {
       });
     }
 
-    it('is left alone for a while after five failures in a row, other regions are not', async () => {
-      const mine = await routed({ ...kb, region: 'ap-test-1' });
-      const other = await routed({ ...kb, region: 'ap-test-2' });
-      bedrock.answerWith(awsError(429, 'ThrottlingException'));
+    it('is left alone for a while after five failures in a row, what another tenant has there is not', async () => {
+      const mine = await routed({ ...kb, knowledge_base_id: 'BROKEN' });
+      const other = await routed(kb);
+      bedrock.answerWith(awsError(424, 'DependencyFailedException'));
       for (let i = 0; i < 2; i++) assert.equal((await search(mine, 'lamp')).status, 503);
       const before = bedrock.calls.length;
       bedrock.answerWith(json(200, { retrievalResults: [awsResult(lamp, 0.9, 's3://b/lamp')] }));
@@ -377,8 +377,8 @@ describe('a corpus', () => {
     ];
     for (const [i, [what, script, code, status, calls]] of failing.entries()) {
       it(`tells by ${code} that ${what}`, async () => {
-        // A project of its own, whose breaker no other failure has opened.
-        const mine = await routed({ ...store, project: `p-${i}` });
+        // A resource of its own, whose breaker no other failure has opened.
+        const mine = await routed({ ...store, resource_id: `store-of-${i}` });
         vertex.answerWith(script);
         const reply = await search(mine, 'lamp');
         assert.deepEqual(codeOf(reply), [status, code], reply.text);
@@ -386,6 +386,20 @@ describe('a corpus', () => {
         assert.equal(vertex.calls.length, calls);
       });
     }
+  });
+
+  it('that a tenant has in the same project, and that hangs, does not take Vertex AI Search from others', async () => {
+    const mine = await routed({ ...store, resource_id: 'broken' });
+    const other = await routed(store);
+    const found = json(200, { results: [vertexResult({ snippets: [{ snippet: lamp }] })] });
+    vertex.answerWith((response, call) => {
+      if (!call.path.includes('/broken/')) return found(response, call);
+    });
+    for (let i = 0; i < 2; i++) assert.equal((await search(mine, 'lamp')).status, 503);
+    const before = vertex.calls.length;
+    assert.deepEqual(codeOf(await search(mine, 'lamp')), [503, 'INTEGRATION_UNAVAILABLE']);
+    assert.equal(vertex.calls.length, before, 'nobody called');
+    assert.equal((await search(other, 'lamp')).body.data.length, 1);
   });
 
   describe('whose route is not complete', () => {

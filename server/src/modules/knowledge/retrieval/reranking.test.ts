@@ -193,6 +193,20 @@ describe('a reranker', () => {
     });
   }
 
+  it('is not left alone because it does not take what one tenant sends', async () => {
+    await remember(
+      ben,
+      texts.map((text) => ({ text, type: 'note' })),
+    );
+    for (const status of [400, 403, 413]) {
+      reranker.fail({ kind: 'status', status });
+      for (let i = 0; i < 6; i++) await search(ann, question);
+      reranker.fail({ kind: 'none' });
+      const [first] = await search(ben, question);
+      assert.equal(first!.parts!.rerank!.failure, undefined, `${status}`);
+    }
+  });
+
   it('is left alone after five failures in a row, and asked again later', async () => {
     reranker.fail({ kind: 'status', status: 503 });
     for (let i = 0; i < 5; i++) await search(ann, question);

@@ -184,6 +184,30 @@ describe('answers of a model', () => {
     }
   });
 
+  test('what a tenant’s own text brings about does not take the model from the others', async () => {
+    chat.answerWith((say) => say('Yes.'));
+    await run('Are there gates?');
+    const fails =
+      (code: number, message: string): Parameters<typeof chat.answerWith>[0] =>
+      (say, response, { messages }) => {
+        if (!messages.at(-1)!.content.includes('swordfish')) return say('Yes.');
+        response.writeHead(code).end(JSON.stringify({ error: { message } }));
+      };
+    const neighbour = await signUp(addressOf(running));
+    await makeCorpus(neighbour, 'handbook', { gates: 'The release gates are tests.' });
+    for (const [status, message] of [
+      [400, 'The response was filtered due to the prompt triggering content management policy.'],
+      [413, 'Payload too large'],
+      [403, 'blocked'],
+      [500, "This model's maximum context length is 8192 tokens."],
+    ] as const) {
+      chat.answerWith(fails(status, message));
+      for (let i = 0; i < 6; i++) eventOf(await run('swordfish'), 'error');
+      const asked = { session_id: session(), corpus_id: 'handbook', message: 'Are there gates?' };
+      assert.equal(eventOf(await neighbour.run(asked), 'message.final').text, 'Yes.', message);
+    }
+  });
+
   test('a call that was not answered is made again, an answer that has begun is not', async () => {
     const patient = await startServer({
       LLM_PROVIDER: 'openai-compatible',

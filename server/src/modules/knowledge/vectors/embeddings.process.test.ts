@@ -304,6 +304,24 @@ describe('with an embeddings server', () => {
     await embedded(ann, { [model]: 22 });
   });
 
+  for (const [what, status, says] of [
+    ['is too long', 500, 'input (9000 tokens) is too large to process'],
+    ['a filter before the model stops', 403, 'blocked'],
+  ] as const)
+    it(`a tenant whose text ${what} does not take the model from the others`, async () => {
+      embeddings.fail({ kind: 'status', status, says, texts: /poison/ });
+      for (let i = 0; i < 6; i++) {
+        await remember(ann, `a poisonous text ${i}`);
+        await eventually('its vector', async () => (await stateOf(ann)).waiting === 0);
+      }
+      assert.equal((await stateOf(ann)).links[0]?.breaker, 'closed');
+      const ben = await newTenant('admin', server);
+      await remember(ben, 'Talked about the pension');
+      embeddings.requests.length = 0;
+      await embedded(ben, { [model]: 1 });
+      assert.equal((await search(ben, 'retirement'))[0], 'Talked about the pension');
+    });
+
   it('a memory that is changed or deleted while it waits for renewal keeps no old vector', async () => {
     embeddings.fail({ kind: 'status', status: 503 });
     const [changed, deleted] = await remember(ann, 'about the dog', 'about the car', 'about the doctor');
