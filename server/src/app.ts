@@ -242,7 +242,7 @@ export async function openApp(
       database,
       shared: openShared(config.REDIS_URL, config.DATABASE_URL !== undefined, log),
       models: openModels(config),
-      mail: openMailer(config, log),
+      mail: await openMailer(config, log),
       outside: createGuardedFetch(config.FETCH_ALLOW_HOSTS, config.EXT_CALL_TIMEOUT_MS),
       blobs: openBlobs(config.dataDir),
       vectorTypes: await vectorTypes(database.operator),

@@ -122,7 +122,7 @@ async function examineModels(config: Config, ask: Examine): Promise<void> {
 }
 
 async function examineMail(config: Config, ask: Examine): Promise<void> {
-  const mailer = openMailer(config, createLog('silent'));
+  const mailer = await openMailer(config, createLog('silent'));
   try {
     await ask('mail', async () => (mailer ? mailer.check() : 'none: set SMTP_URL to send any'));
   } finally {
