@@ -1,10 +1,11 @@
-// `npm test`: the whole suite on the embedded database, then on PostgreSQL with pgvector and Redis.
+// `npm test`: the whole suite on the embedded database, and again on PostgreSQL with pgvector and Redis.
 //   npm test -- [--engine embedded|postgres] [file.test.ts ...] [any option of node --test]
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { ensureInstalled, ROOT } from './install.mjs';
 import { compiled } from './launch.mjs';
@@ -13,6 +14,7 @@ import { createDatabase, down, dropDatabase, ServicesError, up } from './service
 const TEST_FILE = /\.test\.(ts|mjs)$/;
 // They start and kill processes of their own, so nothing else may run in their process.
 const PROCESS_TEST_FILE = /\.(crash|process)\.test\.(ts|mjs)$/;
+const LONG_TEST_FILE = /\.crash\.|\/(commands|rewrap|revocation|outage)\./;
 /** Options of node --test whose value may be the next word. */
 const WITH_VALUE = new Set(['--test-name-pattern', '--test-skip-pattern', '--test-concurrency']);
 const TEST_TIMEOUT_MS = 180_000;
@@ -28,14 +30,13 @@ const inCi = process.env.CI === 'true' || process.env.CI === '1';
 async function main() {
   const { engines, files, options } = readArguments(process.argv.slice(2));
   const node = ensureInstalled();
-  const results = [];
+  const suites = [];
   for (const engine of engines) {
-    const first = engine === engines[0];
-    const suite = first ? files : files.filter((file) => file.startsWith('server'));
+    const suite = engine === engines[0] ? files : files.filter((file) => file.startsWith('server'));
     if (suite.length === 0 || interrupted) continue;
-    results.push({ engine, ...(await runSuite(node, engine, suite, options)) });
+    suites.push({ engine, files: suite, opened: await openEngine(node, engine) });
   }
-  report(results);
+  report(await runSuites(node, suites, options));
 }
 
 function readArguments(args) {
@@ -95,7 +96,7 @@ async function openEngine(node, engine) {
       REDIS_URL: undefined,
       TEST_DATA_TEMPLATE,
     };
-    return { lanes: LANES, variables: () => ({ env, release: () => {} }), close };
+    return { lanes: Infinity, variables: () => ({ env, release: () => {} }), close };
   }
   const { TEST_DATABASE_URL, TEST_REDIS_URL } = process.env;
   if (TEST_DATABASE_URL && TEST_REDIS_URL) {
@@ -124,41 +125,73 @@ async function openEngine(node, engine) {
     };
     return { env, release: () => dropDatabase(name) };
   };
-  return { lanes: LANES, variables, close: () => (services.started ? down() : undefined) };
+  return { lanes: Infinity, variables, close: () => (services.started ? down() : undefined) };
 }
 
-/** First the files that share a process, in parts, several at once; then what needs a process of its own. */
-async function runSuite(node, engine, files, options) {
-  const opened = await openEngine(node, engine);
-  if (opened.missing !== undefined) return opened;
-  const started = performance.now();
-  const total = { passed: 0, failed: 0, skipped: 0 };
-  const alone = files.filter((file) => PROCESS_TEST_FILE.test(file));
-  const parts = partsOf(files.filter((file) => !alone.includes(file)));
-  try {
-    for (const [waiting, lanes, flags] of [
-      [parts, opened.lanes, ['--test-isolation=none', '--test-force-exit']],
-      // They wait more than they work.
-      [alone.map((file) => [file]), opened.lanes * 1.5, ['--test-isolation=process']],
-    ]) {
-      const work = async (_, lane) => {
-        for (let part = waiting.shift(); part && !interrupted; part = waiting.shift()) {
-          const { env, release } = opened.variables(lane);
-          try {
-            const counts = await runNode(node, engine, part, [...flags, ...options], env);
-            for (const key of Object.keys(total)) total[key] += counts[key];
-          } finally {
-            release();
-          }
-        }
-      };
-      await Promise.all(Array.from({ length: lanes }, work));
+/**
+ * All suites at once, since those of one engine wait while those of the other work. Most lanes begin with the files that share a
+ * process, in parts; one takes what needs a process of its own, the longest first, which waits more than it works.
+ */
+async function runSuites(node, suites, options) {
+  const results = suites.map(({ engine, opened: { missing } }) => ({
+    engine,
+    missing,
+    ...nothing(),
+    seconds: 0,
+  }));
+  const began = performance.now();
+  const tasks = suites.flatMap(({ engine, files, opened }, i) => {
+    if (opened.missing !== undefined) return [];
+    const alone = files.filter((file) => PROCESS_TEST_FILE.test(file));
+    const task = { engine, opened, result: results[i] };
+    return [
+      ...partsOf(files.filter((file) => !alone.includes(file))).map((part) => ({ ...task, files: part })),
+      ...alone.map((file) => ({ ...task, files: [file], length: lengthOf(file) })),
+    ];
+  });
+  const parts = tasks.filter(({ length }) => length === undefined);
+  const alone = tasks.filter((task) => !parts.includes(task)).sort((a, b) => b.length - a.length);
+  /** The next of an engine that has a lane free: a database that was given to us serves one process at a time. */
+  const take = (waiting) => {
+    const next = waiting.findIndex(({ opened }) => (opened.busy ?? 0) < opened.lanes);
+    return next < 0 ? undefined : waiting.splice(next, 1)[0];
+  };
+  const work = async (lane) => {
+    const lists = lane < LANES ? [parts, alone] : [alone, parts];
+    while (!interrupted && parts.length + alone.length > 0) {
+      const task = take(lists[0]) ?? take(lists[1]);
+      if (!task) {
+        await sleep(200);
+        continue;
+      }
+      const { opened, result } = task;
+      const flags = task.length
+        ? ['--test-isolation=process']
+        : ['--test-isolation=none', '--test-force-exit'];
+      opened.busy = (opened.busy ?? 0) + 1;
+      const { env, release } = opened.variables(lane);
+      try {
+        const counts = await runNode(node, task.engine, task.files, [...flags, ...options], env);
+        for (const key of Object.keys(counts)) result[key] += counts[key];
+      } finally {
+        release();
+        opened.busy -= 1;
+        result.seconds = (performance.now() - began) / 1000;
+      }
     }
+  };
+  try {
+    await Promise.all(Array.from({ length: Math.floor(LANES * 1.5) }, (_, lane) => work(lane)));
   } finally {
-    await opened.close();
+    for (const { opened } of suites) await opened.close?.();
   }
-  return { ...total, seconds: (performance.now() - started) / 1000 };
+  return results;
 }
+
+const nothing = () => ({ passed: 0, failed: 0, skipped: 0 });
+
+/** Those that start processes again and again are the longest, however short their files are. */
+const lengthOf = (file) => (LONG_TEST_FILE.test(file) ? 1e9 : 0) + statSync(join(ROOT, file)).size;
 
 /** Parts of about the same size, the largest files spread over them. */
 function partsOf(files) {
@@ -197,7 +230,7 @@ async function runNode(node, engine, files, options, env) {
   const seconds = (performance.now() - started) / 1000;
   const text = existsSync(countsFile) ? readFileSync(countsFile, 'utf8') : '';
   rmSync(folder, { recursive: true, force: true });
-  const counts = text === '' ? { passed: 0, failed: 0, skipped: 0 } : JSON.parse(text);
+  const counts = text === '' ? nothing() : JSON.parse(text);
   console.log(`\n== ${engine}: ${files.join(' ')} (${seconds.toFixed(1)} s)`);
   process.stdout.write(Buffer.concat(said));
   // A run that ended badly without a failed test (a crash, a hang, an error while loading) counts as one failure.
@@ -218,7 +251,7 @@ function endGroup({ pid }, signal) {
 
 function report(results) {
   const ran = results.filter((result) => result.missing === undefined);
-  const total = { passed: 0, failed: 0, skipped: 0 };
+  const total = nothing();
   console.log('');
   for (const result of results) {
     if (result.missing !== undefined) {

@@ -63,10 +63,10 @@ import { forgetRulesOf, limitsFor } from '#modules/ledger/rate-limits/service.ts
 import { openBlobs } from '#platform/blobs.ts';
 import type { Config } from '#platform/config.ts';
 import type { App, Features } from '#platform/context.ts';
-import { deriveKeys } from '#platform/crypto.ts';
+import { keysOf } from '#platform/crypto.ts';
 import { vectorTypes } from '#platform/db/binary.ts';
 import { migrate } from '#platform/db/migrate.ts';
-import { openDatabase } from '#platform/db/open.ts';
+import { type Database, openDatabase } from '#platform/db/open.ts';
 import { type Resealed, resealColumn, type SealedColumn } from '#platform/db/reseal.ts';
 import { flushDenials } from '#platform/facts/denials.ts';
 import { createRelay } from '#platform/facts/relay.ts';
@@ -226,12 +226,11 @@ export interface Running {
 export async function openApp(
   config: Config,
   log: Log,
+  opened?: Database,
 ): Promise<{ app: App; close: () => Promise<void>; closing: AbortController }> {
-  const keys = deriveKeys(config.secretKey, config.encryptionKey, config.encryptionKeyPrevious);
+  const keys = keysOf(config);
   const closing = new AbortController();
-  const database = await openDatabase(config, keys, (error) =>
-    log.warn({ err: error }, 'a database connection was lost'),
-  );
+  const database = opened ?? (await openDatabase(config, log));
   try {
     const applied = await migrate(database, keys, { manageRole: !config.DATABASE_APP_URL });
     if (applied.length) log.info({ migrations: applied.length }, 'schema brought up to date');
@@ -243,7 +242,7 @@ export async function openApp(
       database,
       shared: openShared(config.REDIS_URL, config.DATABASE_URL !== undefined, log),
       models: openModels(config),
-      mail: openMailer(config, log),
+      mail: await openMailer(config, log),
       outside: createGuardedFetch(config.FETCH_ALLOW_HOSTS, config.EXT_CALL_TIMEOUT_MS),
       blobs: openBlobs(config.dataDir),
       vectorTypes: await vectorTypes(database.operator),
@@ -283,8 +282,9 @@ export async function start(
   config: Config,
   log: Log,
   parts: { serve: boolean; work: boolean },
+  opened?: Database,
 ): Promise<Running> {
-  const { app, close, closing } = await openApp(config, log);
+  const { app, close, closing } = await openApp(config, log, opened);
   const stops: (() => Promise<void>)[] = [close];
   try {
     let queue: JobQueue | undefined;

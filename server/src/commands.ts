@@ -1,54 +1,20 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { flushCompileCache } from 'node:module';
-import { setPriority, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { ConfigError, environmentExample, readConfig, withoutEffect } from '#platform/config.ts';
+import { environmentExample, readConfig } from '#platform/config.ts';
 import type { App } from '#platform/context.ts';
 import { generateTables } from '#platform/db/tables.ts';
 import { openApiDocument } from '#platform/http/openapi.ts';
 import { buildServer } from '#platform/http/server.ts';
 import { createLog } from '#platform/log.ts';
 import { registerAccessCommands } from './access-commands.ts';
-import { openApp, routes, start } from './app.ts';
+import { openApp, routes } from './app.ts';
 import { examine } from './commands/doctor.ts';
 import { permissionsDocument } from './commands/permissions.ts';
 import { smokeOf, smokeProvider } from './commands/provider-smoke.ts';
-import { seedDemo, untilDemoIsRead } from './seed.ts';
-
-/** Says one line on standard error and ends with a code scripts can use: 1 failed, 2 misused. */
-function fail(message: string, code = 1): never {
-  process.stderr.write(`manushya: ${message}\n`);
-  process.exit(code);
-}
-
-const say = (text: string): void => {
-  process.stdout.write(`${text}\n`);
-};
-
-/** Runs a command's work, telling what went wrong in one line. */
-const guarded =
-  <A extends unknown[]>(work: (...args: A) => Promise<void>) =>
-  async (...args: A): Promise<void> => {
-    try {
-      await work(...args);
-    } catch (error) {
-      const { name } = error as Error;
-      fail(
-        explained(error as Error),
-        error instanceof ConfigError || name === 'DirectoryLockedError' ? 2 : 1,
-      );
-    }
-  };
-
-/** Names the setting behind a failure of the system, where there is one. */
-function explained({ message, code, syscall }: NodeJS.ErrnoException): string {
-  if (code === 'EADDRINUSE') return `${message}: set PORT to a free one, or stop what listens there`;
-  if (syscall === 'connect' || code === '28P01' || code === '3D000')
-    return `the database of DATABASE_URL: ${message}`;
-  if (syscall === 'mkdir') return `the directory of DATA_DIR can not be made: ${message}`;
-  return message;
-}
+import { guarded, say } from './processes.ts';
+import { seedDemo } from './seed.ts';
 
 /** Opens the App for a command that ends: quiet, without server and worker. */
 async function withApp(work: (app: App) => Promise<void>): Promise<void> {
@@ -65,19 +31,8 @@ async function withApp(work: (app: App) => Promise<void>): Promise<void> {
   }
 }
 
+/** All words of the command line but those of `processes.ts`. */
 export function registerCommands(program: Command): void {
-  program
-    .command('serve')
-    .description('serve the API, with a worker in the same process')
-    .option(
-      '--no-worker',
-      'leave background work to separate `manushya worker` processes (needs DATABASE_URL)',
-    )
-    .action(guarded(async ({ worker }: { worker: boolean }) => runProcess({ serve: true, work: worker })));
-  program
-    .command('worker')
-    .description('do background work only (needs DATABASE_URL)')
-    .action(guarded(async () => runProcess({ serve: false, work: true })));
   program
     .command('migrate')
     .description('bring the schema up to date')
@@ -124,75 +79,6 @@ export function registerCommands(program: Command): void {
     .description('write the types of the tables from the schema')
     .option('--check', 'only say whether they are up to date')
     .action(guarded(async ({ check }: { check?: boolean }) => writeTables(check ?? false)));
-}
-
-const workerNiceness = 10;
-
-async function runProcess(parts: { serve: boolean; work: boolean }): Promise<void> {
-  const config = readConfig(process.env);
-  if (!config.DATABASE_URL && !(parts.serve && parts.work)) {
-    throw new ConfigError(
-      'the embedded database has one process: set DATABASE_URL to run server and worker apart',
-    );
-  }
-  const log = createLog(config.LOG_LEVEL);
-  // Where both share a machine, whoever waits for an answer comes first.
-  if (!parts.serve) setPriority(workerNiceness);
-  for (const sentence of withoutEffect(config)) log.warn(sentence);
-  const running = await start(config, log, parts);
-  let stopping = false;
-  const stop = (signal: string) => {
-    if (stopping) process.exit(1);
-    stopping = true;
-    log.info({ signal }, 'shutting down');
-    const late = setTimeout(
-      () => {
-        log.error('shutdown took too long');
-        process.exit(1);
-        // Requests have one such time to end, and jobs another.
-      },
-      2 * config.SHUTDOWN_GRACE_MS + 5_000,
-    );
-    late.unref();
-    running.stop().then(
-      () => process.exit(0),
-      (error) => {
-        log.error({ err: error }, 'shutdown failed');
-        process.exit(1);
-      },
-    );
-  };
-  process.on('SIGTERM', () => stop('SIGTERM'));
-  process.on('SIGINT', () => stop('SIGINT'));
-  if (parts.serve) await greet(running.app, parts.work);
-  else log.info('worker ready');
-  // Written now: a process that is killed later would keep nothing.
-  flushCompileCache();
-}
-
-async function greet(app: App, works: boolean): Promise<void> {
-  const { config, log } = app;
-  const seeded = config.production ? undefined : await seedDemo(app);
-  app.nudgeRelay();
-  if (seeded && works) await untilDemoIsRead(app);
-  log.info({ address: `http://${config.HOST}:${config.PORT}`, engine: app.database.engine }, 'ready');
-  if (config.production) return;
-  const lines = [
-    '',
-    `  Manushya is ready at ${config.publicUrl}`,
-    `  API pages        ${config.publicUrl}/v1/docs`,
-  ];
-  if (seeded) {
-    const another = 'npm run manushya -- keys create --tenant t1 --role admin --name NAME';
-    const when = app.database.engine === 'embedded' ? ', with the server stopped' : '';
-    lines.push(
-      '  Demo tenant      t1, with corpus c1',
-      `  Admin API key    ${seeded.key}`,
-      `                   shown only now; for another one${when}:`,
-      `                   ${another}`,
-    );
-  }
-  say([...lines, ''].join('\n'));
 }
 
 /** Writes a generated file, or says that it is not what it would be. */

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import fastJson from 'fast-json-stringify';
+import type { TSchema } from 'typebox';
+import { Compile } from 'typebox/compile';
 import { readConfig } from '#platform/config.ts';
 import { operationIdOf } from '#platform/http/route.ts';
 import { buildServer } from '#platform/http/server.ts';
@@ -31,6 +34,17 @@ async function variant(settings: Record<string, string>): Promise<Running> {
 
 const note = { text: 'a note', type: 'note' };
 const codeOf = ({ body }: { body: any }) => body?.error?.code;
+
+describe('the schemas of routes', () => {
+  it('compile, which a server does only when a route is called', () => {
+    for (const { method, path, params, query, body, response } of routes) {
+      const bodies = Object.values(response as Record<string, TSchema | null>).filter((one) => one !== null);
+      for (const schema of [params, query, body])
+        if (schema) assert.doesNotThrow(() => Compile(schema), `${method} ${path}`);
+      for (const schema of bodies) assert.doesNotThrow(() => fastJson(schema), `${method} ${path}`);
+    }
+  });
+});
 
 describe('the published contract', () => {
   let operations: Map<string, { security?: object[]; parameters?: { name: string; description: string }[] }>;

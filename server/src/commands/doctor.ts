@@ -2,7 +2,6 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Config, readConfig, withoutEffect } from '#platform/config.ts';
-import { deriveKeys } from '#platform/crypto.ts';
 import { inspect } from '#platform/db/migrate.ts';
 import { openDatabase } from '#platform/db/open.ts';
 import { createLog } from '#platform/log.ts';
@@ -50,11 +49,10 @@ async function examineDatabase(config: Config, ask: Examine): Promise<void> {
     await ask('database', async () => `embedded, to be made in ${config.dataDir} by the first start`);
     return;
   }
-  const keys = deriveKeys(config.secretKey, config.encryptionKey, config.encryptionKeyPrevious);
   let database: Awaited<ReturnType<typeof openDatabase>> | undefined;
   try {
     const open = async () => {
-      database = await openDatabase(config, keys, () => {});
+      database = await openDatabase(config, createLog('silent'));
       const parts = inspect(database, { manageRole: !config.DATABASE_APP_URL });
       return { parts, version: await parts.server() };
     };
@@ -122,7 +120,7 @@ async function examineModels(config: Config, ask: Examine): Promise<void> {
 }
 
 async function examineMail(config: Config, ask: Examine): Promise<void> {
-  const mailer = openMailer(config, createLog('silent'));
+  const mailer = await openMailer(config, createLog('silent'));
   try {
     await ask('mail', async () => (mailer ? mailer.check() : 'none: set SMTP_URL to send any'));
   } finally {

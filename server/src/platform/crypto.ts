@@ -7,6 +7,7 @@ import {
   randomBytes,
   timingSafeEqual,
 } from 'node:crypto';
+import type { Config } from './config.ts';
 
 /** A key that encrypts, and the one before it, which only opens what was encrypted with it. */
 export interface KeyRing {
@@ -26,7 +27,7 @@ export interface Keys {
   databaseRole: string;
 }
 
-export function deriveKeys(secretKey: string, encryptionKey: string, previousKey?: string): Keys {
+export function keysOf({ secretKey, encryptionKey, encryptionKeyPrevious: previousKey }: Config): Keys {
   const derive = (secret: string, purpose: string) =>
     Buffer.from(hkdfSync('sha256', secret, 'manushya', purpose, 32));
   const ring = (purpose: string): KeyRing => ({

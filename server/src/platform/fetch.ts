@@ -1,13 +1,6 @@
 import { lookup } from 'node:dns';
 import ipaddr from 'ipaddr.js';
-import {
-  Agent,
-  type Dispatcher,
-  type RequestInit,
-  type Response,
-  request,
-  fetch as undiciFetch,
-} from 'undici';
+import type { Agent, Dispatcher, RequestInit, Response } from 'undici';
 
 /** The address may not be called, or did not answer as it must. Nothing of its answer is in the message. */
 export class FetchRefused extends Error {
@@ -49,21 +42,25 @@ export function createGuardedFetch(
   connections = 32,
 ): GuardedFetch {
   const allowed = new Set(allowedHosts.map((host) => host.toLowerCase()));
-  const agentOf = (free: boolean) =>
-    new Agent({
-      connections,
-      headersTimeout: timeoutMs,
-      bodyTimeout: timeoutMs,
-      maxResponseSize: 64 * 1024 * 1024,
-      connect: {
-        timeout: Math.min(timeoutMs, 10_000),
-        ...(free ? {} : { lookup: guardedLookup }),
-      },
-    });
-  const guarded = agentOf(false);
-  const free = agentOf(true);
+  // Loaded by the first call: a start is a tenth of a second shorter, and most processes never make one.
+  const load = async () => {
+    const undici = await import('undici');
+    const agentOf = (free: boolean): Agent =>
+      new undici.Agent({
+        connections,
+        headersTimeout: timeoutMs,
+        bodyTimeout: timeoutMs,
+        maxResponseSize: 64 * 1024 * 1024,
+        connect: {
+          timeout: Math.min(timeoutMs, 10_000),
+          ...(free ? {} : { lookup: guardedLookup }),
+        },
+      });
+    return { fetch: undici.fetch, request: undici.request, guarded: agentOf(false), free: agentOf(true) };
+  };
+  let loaded: ReturnType<typeof load> | undefined;
   const allows = (url: URL) => allowed.has(url.host.toLowerCase()) || allowed.has(url.hostname.toLowerCase());
-  const check = (input: string | URL): { url: URL; dispatcher: Agent } => {
+  const check = async (input: string | URL) => {
     const url = new URL(input);
     if (url.protocol !== 'http:' && url.protocol !== 'https:')
       throw new FetchRefused('only http and https addresses can be called');
@@ -71,14 +68,16 @@ export function createGuardedFetch(
     const literal = url.hostname.replace(/^\[|\]$/g, '');
     if (!isAllowed && ipaddr.isValid(literal) && !isPublicAddress(literal))
       throw new FetchRefused('the address is not a public one');
-    return { url, dispatcher: isAllowed ? free : guarded };
+    loaded ??= load();
+    const { fetch, request, guarded, free } = await loaded;
+    return { url, dispatcher: isAllowed ? free : guarded, fetch, request };
   };
   const call = async (input: string | URL, init: RequestInit = {}): Promise<Response> => {
-    const { url, dispatcher } = check(input);
-    return undiciFetch(url, { redirect: 'error', ...init, dispatcher });
+    const { url, dispatcher, fetch } = await check(input);
+    return fetch(url, { redirect: 'error', ...init, dispatcher });
   };
   const send = async (input: string | URL, options: SendOptions): Promise<Dispatcher.ResponseData> => {
-    const { url, dispatcher } = check(input);
+    const { url, dispatcher, request } = await check(input);
     const answer = await request(url, { ...options, dispatcher });
     if (answer.statusCode < 300 || answer.statusCode > 399) return answer;
     await answer.body.dump();
@@ -88,7 +87,10 @@ export function createGuardedFetch(
     fetch: call,
     send,
     allows,
-    close: () => Promise.all([guarded.close(), free.close()]).then(() => {}),
+    close: async () => {
+      const agents = await loaded;
+      await Promise.all([agents?.guarded.close(), agents?.free.close()]);
+    },
   };
 }
 

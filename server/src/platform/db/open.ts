@@ -2,7 +2,8 @@ import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import pg from 'pg';
 import type { Config } from '../config.ts';
-import type { Keys } from '../crypto.ts';
+import { keysOf } from '../crypto.ts';
+import type { Log } from '../log.ts';
 import { type Db, glanceDb, operatorDb, type Part, tenantDb, types, writeTogether } from './database.ts';
 import { type EmbeddedDatabase, openEmbedded } from './embedded/open.ts';
 import { createSharedTrips } from './share.ts';
@@ -44,12 +45,9 @@ export function appRoleOf(config: Config): string {
 }
 
 /** Opens PostgreSQL when DATABASE_URL is set, else the embedded database. Does not migrate. */
-export async function openDatabase(
-  config: Config,
-  keys: Keys,
-  onError: (error: Error) => void,
-): Promise<Database> {
-  return config.DATABASE_URL ? openPostgres(config, keys, onError) : openEmbeddedDatabase(config, onError);
+export async function openDatabase(config: Config, log: Log): Promise<Database> {
+  const onError = (error: Error) => log.warn({ err: error }, 'a database connection was lost');
+  return config.DATABASE_URL ? openPostgres(config, onError) : openEmbeddedDatabase(config, onError);
 }
 
 async function openEmbeddedDatabase(config: Config, onError: (error: Error) => void): Promise<Database> {
@@ -91,7 +89,7 @@ const sessionSettings = `-c timezone=UTC -c statement_timeout=${longestStatement
 // many are stored, that seems cheap, and a plan stays.
 const plannedOnce = '-c plan_cache_mode=force_generic_plan -c jit=off -c enable_seqscan=off';
 
-async function openPostgres(config: Config, keys: Keys, onError: (error: Error) => void): Promise<Database> {
+async function openPostgres(config: Config, onError: (error: Error) => void): Promise<Database> {
   const appRole = appRoleOf(config);
   const common = {
     types: types as pg.CustomTypesConfig,
@@ -104,7 +102,7 @@ async function openPostgres(config: Config, keys: Keys, onError: (error: Error) 
   const appUrl = new URL(config.DATABASE_APP_URL ?? config.DATABASE_URL!);
   if (!config.DATABASE_APP_URL) {
     appUrl.username = encodeURIComponent(appRole);
-    appUrl.password = encodeURIComponent(keys.databaseRole);
+    appUrl.password = encodeURIComponent(keysOf(config).databaseRole);
   }
   const operatorPool = new pg.Pool({
     ...common,

@@ -1,11 +1,14 @@
 import multipart from '@fastify/multipart';
+import fastJson from 'fast-json-stringify';
 import {
   type FastifyError,
   type FastifyInstance,
   type FastifyReply,
   type FastifyRequest,
+  type FastifySerializerCompiler,
   fastify,
 } from 'fastify';
+import type { TSchema } from 'typebox';
 import type { App } from '../context.ts';
 import {
   type ApiError,
@@ -79,6 +82,7 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
     },
   });
   server.setValidatorCompiler(validatorCompiler);
+  server.setSerializerCompiler(serializerCompiler);
   server.setSchemaErrorFormatter((errors) => errors[0] as unknown as Error);
   server.setErrorHandler((error: FastifyError, request, reply) => sendError(app, error, request, reply));
   hooks(app, server, routes);
@@ -93,6 +97,17 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
   await server.ready();
   return server;
 }
+
+const writers = new WeakMap<TSchema, (value: unknown) => string>();
+
+/** Writes of an answer what its schema says, and nothing else; compiled when it is first used, as the validators are. */
+const serializerCompiler: FastifySerializerCompiler<TSchema> =
+  ({ schema }) =>
+  (value) => {
+    const write = writers.get(schema) ?? fastJson(schema);
+    writers.set(schema, write);
+    return write(value);
+  };
 
 /** So many hops from the server outwards, or the named addresses, may say who called them. */
 const trusted = (proxies: number | string[] | undefined) =>

@@ -15,11 +15,12 @@ interface SchemaError {
 
 /**
  * A validator from a TypeBox schema. Query and path values are text and are converted to what the schema says;
- * bodies are taken as they are, so "5" is not 5.
+ * bodies are taken as they are, so "5" is not 5. It is compiled when it is first used: all together take a start half a second.
  */
 export function validator(schema: TSchema, part: string): (value: unknown) => unknown {
-  const compiled = Compile(schema);
+  let compiled: ReturnType<typeof Compile> | undefined;
   return (given) => {
+    compiled ??= Compile(schema);
     let value = given;
     if (part !== 'body') {
       for (const [name, item] of Object.entries((given ?? {}) as object)) {

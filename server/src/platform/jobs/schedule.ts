@@ -16,7 +16,7 @@ export function startSchedules(app: App, schedules: Schedule[]): { stop: () => P
   const active = new Set<Promise<void>>();
   const crons = schedules.map(
     ({ name, pattern, run }) =>
-      new Cron(pattern, { protect: true, timezone: 'UTC' }, async () => {
+      new Cron(pattern, { protect: true, utcOffset: 0 }, async () => {
         const work = run(app).catch((error) =>
           app.log.warn({ err: error, schedule: name }, 'scheduled work failed and will be tried again'),
         );

@@ -1,4 +1,4 @@
-import { PgBoss } from 'pg-boss';
+import { PgBoss, type QueueResult } from 'pg-boss';
 import { type App, type Ctx, systemCtx } from '../context.ts';
 import type { FactSink, RelayedFact } from '../facts/relay.ts';
 import { queuesWithWork } from './states.ts';
@@ -62,7 +62,8 @@ export async function openJobs(
   } as ConstructorParameters<typeof PgBoss>[0]);
   boss.on('error', (error) => app.log.warn({ err: error }, 'the job queue had a failure and goes on'));
   await boss.start();
-  for (const definition of definitions) await declareQueue(boss, definition);
+  const known = new Map((await boss.getQueues()).map((queue) => [queue.name, queue]));
+  for (const definition of definitions) await declareQueue(boss, definition, known.get(definition.name));
   // The queue's own timer looks for dead workers' jobs an interval after the start only: workers that die sooner, one
   // after another, would never give back what those before them held.
   if (options.supervise)
@@ -148,7 +149,11 @@ interface FetchedJob {
   signal: AbortSignal;
 }
 
-async function declareQueue(boss: PgBoss, { name, per, timeoutS, retries }: JobDefinition): Promise<void> {
+async function declareQueue(
+  boss: PgBoss,
+  { name, per, timeoutS, retries }: JobDefinition,
+  known: QueueResult | undefined,
+): Promise<void> {
   const options = {
     retryLimit: retries,
     retryDelay: 1,
@@ -163,8 +168,9 @@ async function declareQueue(boss: PgBoss, { name, per, timeoutS, retries }: JobD
   };
   // `short`: one waiting job a tenant and any number at work. A policy that also limits those at work would let the job
   // of a killed worker hold its tenant up until its heartbeat is missed.
-  if (await boss.getQueue(name)) await boss.updateQueue(name, options);
-  else await boss.createQueue(name, { ...options, policy: per === 'tenant' ? 'short' : 'standard' });
+  if (!known) await boss.createQueue(name, { ...options, policy: per === 'tenant' ? 'short' : 'standard' });
+  else if (Object.entries(options).some(([option, value]) => known[option as keyof typeof options] !== value))
+    await boss.updateQueue(name, options);
 }
 
 async function perform(app: App, definition: JobDefinition, job: FetchedJob): Promise<void> {

@@ -1,6 +1,5 @@
 import { randomInt } from 'node:crypto';
 import { Secret, TOTP } from 'otpauth';
-import QRCode from 'qrcode';
 import type { Keys } from '#platform/crypto.ts';
 import { hmac } from '#platform/crypto.ts';
 
@@ -24,6 +23,7 @@ const totpOf = (secret: Buffer, label: string) =>
 export async function enrolment(secret: Buffer, label: string) {
   const totp = totpOf(secret, label);
   const url = totp.toString();
+  const { default: QRCode } = await import('qrcode');
   return {
     secret: totp.secret.base32,
     setup_url: url,
