@@ -99,16 +99,22 @@ describe('SIGTERM', { timeout: 300_000 }, () => {
     });
   }
 
-  /** A connection on which a request has begun; answers how to send the rest of it, and what comes back. */
-  async function begun(base: string, path: string): Promise<() => Promise<string>> {
-    const socket: Socket = connect(Number(new URL(base).port), '127.0.0.1');
-    await once(socket, 'connect');
-    socket.write(`GET ${path} HTTP/1.1\r\nhost: x\r\n`);
-    return async () => {
-      socket.write('\r\n');
-      let text = '';
-      for await (const bytes of socket) text += bytes;
-      return text;
+  /** The same over a connection that can be asked more while it is answered. */
+  async function beginOn(client: Client, session_id: string) {
+    const socket: Socket = connect(Number(new URL(client.base).port), '127.0.0.1');
+    const body = JSON.stringify(newRun(session_id));
+    let text = '';
+    socket.setEncoding('utf8').on('data', (piece) => {
+      text += piece;
+    });
+    const ended = once(socket, 'close');
+    socket.write(
+      `POST /v1/run HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${client.token}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+    );
+    await eventually('the model to speak', async () => text.includes('token.delta'));
+    return {
+      ask: (path: string) => socket.write(`GET ${path} HTTP/1.1\r\nhost: x\r\n\r\n`),
+      all: () => ended.then(() => text),
     };
   }
 
@@ -130,30 +136,27 @@ describe('SIGTERM', { timeout: 300_000 }, () => {
     const before = chat.requests.length;
     const { one, base } = await startProcess(['serve'], { SHUTDOWN_DRAIN_MS: '60000' });
     const clients = await clientsOf(base);
-    const streams = await Promise.all(clients.map((client, n) => begin(client, `ends-${n}`)));
+    const streams = await Promise.all(clients.map((client, n) => beginOn(client, `ends-${n}`)));
     const unread = await begin(clients[0], 'unread', { on_disconnect: 'continue' });
     const { run_id } = eventOf(unread.frames, 'request.accepted');
     unread.leave();
     const asked = ask(clients[1], 'asked');
     await eventually('the model to be asked by all', async () => chat.requests.length === before + 4);
-    const [probe, call] = [await begun(base, '/healthz'), await begun(base, '/v1/identity/me')];
     const exit = one.tell('SIGTERM');
     await eventually('it to be heard', async () =>
       one.lines().some((line) => line.includes('shutting down')),
     );
-    for (const refused of [await probe(), await call()]) {
-      assert.match(refused, /^HTTP\/1\.1 503 /);
-      assert.match(refused, /^connection: close\r$/im);
-      assert.match(refused, /^retry-after: 1\r$/im);
-      assert.match(refused, /"code":"SERVICE_SHUTTING_DOWN"/);
-    }
+    for (const [n, path] of ['/healthz', '/v1/identity/me'].entries()) streams[n]!.ask(path);
     await assert.rejects(fetch(`${base}/healthz`), 'no new connection');
     await sleep(500);
     goOn();
     for (const stream of streams) {
-      const frames = await stream.rest();
-      assert.deepEqual(typesOf(frames).slice(-2), ['message.final', 'done']);
-      assert.equal(eventOf(frames, 'message.final').text, 'The gates are tests [1].');
+      const [run, refused] = (await stream.all()).split(/^(?=HTTP\/1\.1 503 )/m);
+      assert.match(run!, /"type":"message\.final".*"text":"The gates are tests \[1\]\."/);
+      assert.match(run!, /"type":"done"/);
+      assert.match(refused!, /^connection: close\r$/im);
+      assert.match(refused!, /^retry-after: 1\r$/im);
+      assert.match(refused!, /"code":"SERVICE_SHUTTING_DOWN"/);
     }
     const answer = await asked;
     assert.equal(answer.headers.get('connection'), 'close');

@@ -25,7 +25,7 @@ export function refuseWhileDraining(app: App, server: FastifyInstance): void {
     response.once('close', () => {
       answers.open.delete(response);
       if (!app.draining.aborted) return;
-      server.server.closeIdleConnections();
+      if (!isCalledInProcess(request)) request.raw.socket.end();
       if (answers.open.size === 0) answers.whenNone();
     });
     done();
