@@ -41,8 +41,9 @@ export function launch(args) {
   stopWithNpm(child);
 }
 
+let last = { signal: '', at: 0 };
+
 function forwardSignals(child) {
-  let last = { signal: '', at: 0 };
   const forward = (signal) => {
     const at = performance.now();
     const repeated = signal === last.signal && at - last.at < REPEATED_SIGNAL_MS;
@@ -61,7 +62,8 @@ function stopWithNpm(child) {
   const timer = setInterval(() => {
     if (npmAncestors() === ancestors) return;
     clearInterval(timer);
-    child.kill('SIGTERM');
+    // Told already, it is draining: npm may well go before that is over.
+    if (last.signal === '') child.kill('SIGTERM');
   }, PARENT_CHECK_MS);
   timer.unref();
 }

@@ -71,6 +71,7 @@ import { type Resealed, resealColumn, type SealedColumn } from '#platform/db/res
 import { flushDenials } from '#platform/facts/denials.ts';
 import { createRelay } from '#platform/facts/relay.ts';
 import { createGuardedFetch } from '#platform/fetch.ts';
+import { drainRequests } from '#platform/http/draining.ts';
 import { pruneIdempotencyKeys, sealedAnswers } from '#platform/http/idempotency.ts';
 import { operationRoutes } from '#platform/http/operations.ts';
 import type { Route } from '#platform/http/route.ts';
@@ -218,7 +219,7 @@ export interface Running {
   app: App;
   server: FastifyInstance | undefined;
   queue: JobQueue | undefined;
-  /** Stops taking work, lets what runs end, closes everything. */
+  /** Takes nothing new, lets what is going on end, closes everything. Called again it does not wait any more for that. */
   stop: () => Promise<void>;
 }
 
@@ -227,9 +228,9 @@ export async function openApp(
   config: Config,
   log: Log,
   opened?: Database,
-): Promise<{ app: App; close: () => Promise<void>; closing: AbortController }> {
+): Promise<{ app: App; close: () => Promise<void>; draining: AbortController; closing: AbortController }> {
   const keys = keysOf(config);
-  const closing = new AbortController();
+  const [draining, closing] = [new AbortController(), new AbortController()];
   const database = opened ?? (await openDatabase(config, log));
   try {
     const applied = await migrate(database, keys, { manageRole: !config.DATABASE_APP_URL });
@@ -249,6 +250,7 @@ export async function openApp(
       nudgeRelay: () => {},
       enqueue: async () => {},
       features,
+      draining: draining.signal,
       closing: closing.signal,
     };
     const close = async () => {
@@ -260,7 +262,7 @@ export async function openApp(
       await app.shared.close();
       await database.close();
     };
-    return { app, close, closing };
+    return { app, close, draining, closing };
   } catch (error) {
     await database.close();
     throw error;
@@ -277,6 +279,16 @@ async function closeWithin(server: FastifyInstance, graceMs: number): Promise<vo
   });
 }
 
+/** Waits until what is going on has ended, for so long at most. */
+async function drained(drains: (() => Promise<unknown>)[], atMostMs: number, hurry: Promise<void>) {
+  let late: NodeJS.Timeout | undefined;
+  const over = new Promise<void>((resolve) => {
+    late = setTimeout(resolve, atMostMs);
+  });
+  await Promise.race([Promise.allSettled(drains.map((drain) => drain())), over, hurry]);
+  clearTimeout(late);
+}
+
 /** Starts the parts a process is asked to be: the HTTP server, the worker, or both. */
 export async function start(
   config: Config,
@@ -284,8 +296,9 @@ export async function start(
   parts: { serve: boolean; work: boolean },
   opened?: Database,
 ): Promise<Running> {
-  const { app, close, closing } = await openApp(config, log, opened);
+  const { app, close, draining, closing } = await openApp(config, log, opened);
   const stops: (() => Promise<void>)[] = [close];
+  const drains: (() => Promise<unknown>)[] = [];
   try {
     let queue: JobQueue | undefined;
     if (parts.work) {
@@ -299,6 +312,7 @@ export async function start(
         await relay.stop();
         await queue!.stop(config.SHUTDOWN_GRACE_MS);
       });
+      drains.push(clock.stop, queue.drain);
       await queue.work();
       relay.start();
     } else {
@@ -316,15 +330,28 @@ export async function start(
       // A run whose client left outlives its connection; it needs the database to the end.
       stops.push(() => runsEnded(app));
       stops.push(() => closeWithin(closable, config.SHUTDOWN_GRACE_MS));
+      drains.push(() => drainRequests(app, closable).then(() => runsEnded(app)));
       await server.listen({ host: config.HOST, port: config.PORT });
       prepareForRuns(app);
     }
     let stopping: Promise<void> | undefined;
+    const hurry = Promise.withResolvers<void>();
     const stop = async () => {
+      draining.abort();
+      if (config.SHUTDOWN_DRAIN_MS > 0) await drained(drains, config.SHUTDOWN_DRAIN_MS, hurry.promise);
       closing.abort(new Error('the server is shutting down'));
       for (const part of stops.reverse()) await part();
     };
-    return { app, server, queue, stop: () => (stopping ??= stop()) };
+    return {
+      app,
+      server,
+      queue,
+      stop: () => {
+        if (stopping) hurry.resolve();
+        stopping ??= stop();
+        return stopping;
+      },
+    };
   } catch (error) {
     for (const part of stops.reverse())
       await part().catch((late) => log.warn({ err: late }, 'a part did not close'));

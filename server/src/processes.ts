@@ -57,6 +57,8 @@ export function registerProcesses(program: Command): void {
 }
 
 const workerNiceness = 10;
+/** What a process that was told twice has to say goodbye: to the readers of runs, to its database. */
+const hurriedMs = 5_000;
 
 async function runProcess(parts: { serve: boolean; work: boolean }): Promise<void> {
   const config = readConfig(process.env);
@@ -71,20 +73,23 @@ async function runProcess(parts: { serve: boolean; work: boolean }): Promise<voi
   for (const sentence of withoutEffect(config)) log.warn(sentence);
   const [database, { start }] = await Promise.all([openDatabase(config, log), import('./app.ts')]);
   const running = await start(config, log, parts, database);
-  let stopping = false;
+  let signals = 0;
   const stop = (signal: string) => {
-    if (stopping) process.exit(1);
-    stopping = true;
-    log.info({ signal }, 'shutting down');
-    const late = setTimeout(
+    if (++signals > 2) process.exit(1);
+    const isRepeated = signals === 2;
+    log.info(
+      { signal },
+      isRepeated ? 'shutting down at once' : 'shutting down; a second signal ends it at once',
+    );
+    // Requests have one such time to close, and jobs another.
+    const patienceMs = config.SHUTDOWN_DRAIN_MS + 2 * config.SHUTDOWN_GRACE_MS + 3_000;
+    setTimeout(
       () => {
         log.error('shutdown took too long');
         process.exit(1);
-        // Requests have one such time to end, and jobs another.
       },
-      2 * config.SHUTDOWN_GRACE_MS + 5_000,
-    );
-    late.unref();
+      isRepeated ? hurriedMs : patienceMs,
+    ).unref();
     running.stop().then(
       () => process.exit(0),
       (error) => {

@@ -32,6 +32,7 @@ const testEnvironment = {
   PUBLIC_URL: 'http://manushya.test',
   SECRET_KEY: 'a secret of the tests, forty characters.',
   ENCRYPTION_KEY: 'another secret of the tests, longer still',
+  SHUTDOWN_DRAIN_MS: '0',
   SHUTDOWN_GRACE_MS: '500',
   TTS_PROVIDER: 'fake',
 };

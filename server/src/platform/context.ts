@@ -33,7 +33,9 @@ export interface App {
   /** Makes jobs by hand, for schedules that mend what a crash left. Facts make jobs by themselves. */
   enqueue: (job: string, payloads: JobPayload[], afterMs?: number) => Promise<void>;
   features: Features;
-  /** Aborted when the process begins to shut down. */
+  /** Aborted when the process is told to end: it takes nothing new, and what is going on goes on. */
+  draining: AbortSignal;
+  /** Aborted when the time for that is over: whatever still goes on is ended. */
   closing: AbortSignal;
 }
 

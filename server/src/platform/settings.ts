@@ -323,7 +323,18 @@ export const settings = {
     'OpenID provider behind google; another one in tests only',
   ),
   RELAY_POLL_MS: integer(500, 10, 60_000, 'how often the relay looks for facts nobody told it of'),
-  SHUTDOWN_GRACE_MS: integer(10_000, 0, 600_000, 'time for requests and jobs to end at shutdown'),
+  SHUTDOWN_DRAIN_MS: integer(
+    15_000,
+    0,
+    3_600_000,
+    'how long requests, runs and jobs may go on at shutdown before they are ended; 0: they are at once',
+  ),
+  SHUTDOWN_GRACE_MS: integer(
+    5_000,
+    0,
+    600_000,
+    'time for requests that were ended to close, and the same for jobs',
+  ),
   KILL_SWITCHES: choices(
     ['run', 'ingest', 'tts', 'external_retrieval'],
     'what is switched off for a while and answers 503 FEATURE_TEMPORARILY_DISABLED, comma separated: run, ingest, tts, external_retrieval',

@@ -13,6 +13,8 @@ export interface Victim {
   ready(): Promise<void>;
   /** `kill -9`, and waits until the process is gone. */
   kill(): Promise<void>;
+  /** Sends it a signal; resolves with its exit code when it is gone. */
+  tell(signal: NodeJS.Signals): Promise<number | null>;
   /** Asks it to end; answers its exit code, null when it had to be killed. */
   stop(): Promise<number | null>;
   /** The last lines it logged, over all its lives. */
@@ -84,6 +86,10 @@ export function createVictim(
       startsMs.push(Math.round(performance.now() - startedAt));
     },
     kill: () => end('SIGKILL'),
+    tell: async (signal) => {
+      await end(signal);
+      return child?.exitCode ?? null;
+    },
     stop: async () => {
       const late = setTimeout(() => child?.kill('SIGKILL'), 20_000);
       await end('SIGTERM');

@@ -60,8 +60,15 @@ export const provedElsewhere: ProvedElsewhere[] = [
     id: 'REV-16',
     source: 'ASVS 7.4.1, ASVS 8.3.2',
     says: 'who reads the events of a run is let go when its credential ends while it reads',
-    guard: 'modules/knowledge/runs/follow.ts: stillHolds',
+    guard: 'modules/knowledge/runs/follow.ts: actorNow',
     proof: 'src/modules/knowledge/runs/readers.test.ts: a reader whose credential ends while it reads',
+  },
+  {
+    id: 'REV-17',
+    source: 'ASVS 8.3.2',
+    says: 'who reads the events of a run is let go when its role, its scopes or a policy would not let it in any more',
+    guard: 'modules/knowledge/runs/follow.ts: mayStillRead',
+    proof: 'src/modules/knowledge/runs/readers.test.ts: a reader that would not be let in any more',
   },
   {
     id: 'MFA-10',

@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import type { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
 import type { Ctx } from '../context.ts';
@@ -33,6 +34,15 @@ export interface ForwardedReply {
 /** Headers that say who calls, and from where. */
 const passedOn = ['x-api-key', 'x-tenant-id', 'x-role', 'user-agent'];
 
+/** Answers of forwarded requests that nobody waits for any more, and why. */
+const abandoned = new WeakMap<ServerResponse, 'left' | 'cancelled'>();
+
+/**
+ * Whether whoever asked by a door left, or cancelled its request. Unlike a reader of a stream it has no way to come back
+ * to this answer.
+ */
+export const abandonmentOf = (response: ServerResponse) => abandoned.get(response);
+
 /**
  * Calls a route of this server in process, as the caller of this request: the same credential, address and request id. So
  * whatever guards that route guards it here. Ends when the caller goes away, or cancels.
@@ -64,7 +74,10 @@ export async function forward(
       ...(body === undefined ? {} : { payload: body as object }),
     });
     // The signal that `inject` takes ends nothing once the body has been read.
-    const end = () => reply.raw.res.destroy();
+    const end = () => {
+      abandoned.set(reply.raw.res, cancelled?.aborted ? 'cancelled' : 'left');
+      reply.raw.res.destroy();
+    };
     if (signal.aborted) end();
     else signal.addEventListener('abort', end, { once: true });
     return { reply, text: await textOf(reply.stream(), onPiece) };

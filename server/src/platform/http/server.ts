@@ -20,6 +20,7 @@ import {
 } from '../errors.ts';
 import { uuidv7 } from '../ids.ts';
 import { corsOf } from './cors.ts';
+import { refuseWhileDraining } from './draining.ts';
 import { parseForm, parseJson, tooLarge } from './json.ts';
 import { allowedMethods, methodNotAllowed, refuseOtherMethods, servedBy } from './methods.ts';
 import { registerOpenApi } from './openapi.ts';
@@ -86,6 +87,7 @@ export async function buildServer(app: App, routes: Route[]): Promise<FastifyIns
   server.setSchemaErrorFormatter((errors) => errors[0] as unknown as Error);
   server.setErrorHandler((error: FastifyError, request, reply) => sendError(app, error, request, reply));
   hooks(app, server, routes);
+  refuseWhileDraining(app, server);
   await registerOpenApi(app, server);
   for (const route of routes) registerRoute(app, server, route);
   const paths = servedBy(app, routes);

@@ -46,7 +46,7 @@ export function openEventStream(
   response.writeHead(200, {
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-cache, no-transform',
-    connection: 'keep-alive',
+    connection: response.shouldKeepAlive ? 'keep-alive' : 'close',
     'x-accel-buffering': 'no',
     ...headers,
   });

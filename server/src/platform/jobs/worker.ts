@@ -35,6 +35,8 @@ export interface JobQueue {
    * @param afterMs not to be begun before; whole seconds, rounded up
    */
   enqueue(name: string, payloads: JobPayload[], afterMs?: number): Promise<void>;
+  /** Begins no more jobs; resolves when those at work are done. */
+  drain(): Promise<void>;
   stop(graceMs: number): Promise<void>;
 }
 
@@ -74,6 +76,11 @@ export async function openJobs(
   let look: NodeJS.Timeout | undefined;
   const wake = (name: string) => {
     for (const id of workers.get(name) ?? []) boss.notifyWorker(id);
+  };
+
+  const stopLooking = () => {
+    clearTimeout(look);
+    look = undefined;
   };
 
   const insert = async (definition: JobDefinition, payloads: JobPayload[], afterMs = 0) => {
@@ -133,9 +140,12 @@ export async function openJobs(
       };
       look = setTimeout(lookAround, lookMs);
     },
+    drain: async () => {
+      stopLooking();
+      await Promise.all([...workers.keys()].map((name) => boss.offWork(name)));
+    },
     stop: async (graceMs) => {
-      clearTimeout(look);
-      look = undefined;
+      stopLooking();
       await boss.stop({ graceful: graceMs > 0, timeout: Math.max(graceMs, 1), close: false });
     },
   };

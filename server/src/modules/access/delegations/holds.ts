@@ -1,5 +1,5 @@
 import { createCache } from '#platform/cache.ts';
-import type { App, Authenticated, Ctx, Delegation, Origin } from '#platform/context.ts';
+import type { Actor, App, Authenticated, Ctx, Delegation, Origin } from '#platform/context.ts';
 import { perApp } from '#platform/per-app.ts';
 import { activeKey } from '../api-keys/service.ts';
 import { activeIdentity } from '../identity/service.ts';
@@ -35,20 +35,28 @@ export async function authenticateToken(
 }
 
 /** Whether what the caller was let in with holds still: for answers that go on being written long after. */
-export async function stillHolds({ app, tenant, actor }: Ctx): Promise<boolean> {
+export const stillHolds = async (ctx: Ctx): Promise<boolean> => (await actorNow(ctx)) !== undefined;
+
+/**
+ * The caller as it would be let in now, by what it was let in with: its role, its claims and the scopes of its key may be
+ * others. Undefined when that does not hold any more.
+ */
+export async function actorNow({ app, tenant, actor }: Ctx): Promise<Actor | undefined> {
   const { type, identity_id, credential, session_id, delegation } = actor;
   // A stand-in of development has nothing that could end.
-  if (identity_id === undefined || (type !== 'api_key' && !session_id && !delegation)) return true;
-  if (!(await tenantOf(app, tenant))?.is_active) return false;
-  if (delegation)
-    return (
-      (await authenticateGrant(app, { tenant, identity: identity_id, grant: delegation.grant_id })) !==
-      undefined
-    );
-  const held = session_id
-    ? await livingSession(app, tenant, session_id, identity_id)
-    : await activeKey(app, tenant, credential);
-  return held !== undefined && (await activeIdentity(app, tenant, identity_id)) !== undefined;
+  if (identity_id === undefined || (type !== 'api_key' && !session_id && !delegation)) return actor;
+  if (!(await tenantOf(app, tenant))?.is_active) return undefined;
+  if (delegation) {
+    const claims = { tenant, identity: identity_id, grant: delegation.grant_id };
+    return (await authenticateGrant(app, claims))?.actor;
+  }
+  const key = session_id ? undefined : await activeKey(app, tenant, credential);
+  const held = key ?? (session_id && (await livingSession(app, tenant, session_id, identity_id)));
+  const identity = held && (await activeIdentity(app, tenant, identity_id));
+  if (!identity) return undefined;
+  const { scopes: _before, ...same } = actor;
+  const { external_id, role, claims } = identity;
+  return { ...same, external_id, role, claims, ...(key?.scopes.length ? { scopes: key.scopes } : {}) };
 }
 
 /** The token, its grant, every grant that one was made from, what the first was made with, and everybody in between must hold now. */

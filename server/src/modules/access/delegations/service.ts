@@ -22,7 +22,7 @@ import {
   revokeGrants,
 } from './store.ts';
 
-export { authenticateToken, stillHolds } from './holds.ts';
+export { actorNow, authenticateToken, stillHolds } from './holds.ts';
 
 export const defaultScopes = ['read', 'write'];
 const defaultTtlS = 900;

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { startChatServer } from '#test/chat-server.ts';
-import { addressOf } from '#test/event-stream.ts';
+import { addressOf, eventOf, openStream, signedIn, typesOf } from '#test/event-stream.ts';
 import {
   address,
   type Caller,
@@ -30,7 +30,8 @@ describe('a client of MCP that does not wait for an answer', () => {
       LLM_BASE_URL: chat.url,
       LLM_API_KEY: 'chat-key',
       LLM_MODEL: 'test-model',
-      RUN_DISCONNECT_GRACE_MS: '100',
+      // Nobody can come back to an answer of a door: none of these waits for that.
+      RUN_DISCONNECT_GRACE_MS: '600000',
     };
   });
   let callers: Caller[];
@@ -85,11 +86,11 @@ describe('a client of MCP that does not wait for an answer', () => {
       return run.status !== 'running' && run;
     });
 
-  const ways: [string, (asked: Connected & Awaited<ReturnType<typeof ask>>) => unknown][] = [
-    ['closes the connection', ({ transport }) => transport.close()],
-    ['cancels', ({ cancel }) => cancel.abort('changed my mind')],
+  const ways: [string, string, (asked: Connected & Awaited<ReturnType<typeof ask>>) => unknown][] = [
+    ['closes the connection', 'CLIENT_DISCONNECTED', ({ transport }) => transport.close()],
+    ['cancels', 'RUN_CANCELED', ({ cancel }) => cancel.abort('changed my mind')],
   ];
-  for (const [way, leave] of ways)
+  for (const [way, code, leave] of ways)
     for (const isStreamed of [true, false])
       it(`${way} of ${isStreamed ? 'a stream' : 'one message'}: the model is left and the session free`, async () => {
         for (const caller of callers) {
@@ -101,7 +102,7 @@ describe('a client of MCP that does not wait for an answer', () => {
           await assert.rejects(asked.answer);
           await eventually('the model to be left', async () => chat.closedEarly() === before + 1, 5_000);
           const { status, error_code } = await endOf(caller, asked.session_id);
-          assert.deepEqual([status, error_code], ['canceled', 'CLIENT_DISCONNECTED']);
+          assert.deepEqual([status, error_code], ['canceled', code]);
           chat.answerWith((say) => say('Tea is a drink.'));
           const next = await ask(
             way === 'cancels' ? connected : await connect(caller),
@@ -111,6 +112,28 @@ describe('a client of MCP that does not wait for an answer', () => {
           assert.match((await next.answer).structuredContent.answer, /Tea is a drink/);
         }
       });
+
+  for (const [way, code, leave] of ways)
+    it(`${way} while somebody else reads the run: ${code === 'RUN_CANCELED' ? 'that reader is told' : 'it goes on'}`, async () => {
+      for (const caller of callers) {
+        const letGo = speakSlowly();
+        const connected = await connect(caller);
+        const asked = await ask(connected, true);
+        const { id } = await runIn(caller, asked.session_id);
+        const { token, id: identity_id, tenant } = caller;
+        const reader = signedIn(addressOf(own()), { token, identity_id, tenant });
+        const stream = await openStream(reader, 'GET', `/v1/runs/${id}/events`);
+        await stream.until('token.delta');
+        leave({ ...connected, ...asked });
+        await assert.rejects(asked.answer);
+        if (code === 'RUN_CANCELED') assert.equal(eventOf(await stream.rest(), 'error').code, code);
+        else {
+          await sleep(300);
+          letGo();
+          assert.equal(typesOf(await stream.rest()).at(-2), 'message.final');
+        }
+      }
+    });
 
   /** Says at a server that all calls a client may have made are cancelled. */
   const cancelAll = async (base: string, { token }: Caller, session: string) => {
@@ -153,7 +176,7 @@ describe('a client of MCP that does not wait for an answer', () => {
       const { answer, session_id } = await ask(client, true);
       await cancelAll(told, caller, client.transport.sessionId!);
       assert.match((await answer).content[0].text, /REQUEST_ABANDONED/);
-      assert.equal((await endOf(caller, session_id)).error_code, 'CLIENT_DISCONNECTED');
+      assert.equal((await endOf(caller, session_id)).error_code, 'RUN_CANCELED');
     }
   });
 });

@@ -41,7 +41,7 @@ export interface Failure {
   unforeseen: boolean;
 }
 
-const canceling = new Set<string>(['CLIENT_DISCONNECTED', 'SERVICE_SHUTTING_DOWN']);
+const canceling = new Set<string>(['CLIENT_DISCONNECTED', 'RUN_CANCELED', 'SERVICE_SHUTTING_DOWN']);
 
 /** What to tell of whatever ended a run. When it was aborted the abort's reason counts, not what broke because of it. */
 export function failureOf(thrown: unknown, signal: AbortSignal): Failure {

@@ -1,10 +1,12 @@
 import type { ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { App, Ctx } from '#platform/context.ts';
+import type { App, Ctx, Permission, Target } from '#platform/context.ts';
 import { isDatabaseUnavailable, unavailable } from '#platform/errors.ts';
+import { abandonmentOf } from '#platform/http/forward.ts';
 import { openEventStream } from '#platform/http/sse.ts';
 import { perApp } from '#platform/per-app.ts';
-import { stillHolds } from '../../access/delegations/service.ts';
+import { isPermitted } from '#platform/permission.ts';
+import { actorNow } from '../../access/delegations/service.ts';
 import { type ReadableRun, readEvents, type StoredEvents, watchRun } from './event-store.ts';
 import { eventFramer, heartbeatFrame, type RunNames } from './events.ts';
 import { MORE_EVENTS } from './flush.ts';
@@ -23,6 +25,9 @@ const watchMs = 5_000;
 const shutDownLingerMs = 1_000;
 /** How long a reader waits for a database that is away before it asks again. */
 const awayMs = 500;
+
+/** What a reader had to be allowed before it was let in. It is asked again while it reads. */
+export type Asked = [permission: Permission, target?: Target][];
 
 interface Page {
   text: string;
@@ -48,9 +53,9 @@ export const readersHere = perApp((app) => {
   });
   app.closing.addEventListener('abort', () => {
     for (const mores of waiting.values()) for (const more of mores) more();
-    // One that does not take the rest may not keep the process from ending.
+    // One that does not take the rest may not keep the process from ending. The others wait for what is being stored.
     setTimeout(() => {
-      for (const response of responses) response.destroy();
+      for (const response of responses) if (response.writableNeedDrain) response.destroy();
     }, shutDownLingerMs).unref();
   });
   return {
@@ -152,6 +157,7 @@ function isLost(app: App, { lease_until, process_id }: ReadableRun): boolean {
 export async function followHere(
   ctx: Ctx,
   one: RunUnderWay,
+  asked: Asked,
   after: number,
   response: ServerResponse,
 ): Promise<void> {
@@ -160,9 +166,9 @@ export async function followHere(
   try {
     const here = logSource(one.log);
     const rows = rowSource(ctx, one.log.names);
-    sawEnd = await pump(ctx, response, here, rows, after, () => !one.isOver);
+    sawEnd = await pump(ctx, asked, response, here, rows, after, () => !one.isOver);
   } finally {
-    leave(sawEnd);
+    leave(sawEnd, abandonmentOf(response));
   }
 }
 
@@ -170,6 +176,7 @@ export async function followHere(
 export async function followRows(
   ctx: Ctx,
   run: ReadableRun,
+  asked: Asked,
   after: number,
   response: ServerResponse,
 ): Promise<void> {
@@ -184,21 +191,32 @@ export async function followRows(
     watch = setInterval(say, watchMs);
   }
   try {
-    await pump(ctx, response, rows, rows, after, () => false);
+    await pump(ctx, asked, response, rows, rows, after, () => false);
   } finally {
     clearInterval(watch);
   }
 }
 
+/** Whether a reader would be let in again: its credential, role and scopes may have changed, and what policies say. */
+async function mayStillRead(ctx: Ctx, asked: Asked): Promise<boolean> {
+  const actor = await actorNow(ctx);
+  if (!actor) return false;
+  // Not decided by the policies its request began with.
+  const now: Ctx = Object.create(ctx, { actor: { value: actor } });
+  for (const [permission, target] of asked) if (!(await isPermitted(now, permission, target))) return false;
+  return true;
+}
+
 /**
  * Writes events to one reader as fast as it takes them. It holds no more of them than one page: a slow reader is
  * behind, and reads what it missed from memory or from the rows. What a log has new is written where it is appended,
- * without a turn of promises in between. A reader whose credential ended is let go with the next heartbeat that is due.
+ * without a turn of promises in between. A reader that would not be let in any more is let go with the next heartbeat that is due.
  * @param endsHere whether the end of the run is still to come from this process, also while that shuts down
  * @returns true when the reader has got the last event
  */
 function pump(
   ctx: Ctx,
+  asked: Asked,
   response: ServerResponse,
   first: Source,
   rows: Source,
@@ -291,7 +309,7 @@ function pump(
   }, heartbeatMs);
   // Who comes back is told why it may not. While the database is away nobody is sent away.
   const guard = setInterval(async () => {
-    if (!(await stillHolds(ctx).catch(() => true))) end(false);
+    if (!(await mayStillRead(ctx, asked).catch(() => true))) end(false);
   }, heartbeatMs);
   const stops = [first.listen(more)];
   stream.onClose(() => end(false));

@@ -8,6 +8,7 @@ import {
   type Client,
   eventOf,
   makeCorpus,
+  type OpenStream,
   openStream,
   readAll,
   signedIn,
@@ -18,6 +19,7 @@ import {
   type Caller,
   eventually,
   newKey,
+  newMember,
   newOperator,
   newTenant,
   type Reply,
@@ -185,6 +187,73 @@ describe('readers of runs', () => {
         assert.deepEqual([data.status, data.error_code], ['canceled', 'CLIENT_DISCONNECTED']);
         await kept.until('heartbeat', kept.frames.filter(({ event }) => event === 'heartbeat').length + 2);
         kept.leave();
+      });
+  });
+
+  describe('a reader that would not be let in any more', () => {
+    let guarded: Running;
+    before(async () => {
+      guarded = await startServer({
+        LLM_PROVIDER: 'fake',
+        RUN_SSE_HEARTBEAT_S: '1',
+        RUN_DISCONNECT_GRACE_MS: '60000',
+      });
+    });
+    after(() => guarded.stop());
+
+    const at = ({ token, id, tenant }: Caller) =>
+      signedIn(addressOf(guarded), { token, tenant, identity_id: id });
+    const denied = (action: string) => ({
+      role: 'user',
+      effect: 'deny',
+      rule: { and: [{ '==': [{ var: 'resource' }, 'runs'] }, { '==': [{ var: 'action' }, action] }] },
+    });
+    const narrowed = (scopes: string[]) => (owner: Caller, member: Awaited<ReturnType<typeof newKey>>) =>
+      owner.call('PUT', `/v1/api-keys/${member.keyId}`, { scopes });
+    type Change = (owner: Caller, member: Awaited<ReturnType<typeof newKey>>) => Promise<Reply>;
+    const changes: [string, Change, { begun: boolean; read: boolean }][] = [
+      [
+        'its role is another',
+        (owner, { id }) => owner.call('PUT', `/v1/identity/${id}`, { role: 'nobody' }),
+        { begun: false, read: false },
+      ],
+      [
+        'a policy forbids to read runs',
+        (owner) => owner.call('POST', '/v1/policy/', denied('read')),
+        { begun: true, read: false },
+      ],
+      [
+        'a policy forbids to begin runs',
+        (owner) => owner.call('POST', '/v1/policy/', denied('create')),
+        { begun: false, read: true },
+      ],
+      ['its key may read no runs', narrowed(['runs:create']), { begun: true, read: false }],
+    ];
+    for (const [what, change, { begun, read }] of changes)
+      it(`is let go when ${what}, and nobody else is`, async () => {
+        const [owner, stranger] = [await newTenant('admin', guarded), await newTenant('admin', guarded)];
+        const member = await newKey(await newMember(owner, 'user', guarded), { server: guarded });
+        const streams = [];
+        for (const who of [member, await newMember(stranger, 'user', guarded)]) {
+          const input = { session_id: 'one', message: 'fake:hang', memory: { recall: true } };
+          const own = await openStream(at(who), 'POST', '/v1/run', input);
+          const { run_id } = (await own.until('request.accepted')).data.data;
+          streams.push(own, await openStream(at(who), 'GET', `/v1/runs/${run_id}/events`));
+        }
+        const [own, other] = streams as [OpenStream, OpenStream, ...OpenStream[]];
+        const { run_id } = eventOf(own.frames, 'request.accepted');
+        const admins = await openStream(at(owner), 'GET', `/v1/runs/${run_id}/events`);
+        const reply = await change(owner, member);
+        assert.ok(reply.status < 300, reply.text);
+        const kept = [...(begun ? [own] : []), ...(read ? [other] : []), ...streams.slice(2), admins];
+        for (const stream of [own, other].filter((one) => !kept.includes(one)))
+          assert.ok(!typesOf(await stream.rest()).includes('done'), 'broken off, not at its end');
+        if (!read) assert.equal((await at(member).send('GET', `/v1/runs/${run_id}/events`)).status, 403);
+        for (const stream of kept) {
+          const beats = stream.frames.filter(({ event }) => event === 'heartbeat').length;
+          await stream.until('heartbeat', beats + 3);
+          stream.leave();
+        }
       });
   });
 

@@ -14,7 +14,7 @@ import { conductRun, loadGraph } from './conduct.ts';
 import { deleteRuns, deleteSession, findSession, lockRuns } from './delete-store.ts';
 import { findReadableRun } from './event-store.ts';
 import { placeOf, refusalFrames } from './events.ts';
-import { followHere, followRows, readersHere } from './follow.ts';
+import { type Asked, followHere, followRows, readersHere } from './follow.ts';
 import { aheadMost, RunLog } from './log.ts';
 import { contextOfRun, planMemory } from './memory.ts';
 import { acceptedEvent, cancelFromOutside, recordBegin } from './record.ts';
@@ -77,12 +77,15 @@ export async function startRun(ctx: Ctx, raw: FastifyRequest, input: RunCreate):
       here.remove(one);
       leave?.();
     });
-    return new Stream((_request, response) => followHere(ctx, one, 0, response));
+    return new Stream((_request, response) => followHere(ctx, one, toBegin, 0, response));
   } catch (error) {
     leave?.();
     throw error;
   }
 }
+
+/** What `POST /v1/run` asks of whoever begins a run or goes on with one. */
+const toBegin: Asked = [['runs:create']];
 
 const newRun = ({ app, tenant, actor, requestId }: Ctx, input: RunCreate, process_id: string): NewRun => ({
   tenant_id: tenant,
@@ -99,7 +102,7 @@ const newRun = ({ app, tenant, actor, requestId }: Ctx, input: RunCreate, proces
 
 /** The run that an earlier request with the same Idempotency-Key began, from its first event on. */
 async function replayRun(ctx: Ctx, id: string, sessionId: string): Promise<Stream | Answer> {
-  const answer = await readRun(ctx, id, 0, sessionId);
+  const answer = await readRun(ctx, toBegin, id, 0, sessionId);
   if (answer instanceof Answer) return answer;
   return new Stream((request, response) => {
     response.setHeader('idempotency-replayed', 'true');
@@ -112,7 +115,7 @@ export async function resumeRun(ctx: Ctx, lastEventId: string, sessionId: string
   const place = placeOf(lastEventId);
   const run = place && (await findReadableRun(ctx.db, place.run_id));
   const isOwn = run?.session_id === sessionId && run.identity_id === ctx.actor.identity_id;
-  return isOwn ? readRun(ctx, place!.run_id, place!.seq, sessionId) : refusal(ctx, sessionId);
+  return isOwn ? readRun(ctx, toBegin, place!.run_id, place!.seq, sessionId) : refusal(ctx, sessionId);
 }
 
 /** The events of a run the caller may see, after the one that `Last-Event-ID` or `after` names. */
@@ -122,15 +125,17 @@ export function readRunEvents(
   lastEventId: string | undefined,
   after: number,
 ): Promise<Stream | Answer> {
-  if (lastEventId === undefined) return readRun(ctx, id, after, null);
+  if (lastEventId === undefined) return readRun(ctx, [], id, after, null);
   const place = placeOf(lastEventId);
   return place?.run_id === id.toLowerCase()
-    ? readRun(ctx, id, place.seq, null)
+    ? readRun(ctx, [], id, place.seq, null)
     : Promise.resolve(refusal(ctx, null));
 }
 
+/** @param before what the route asked besides reading the run */
 async function readRun(
   ctx: Ctx,
+  before: Asked,
   id: string,
   after: number,
   sessionId: string | null,
@@ -151,8 +156,9 @@ async function readRun(
       return;
     }
     const one = runsHere(ctx.app).get(run.id);
-    if (one) await followHere(ctx, one, after, response);
-    else await followRows(ctx, run, after, response);
+    const asked: Asked = [...before, ['runs:read', targetOf(run)]];
+    if (one) await followHere(ctx, one, asked, after, response);
+    else await followRows(ctx, run, asked, after, response);
   });
 }
 

@@ -166,14 +166,20 @@ export const lostBefore = (app: App): LostBefore => ({
 });
 
 /** Somebody reads the run here; answers what to call when it does not any more. */
-export function attachReader(app: App, one: RunUnderWay): (sawEnd: boolean) => void {
+export function attachReader(
+  app: App,
+  one: RunUnderWay,
+): (sawEnd: boolean, abandoned?: 'left' | 'cancelled') => void {
   one.readers += 1;
   clearTimeout(one.grace);
-  return (sawEnd) => {
+  return (sawEnd, abandoned) => {
     one.readers -= 1;
     if (sawEnd) return;
     one.disconnects += 1;
-    if (one.readers === 0) cancelAfterGrace(app, one, app.config.RUN_DISCONNECT_GRACE_MS);
+    if (abandoned === 'cancelled') one.cancel.abort(runFailure('RUN_CANCELED'));
+    // Who left by a door can not come back: there is nothing to wait for.
+    else if (one.readers === 0)
+      cancelAfterGrace(app, one, abandoned ? 0 : app.config.RUN_DISCONNECT_GRACE_MS);
   };
 }
 
