@@ -5,8 +5,12 @@ import type { App } from '../context.ts';
 import { unavailable } from '../errors.ts';
 import { perApp } from '../per-app.ts';
 
-/** The answers a process has not finished yet. */
-const answersOf = perApp(() => ({ open: new Set<ServerResponse>(), whenNone: () => {} }));
+/** The answers a process has not finished yet, and connections on which nothing was asked yet: to Node these are not idle. */
+const answersOf = perApp(() => ({
+  open: new Set<ServerResponse>(),
+  silent: new Set<Socket>(),
+  whenNone: () => {},
+}));
 
 /** What a door calls for a request of its own is part of that request. */
 const isCalledInProcess = ({ raw }: FastifyRequest): boolean => !(raw.socket instanceof Socket);
@@ -14,7 +18,12 @@ const isCalledInProcess = ({ raw }: FastifyRequest): boolean => !(raw.socket ins
 /** Refuses what comes on open connections while the process drains, probes of its readiness too, and closes them. */
 export function refuseWhileDraining(app: App, server: FastifyInstance): void {
   const answers = answersOf(app);
+  server.server.on('connection', (socket) => {
+    answers.silent.add(socket);
+    socket.once('close', () => answers.silent.delete(socket));
+  });
   server.addHook('onRequest', (request, { raw: response }, done) => {
+    answers.silent.delete(request.raw.socket);
     if (app.draining.aborted && !isCalledInProcess(request)) {
       response.shouldKeepAlive = false;
       return done(
@@ -36,6 +45,7 @@ export function refuseWhileDraining(app: App, server: FastifyInstance): void {
 export function drainRequests(app: App, server: FastifyInstance): Promise<void> {
   const answers = answersOf(app);
   server.server.close();
+  for (const socket of answers.silent) socket.destroy();
   for (const response of answers.open) response.shouldKeepAlive = false;
   if (answers.open.size === 0) return Promise.resolve();
   return new Promise((resolve) => {
