@@ -177,15 +177,19 @@ const rankedCandidates = (
   documents: DocumentScope | undefined,
   hits: Statement,
 ): Statement<FoundChunk> => sql<FoundChunk>`
+    -- Row by row through the key: of how many hits there are the planner knows nothing, and of tenants that each is of middling size;
+    -- it would read all of a large one.
     with hits as materialized (${hits}
     ), scored as (
       select c.id, -(c.words <#> ${prepared.words}::sparsevec) as words, -(c.trigrams <#> ${prepared.trigrams}::sparsevec) as trigrams
-      from hits join chunks c on c.tenant_id = ${tenant} and c.id = hits.id ${visible(corpusId, documents)}
+      from hits cross join lateral (
+        select id, words, trigrams from chunks c where c.tenant_id = ${tenant} and c.id = hits.id ${visible(corpusId, documents)} offset 0
+      ) c
     ), best as (
       select * from scored order by words + ${prepared.trigramWeight}::float8 * trigrams desc limit ${read}
     )
     select ${shown}, best.words, best.trigrams
-    from best join chunks c on c.tenant_id = ${tenant} and c.id = best.id
+    from best cross join lateral (select * from chunks where tenant_id = ${tenant} and id = best.id offset 0) c
     join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id`;
 
 /** What a search among vectors reads of chunks, and which it may find. */

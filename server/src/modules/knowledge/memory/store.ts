@@ -1,5 +1,5 @@
 import type { Db } from '#platform/db/database.ts';
-import { raw, type Statement, sql } from '#platform/db/sql.ts';
+import { isAmong, raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
 import type { RowColumns } from '../../access/policy/service.ts';
 import {
@@ -83,13 +83,13 @@ export const enqueueMemory = (
   on conflict (tenant_id, memory_id) do nothing returning memory_id`;
 
 export const deleteVectors = (tenant: string, ids: string[]): Statement =>
-  sql`delete from memory_vectors where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[])`;
+  sql`delete from memory_vectors where tenant_id = ${tenant} and ${isAmong(raw('memory_id'), ids)}`;
 
 /** Answers which of these were still waiting, so not counted yet. */
 export const dequeueMemories = (tenant: string, ids: string[]): Statement<{ memory_id: string }> => sql<{
   memory_id: string;
 }>`
-  delete from memory_queue where tenant_id = ${tenant} and memory_id = any(${ids}::uuid[]) returning memory_id`;
+  delete from memory_queue where tenant_id = ${tenant} and ${isAmong(raw('memory_id'), ids)} returning memory_id`;
 
 /** What these memories are counted for. */
 export const listWeights = (tenant: string, ids: string[]): Statement<{ id: string } & StoredWeights> => sql<
@@ -221,13 +221,18 @@ const rankedCandidates = (
   now: Date,
   hits: Statement,
 ): Statement<FoundMemory> => sql<FoundMemory>`
+    -- Here and below row by row through the key: of how many hits there are the planner knows nothing, and of tenants that each is
+    -- of middling size; it would read all of a large one.
     with hits as materialized (${hits}
     ), scored as (
       select m.id, case when m.role is not null then m.session_id end as conversation, m.session_id, m.role,
         ${happened} as happened,
         ${prepared.query.wantsPreferences}::boolean and (m.words <#> ${PREFERENCES}::sparsevec) < 0 as prefers,
         -(m.words <#> ${prepared.words}::sparsevec) as word_score, -(m.trigrams <#> ${prepared.trigrams}::sparsevec) as trigram_score
-      from hits join memories m on m.tenant_id = ${tenant} and m.id = hits.id ${visible(filter, now)}
+      from hits cross join lateral (
+        select id, session_id, role, occurred_at, created_at, words, trigrams from memories m
+        where m.tenant_id = ${tenant} and m.id = hits.id ${visible(filter, now)} offset 0
+      ) m
     ), ordered as (
       select *, row_number() over (order by word_score + ${prepared.trigramWeight}::float8 * trigram_score desc) as place,
         lag(happened) over turns as happened_before, lag(id) over turns as id_before

@@ -14,7 +14,7 @@ const memories: VectorCollection = {
   rowId: raw('m.id'),
   rowWords: raw('m.words'),
   rowTrigrams: raw('m.trigrams'),
-  unembedded: raw('memory_queue q join memories m on m.tenant_id = q.tenant_id and m.id = q.memory_id'),
+  unembedded: { queue: raw('memory_queue q'), tenant: raw('q.tenant_id'), key: raw('q.memory_id') },
   scope: (name) => (name === memoryScope ? memoryVectors : undefined),
   waiting: async (db) => new Map([[memoryScope, await countWaiting(db)]]),
   readTexts,

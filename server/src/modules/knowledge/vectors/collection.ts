@@ -19,10 +19,10 @@ export interface VectorCollection {
   rowWords: Statement;
   rowTrigrams: Statement;
   /**
-   * Texts that have no vector yet and can be found by their words all the same: a source of the rows above. Where there are
-   * such, the scope has all texts of the collection, and each newer one has a greater id.
+   * The queue of texts that have no vector yet and can be found by their words all the same, with its tenant and what names the
+   * text: `memory_queue q`. Where there is one, the scope has all texts of the collection, and each newer one has a greater id.
    */
-  unembedded: Statement | undefined;
+  unembedded: { queue: Statement; tenant: Statement; key: Statement } | undefined;
   /** Among its vectors, those of one scope; undefined for a scope of another collection. */
   scope(name: string): VectorScope | undefined;
   /** By scope: how many texts (or documents) have no vectors yet. */

@@ -145,6 +145,12 @@ const bestOf = (
   { call, distance, take }: { call: Statement; distance: Statement; take: number },
 ): Statement => {
   const last = lastOf(segments);
+  // Row by row through the key: the planner takes a tail for most of the table, and would read all texts.
+  const keyed = (key: Statement): Statement => sql`
+        cross join lateral (
+          select ${c.rowId} as id, ${distance} as distance from ${c.rows}
+          where ${c.rowTenant} = ${tenant} and ${c.rowId} = ${key} offset 0
+        )`;
   return sql`
       select id from (
         select sealed.id, sealed.distance from (
@@ -153,20 +159,15 @@ const bestOf = (
         ) sealed
         ${belonging(tenant, c, sql`1 as there`)}
         union all
-        select tail.id, tail.distance from ${c.vectors}
-        -- Row by row through the key: the planner takes the tail for most of the table, and would read all texts.
-        cross join lateral (
-          select ${c.rowId} as id, ${distance} as distance from ${c.rows}
-          where ${c.rowTenant} = ${tenant} and ${c.rowId} = ${c.key} offset 0
-        ) tail
+        select tail.id, tail.distance from ${c.vectors} ${keyed(c.key)} tail
         where v.tenant_id = ${tenant} and v.segment is null ${within}
         ${
           c.unembedded === undefined
             ? raw('')
             : sql`
           and ${c.key} <= ${last}::uuid
-        union all select ${c.rowId}, ${distance} from ${c.unembedded}
-        where ${c.rowTenant} = ${tenant} and ${c.rowId} <= ${last}::uuid
+        union all select waiting.id, waiting.distance from ${c.unembedded.queue} ${keyed(c.unembedded.key)} waiting
+        where ${c.unembedded.tenant} = ${tenant} and ${c.unembedded.key} <= ${last}::uuid
         -- As they came, one after another: under a quarter of what it costs to look each up.
         union all select ${c.rowId}, ${distance} from ${c.rows}
         where ${c.rowTenant} = ${tenant} and ${c.rowId} > ${last}::uuid ${visible}`

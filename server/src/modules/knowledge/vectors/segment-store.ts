@@ -82,6 +82,13 @@ const theVector = (
     select v.embedding as current from ${c.vectors}
     where v.tenant_id = ${tenant} and ${c.key} = copy.id and v.model = ${model} and ${condition} offset 0
   ) vector`;
+/**
+ * Vectors of a slice, by the range of their keys and a hashed subquery (`is true` keeps it from being made a join): for
+ * `= any(array)` PostgreSQL before 17 may compare each of the tenant's with each of the slice.
+ */
+const amongSlice = (c: VectorCollection, after: string | undefined, slice: Statement): Statement => sql`
+  ${c.key} > ${after ?? nil}::uuid and ${c.key} <= (select id from part order by id desc limit 1)
+  and (${c.key} in (${slice})) is true`;
 const among = ({ first, last }: Segment): Statement => sql`v.segment between ${first} and ${last}`;
 
 /** The term weights of the texts whose vectors are copied. */
@@ -166,7 +173,7 @@ export const joinSegment = (
       where vector.current${castTo(kind)} = copy.embedding and text.words = copied.words
     ), joined as (
       update ${c.vectors} set segment = ${segment.first}
-      where v.tenant_id = ${db.tenant} and ${c.key} = any(array(select id from mine)) and v.model = ${segment.model} returning 1
+      where v.tenant_id = ${db.tenant} and ${amongSlice(c, after, sql`select id from mine`)} and v.model = ${segment.model} returning 1
     )
     select id as last, (select count(*) from joined) as joined from part order by id desc limit 1`);
 
@@ -184,7 +191,7 @@ export const leaveSegment = (
       where tenant_id = ${db.tenant} and id > ${after ?? nil}::uuid order by id limit ${limit}
     ), gone as (
       update ${c.vectors} set segment = null
-      where v.tenant_id = ${db.tenant} and ${c.key} = any(array(select id from part)) and v.model = ${segment.model}
+      where v.tenant_id = ${db.tenant} and ${amongSlice(c, after, sql`select id from part`)} and v.model = ${segment.model}
         and ${among(segment)} returning 1
     )
     select id as last, (select count(*) from gone) as gone from part order by id desc limit 1`);
