@@ -126,12 +126,17 @@ export function identifier(name: string): Statement {
 export const unprepared = ({ text, values }: Statement): Statement =>
   statement({ text, name: undefined }, values, undefined);
 
+/**
+ * That a key is one of the ids that a subquery answers, which lie from one id to another: by that range and by hashing (`is true`
+ * keeps it from being made a join). For `= any(array)` PostgreSQL before 17 may read all rows of a tenant that it thinks is small,
+ * and compare each with each.
+ */
+export const isIn = (key: Statement, from: Statement, to: Statement, ids: Statement): Statement =>
+  sql`${key} >= ${from} and ${key} <= ${to} and (${key} in (${ids})) is true`;
+
 const nil = '00000000-0000-0000-0000-000000000000';
 
-/**
- * That a key is one of these ids: by their range and a hashed subquery (`is true` keeps it from being made a join). For `= any(array)`
- * PostgreSQL before 17 may read all rows of a tenant that it thinks is small, and compare each with each.
- */
+/** That a key is one of these ids, as `isIn`. */
 export function isAmong(key: Statement, ids: string[]): Statement {
   let [first, last] = [ids[0]?.toLowerCase() ?? nil, nil];
   for (const id of ids) {
@@ -139,5 +144,5 @@ export function isAmong(key: Statement, ids: string[]): Statement {
     if (lower < first) first = lower;
     if (lower > last) last = lower;
   }
-  return sql`${key} >= ${first}::uuid and ${key} <= ${last}::uuid and (${key} in (select unnest(${ids}::uuid[]))) is true`;
+  return isIn(key, sql`${first}::uuid`, sql`${last}::uuid`, sql`select unnest(${ids}::uuid[])`);
 }

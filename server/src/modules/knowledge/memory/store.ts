@@ -1,5 +1,5 @@
 import type { Db } from '#platform/db/database.ts';
-import { isAmong, raw, type Statement, sql } from '#platform/db/sql.ts';
+import { isAmong, isIn, raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { PageFrom } from '#platform/http/pages.ts';
 import type { RowColumns } from '../../access/policy/service.ts';
 import {
@@ -292,19 +292,18 @@ export const listWaiting = (db: Db, limit: number, after: string | undefined): P
       select id, text, type, version from memories where tenant_id = ${db.tenant} and id = q.memory_id offset 0
     ) m`);
 
-// By the range of the keys and a hashed subquery: for `= any(array)` the planner, which knows little of a queue, would read all of
-// the tenant's and compare each with all of the array. `is true` keeps it from making a join of it, which is no better.
-const takenFromQueue = (tenant: string | undefined, rows: WaitingMemory[]) => sql<{ memory_id: string }>`
-  delete from memory_queue where tenant_id = ${tenant}
-    and memory_id >= ${rows[0]!.id}::uuid and memory_id <= ${rows.at(-1)!.id}::uuid
-    and (memory_id in (
-      select m.id from unnest(${rows.map(({ id }) => id)}::uuid[], ${rows.map(({ version }) => version)}::int[]) as r (id, version)
-      cross join lateral (
-        select id, version from memories
-        where tenant_id = ${tenant} and id = r.id and deleted_at is null for update
-      ) m
-      where m.version = r.version
-    )) is true returning memory_id`;
+const takenFromQueue = (tenant: string | undefined, rows: WaitingMemory[]) => {
+  const unchanged = sql`
+    select m.id from unnest(${rows.map(({ id }) => id)}::uuid[], ${rows.map(({ version }) => version)}::int[]) as r (id, version)
+    cross join lateral (
+      select id, version from memories
+      where tenant_id = ${tenant} and id = r.id and deleted_at is null for update
+    ) m
+    where m.version = r.version`;
+  const [from, to] = [sql`${rows[0]!.id}::uuid`, sql`${rows.at(-1)!.id}::uuid`];
+  return sql<{ memory_id: string }>`
+    delete from memory_queue where tenant_id = ${tenant} and ${isIn(raw('memory_id'), from, to, unchanged)} returning memory_id`;
+};
 
 /** Takes memories from the queue that are still as they were read; answers which. @param rows in the order of their ids, one at least */
 export const takeFromQueue = (tx: Db, rows: WaitingMemory[]): Promise<{ memory_id: string }[]> =>

@@ -1,6 +1,6 @@
 import type { Db } from '#platform/db/database.ts';
 import { segmentTableName, trigramTableName, wordTableName } from '#platform/db/segment-tables.ts';
-import { identifier, raw, type Statement, sql } from '#platform/db/sql.ts';
+import { identifier, isIn, raw, type Statement, sql } from '#platform/db/sql.ts';
 import type { VectorCollection, VectorScope } from './collection.ts';
 
 export interface Segment {
@@ -82,13 +82,9 @@ const theVector = (
     select v.embedding as current from ${c.vectors}
     where v.tenant_id = ${tenant} and ${c.key} = copy.id and v.model = ${model} and ${condition} offset 0
   ) vector`;
-/**
- * Vectors of a slice, by the range of their keys and a hashed subquery (`is true` keeps it from being made a join): for
- * `= any(array)` PostgreSQL before 17 may compare each of the tenant's with each of the slice.
- */
-const amongSlice = (c: VectorCollection, after: string | undefined, slice: Statement): Statement => sql`
-  ${c.key} > ${after ?? nil}::uuid and ${c.key} <= (select id from part order by id desc limit 1)
-  and (${c.key} in (${slice})) is true`;
+/** Vectors of a slice that begins after a text. */
+const amongSlice = (c: VectorCollection, after: string | undefined, slice: Statement): Statement =>
+  isIn(c.key, sql`${after ?? nil}::uuid`, sql`(select id from part order by id desc limit 1)`, slice);
 const among = ({ first, last }: Segment): Statement => sql`v.segment between ${first} and ${last}`;
 
 /** The term weights of the texts whose vectors are copied. */
