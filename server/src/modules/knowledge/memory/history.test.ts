@@ -231,7 +231,7 @@ describe('as of a time', () => {
 
   it('never shows an expired memory, for whatever time, and no version past its own time', async () => {
     const ann = await newTenant('user');
-    const soon = Date.now() + 700;
+    const soon = Date.now() + 3_000;
     const short = await make(ann, note('short lived', { expires_at: new Date(soon).toISOString() }));
     const long = await make(ann, note('prolonged', { expires_at: new Date(soon).toISOString() }));
     const early = await moment();
