@@ -172,8 +172,16 @@ export async function untilQuiet(bed: Bed, { pid }: Process): Promise<void> {
     const before = cpuUs(pid) ?? 0;
     await sleep(200);
     const idle = (cpuUs(pid) ?? 0) - before < 40_000;
-    quiet = idle && (bed.operator ? (await waiting(bed.operator)) === 0 : true) ? quiet + 1 : 0;
+    quiet = idle && (bed.operator ? await isQuiet(bed.operator) : true) ? quiet + 1 : 0;
   }
+}
+
+/** Whether every memory has its vector and no back end works: the building of a segment is nothing to the server's process. */
+async function isQuiet(operator: pg.Client): Promise<boolean> {
+  const { rows } = await operator.query(`
+    select 1 from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid() and state <> 'idle' limit 1`);
+  return rows.length === 0 && (await waiting(operator)) === 0;
 }
 
 /** Memories that have no vector yet. */

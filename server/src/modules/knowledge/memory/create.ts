@@ -42,8 +42,8 @@ const storing = ({ app }: { app: App }, tenant: string, memories: NewMemory[]): 
 ];
 
 /**
- * Concurrent creates of a tenant share a transaction, and in the embedded database those of all tenants: each still has its
- * own row, fact and answer.
+ * Concurrent creates share a transaction, whatever their tenants: each still has its own row, fact and answer. On PostgreSQL those
+ * that may have to wait for somebody keep to their tenant: for a key that is being replaced, or for what `more` asks for.
  */
 const gatherCreates = perApp((app) => {
   const gather = createGatherer<NewMemory, void>(async (_, memories) => {
@@ -53,8 +53,10 @@ const gatherCreates = perApp((app) => {
     );
     return [];
   }, lanesOf(app));
-  const all = app.database.engine === 'embedded';
-  return (memory: NewMemory) => gather(all ? 'all tenants' : memory.row.tenant_id, memory);
+  const inTurn = app.database.engine === 'embedded';
+  const waitsForNobody = ({ row, more }: NewMemory) => row.key_id === null && more.length === 0;
+  return (memory: NewMemory) =>
+    gather(inTurn || waitsForNobody(memory) ? 'all tenants' : memory.row.tenant_id, memory);
 });
 
 /**
