@@ -3,7 +3,7 @@ import type { App, Ctx } from '../context.ts';
 import { decrypt, encrypt, hmac, sameBytes } from '../crypto.ts';
 import type { SealedColumn } from '../db/reseal.ts';
 import { type Statement, sql } from '../db/sql.ts';
-import { badRequest, conflict } from '../errors.ts';
+import { ApiError, badRequest, conflict } from '../errors.ts';
 import { isUuid, uuidv7 } from '../ids.ts';
 import { canonicalJson } from './json.ts';
 import { Answer } from './route.ts';
@@ -25,7 +25,7 @@ interface Stored {
 
 /**
  * Runs a write at most once for its `Idempotency-Key` (header, 1..128 characters, kept 24 hours; scope: tenant,
- * credential, method and path).
+ * credential, method and path, however that is written).
  *
  * The key is claimed and committed before the work. The work and its stored answer are one transaction, so a process
  * that dies leaves either nothing or a finished answer. Only successes are kept: after an error the key is free.
@@ -40,8 +40,7 @@ export async function idempotently(
 ): Promise<Answer> {
   const key = idempotencyKeyOf(request);
   if (key === undefined) return work();
-  const path = request.url.split('?', 1)[0]!;
-  const scope = [ctx.actor.credential, request.method, path, key] as const;
+  const scope = [ctx.actor.credential, request.method, ctx.request!.canonical_path, key] as const;
   // Keyed: a body may hold a password, and whoever reads the table must not be able to try guesses against it.
   const hash = hmac(ctx.app.keys.credential, canonicalJson(payload));
   const claim = uuidv7();
@@ -125,9 +124,12 @@ export const sealedAnswers: SealedColumn = {
 };
 
 const inProgress = () =>
-  conflict(
+  new ApiError(
+    409,
     'IDEMPOTENCY_IN_PROGRESS',
-    'A request with this Idempotency-Key is being worked on. Repeat it in a moment.',
+    'A request with this Idempotency-Key is being worked on. Repeat it in a moment; if the process that worked on it has died, the key is free again after a minute.',
+    undefined,
+    { 'retry-after': '1' },
   );
 
 /** Takes the key, or tells what it already stands for. A claim whose holder died, and a key past its time, are taken over. */

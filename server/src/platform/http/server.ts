@@ -10,14 +10,7 @@ import {
 } from 'fastify';
 import type { TSchema } from 'typebox';
 import type { App } from '../context.ts';
-import {
-  type ApiError,
-  badRequest,
-  notFound,
-  toApiError,
-  unavailable,
-  unsupportedMediaType,
-} from '../errors.ts';
+import { ApiError, badRequest, notFound, toApiError, unavailable, unsupportedMediaType } from '../errors.ts';
 import { uuidv7 } from '../ids.ts';
 import { corsOf } from './cors.ts';
 import { refuseWhileDraining } from './draining.ts';
@@ -133,6 +126,25 @@ const protectionsOf = ({ config }: App): [string, string][] => [
     : []),
 ];
 
+function isDecodable(url: string): boolean {
+  try {
+    decodeURIComponent(url);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** RFC 9110, section 15.5.16: `Accept-Encoding` says which encodings of a body would be taken. */
+const compressed = () =>
+  new ApiError(
+    415,
+    'UNSUPPORTED_MEDIA_TYPE',
+    'A compressed body is not read here. Send it without Content-Encoding.',
+    undefined,
+    { 'accept-encoding': 'identity' },
+  );
+
 function hooks(app: App, server: FastifyInstance, routes: Route[]): void {
   const cors = corsOf(app.config, routes);
   const protections = protectionsOf(app);
@@ -144,6 +156,10 @@ function hooks(app: App, server: FastifyInstance, routes: Route[]): void {
     cors(request, reply);
     if (request.url.includes('%00'))
       return done(badRequest('INVALID_URL', 'The address contains a NUL character.'));
+    if (request.url.includes('%') && !isDecodable(request.url))
+      return done(badRequest('INVALID_URL', 'The address is not validly encoded.'));
+    const encoding = request.headers['content-encoding'] ?? 'identity';
+    if (encoding.toLowerCase() !== 'identity') return done(compressed());
     done();
   });
   // Counted when the body is there: clients that only begin to send one take no room from others.

@@ -429,6 +429,22 @@ describe('once only', () => {
     assert.equal((await ann.call('GET', '/v1/memory/')).body.length, 1);
   });
 
+  it('knows a repeated request however its path is written', async () => {
+    const ann = await newTenant();
+    const key = { 'idempotency-key': 'spelt otherwise' };
+    const first = await ann.call('POST', '/v1/memory/', note('only once'), key);
+    assert.equal(first.status, 201, first.text);
+    for (const path of ['/v1/memory', '/v1/mem%6Fry/', '/v1/memory/?']) {
+      const again = await ann.call('POST', path, note('only once'), key);
+      assert.deepEqual([again.body, again.headers['idempotency-replayed']], [first.body, 'true'], path);
+    }
+    const corpus = { id: 'once', name: 'Once' };
+    assert.equal((await ann.call('POST', '/v1/corpora', corpus, key)).status, 201);
+    const alias = await ann.call('POST', '/corpora/', corpus, key);
+    assert.deepEqual([alias.status, alias.headers['idempotency-replayed']], [201, 'true'], alias.text);
+    assert.equal((await ann.call('GET', '/v1/memory/')).body.length, 1);
+  });
+
   it('makes one row of a thousand concurrent twins', async () => {
     const ann = await newTenant('user');
     const replies = await Promise.all(
@@ -439,9 +455,12 @@ describe('once only', () => {
     const made = replies.filter(({ status }) => status === 201);
     assert.ok(made.length >= 1);
     for (const { body } of made) assert.deepEqual(body, made[0]!.body);
-    for (const { status, body } of replies)
+    for (const { status, body, headers } of replies)
       assert.ok(
-        status === 201 || (status === 409 && body.error.code === 'IDEMPOTENCY_IN_PROGRESS'),
+        status === 201 ||
+          (status === 409 &&
+            body.error.code === 'IDEMPOTENCY_IN_PROGRESS' &&
+            Number(headers['retry-after']) >= 1),
         `${status}`,
       );
     assert.equal((await ann.call('GET', '/v1/memory/')).body.length, 1);
