@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
+import dns from 'node:dns';
 import { once } from 'node:events';
 import { type AddressInfo, connect } from 'node:net';
 import { Writable } from 'node:stream';
-import { after, afterEach, before, describe, it } from 'node:test';
+import { after, afterEach, before, describe, it, mock } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { withoutTimeLimit } from '#platform/db/open.ts';
 import { sql } from '#platform/db/sql.ts';
@@ -41,9 +42,23 @@ function assertUnavailable(reply: Reply, code: string, about = ''): void {
 describe('a shutdown', () => {
   let server: Running;
   before(async () => {
-    server = await startServer();
+    // As on a machine where the name has two addresses.
+    const addresses = ['127.0.0.1', '127.0.0.2'].map((address) => ({ address, family: 4 }));
+    const usual = dns.lookup as (...args: unknown[]) => void;
+    const { mock: lookup } = mock.method(dns, 'lookup', ((host: string, options: unknown, done: any) =>
+      host === 'localhost' && (options as { all?: boolean }).all
+        ? done(null, addresses)
+        : usual(host, options, done)) as typeof dns.lookup);
+    server = await startServer({ HOST: 'localhost' }).finally(() => lookup.restore());
   });
   after(() => server.stop());
+
+  it('has one listener to close, also for a name of two addresses', () => {
+    assert.deepEqual(
+      server.server!.addresses().map((bound) => (bound as AddressInfo).address),
+      ['127.0.0.1'],
+    );
+  });
 
   it('is not held up by a request whose body never comes', { timeout: 60_000 }, async () => {
     const { port } = server.server!.server.address() as AddressInfo;
