@@ -331,7 +331,9 @@ export async function start(
       stops.push(() => runsEnded(app));
       stops.push(() => closeWithin(closable, config.SHUTDOWN_GRACE_MS));
       drains.push(() => drainRequests(app, closable).then(() => runsEnded(app)));
-      await server.listen({ host: config.HOST, port: config.PORT });
+      // For `localhost` Fastify opens a listener that takes connections until the last of the other has ended.
+      const host = config.HOST === 'localhost' ? '127.0.0.1' : config.HOST;
+      await server.listen({ host, port: config.PORT });
       prepareForRuns(app);
     }
     let stopping: Promise<void> | undefined;

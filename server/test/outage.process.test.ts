@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
+import dns from 'node:dns';
 import { once } from 'node:events';
 import { type AddressInfo, connect } from 'node:net';
-import { after, afterEach, before, describe, it } from 'node:test';
+import { Writable } from 'node:stream';
+import { after, afterEach, before, describe, it, mock } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { withoutTimeLimit } from '#platform/db/open.ts';
 import { sql } from '#platform/db/sql.ts';
 import { isDatabaseUnavailable } from '#platform/errors.ts';
 import { uuidv7 } from '#platform/ids.ts';
+import { createLog } from '#platform/log.ts';
 import {
   type Caller,
   callServer,
@@ -39,9 +42,23 @@ function assertUnavailable(reply: Reply, code: string, about = ''): void {
 describe('a shutdown', () => {
   let server: Running;
   before(async () => {
-    server = await startServer();
+    // As on a machine where the name has two addresses.
+    const addresses = ['127.0.0.1', '127.0.0.2'].map((address) => ({ address, family: 4 }));
+    const usual = dns.lookup as (...args: unknown[]) => void;
+    const { mock: lookup } = mock.method(dns, 'lookup', ((host: string, options: unknown, done: any) =>
+      host === 'localhost' && (options as { all?: boolean }).all
+        ? done(null, addresses)
+        : usual(host, options, done)) as typeof dns.lookup);
+    server = await startServer({ HOST: 'localhost' }).finally(() => lookup.restore());
   });
   after(() => server.stop());
+
+  it('has one listener to close, also for a name of two addresses', () => {
+    assert.deepEqual(
+      server.server!.addresses().map((bound) => (bound as AddressInfo).address),
+      ['127.0.0.1'],
+    );
+  });
 
   it('is not held up by a request whose body never comes', { timeout: 60_000 }, async () => {
     const { port } = server.server!.server.address() as AddressInfo;
@@ -130,6 +147,34 @@ describeApart('the database goes away', () => {
     await recovered();
     assert.deepEqual(await health(), { database: true, redis: true, status: 'ok' });
     assert.equal((await unseen.call('GET', `/v1/memory/${memory.id}`)).body.text, 'before the outage');
+  });
+
+  it('is told of once and then every ten seconds, however often something is asked of it', async () => {
+    const lines: any[] = [];
+    const { app } = server;
+    const usual = app.log;
+    const sink = new Writable({
+      write: (chunk, _encoding, done) => {
+        lines.push(JSON.parse(String(chunk)));
+        done();
+      },
+    });
+    const since = performance.now();
+    app.log = createLog('info', sink);
+    try {
+      await proxy.cut();
+      // Each has the relay look again.
+      for (let i = 0; i < 40; i++)
+        assertUnavailable(await ann.call('POST', '/v1/memory/', note('lost')), 'DATABASE_UNAVAILABLE');
+      const relayed = 'facts could not be relayed yet';
+      await eventually('the relay to tell of it', async () => lines.some(({ msg }) => msg === relayed));
+      const told = Map.groupBy(lines, ({ msg, err }) => `${msg}: ${err?.message}`);
+      const most = 1 + Math.floor((performance.now() - since) / 10_000);
+      for (const [what, { length }] of told) assert.ok(length <= most, `${what}: ${length} times`);
+      assert.ok(lines.some(({ msg }) => msg === 'DATABASE_UNAVAILABLE'));
+    } finally {
+      app.log = usual;
+    }
   });
 
   it('does the background work that waited, once it is back', async () => {

@@ -67,18 +67,10 @@ export class SharedUnavailable extends ApiError {
   }
 }
 
+/** It stops or starts, has no connection left, or only reads. */
+const awayStates = new Set(['57P01', '57P02', '57P03', '53300', '25006']);
 // The last two: given up for the sake of another transaction that wanted the same.
-const connectionStates = new Set([
-  '57P01',
-  '57P02',
-  '57P03',
-  '53300',
-  '55P03',
-  '57014',
-  '25006',
-  '40P01',
-  '40001',
-]);
+const busyStates = new Set(['55P03', '57014', '40P01', '40001']);
 const connectionCodes = new Set([
   'ECONNREFUSED',
   'ECONNRESET',
@@ -91,19 +83,24 @@ const connectionCodes = new Set([
   'EMBEDDED_CLOSED',
 ]);
 
-/** True when the database is away, overloaded, or let another go first: the request may be repeated, nothing is wrong with it. */
-export function isDatabaseUnavailable(error: unknown): boolean {
+/** True when the database can not be reached: whatever asks it fails alike. */
+export function isDatabaseAway(error: unknown): error is Error {
   if (!(error instanceof Error)) return false;
   const { code } = error as { code?: unknown };
   if (
     typeof code === 'string' &&
-    (connectionStates.has(code) || connectionCodes.has(code) || code.startsWith('08'))
+    (awayStates.has(code) || connectionCodes.has(code) || code.startsWith('08'))
   )
     return true;
   return /Connection terminated|connection timeout|timeout exceeded when trying to connect|Client has encountered a connection error|not queryable|embedded database/i.test(
     error.message,
   );
 }
+
+/** True when the database is away, overloaded, or let another go first: the request may be repeated, nothing is wrong with it. */
+export const isDatabaseUnavailable = (error: unknown): boolean =>
+  isDatabaseAway(error) ||
+  (error instanceof Error && busyStates.has((error as { code?: string }).code ?? ''));
 
 /** Turns whatever was thrown into what a client may see. */
 export function toApiError(error: unknown): ApiError {

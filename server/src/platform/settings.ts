@@ -22,7 +22,7 @@ export const settings = {
     ['development', 'production'],
     'production refuses missing secrets and development shortcuts',
   ),
-  HOST: text('127.0.0.1', 'address to listen on'),
+  HOST: text('127.0.0.1', 'address to listen on; localhost is 127.0.0.1 alone'),
   PORT: integer(8000, 0, 65535, 'port to listen on'),
   LOG_LEVEL: choice(
     'info',

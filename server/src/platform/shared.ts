@@ -258,7 +258,10 @@ function redisShared(url: string, log: Log): Shared {
   };
   client.defineCommand('take', { lua: takeScript });
   let down = false;
+  let closed = false;
   client.on('error', (error) => {
+    // A command may be done before the first connection is, which then fails for being closed.
+    if (closed) return;
     if (!down)
       log.warn({ err: error }, 'Redis can not be reached; limits follow RL_FAIL_MODE until it is back');
     down = true;
@@ -289,6 +292,7 @@ function redisShared(url: string, log: Log): Shared {
     },
     close: async () => {
       await mouth.close();
+      closed = true;
       client.disconnect();
       ear.close();
     },

@@ -71,6 +71,7 @@ export function listener(url: string, tell: (topic: string, key: string) => void
     autoResubscribe: false,
   });
   let subscribed = false;
+  let closed = false;
   /** All words until then have been heard: answers and words come in order. */
   let heardUntil = Number.NEGATIVE_INFINITY;
   let asked: number | undefined;
@@ -87,6 +88,7 @@ export function listener(url: string, tell: (topic: string, key: string) => void
     try {
       await subscriber.subscribe(channel);
     } catch (error) {
+      if (closed) return;
       log.warn({ err: error }, 'words about changes can not be received yet');
       subscriber.disconnect(true);
       return;
@@ -118,6 +120,7 @@ export function listener(url: string, tell: (topic: string, key: string) => void
   return {
     hears: () => performance.now() - heardUntil < deafAfterMs,
     close: () => {
+      closed = true;
       clearInterval(pinging);
       subscriber.disconnect();
     },

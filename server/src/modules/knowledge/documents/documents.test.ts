@@ -5,6 +5,7 @@ import { uuidv7 } from '#platform/ids.ts';
 import {
   type Caller,
   call,
+  callServer,
   eventually,
   newMember,
   newTenant,
@@ -112,6 +113,30 @@ describe('storing a document', () => {
     const markdown = await done(mine, unsure.body.data.document_id);
     assert.deepEqual([markdown.filename, markdown.content_type], ['notes.md', 'text/markdown']);
     await assertCounted(mine);
+  });
+
+  it("takes a file's name as a browser's form escapes it, and refuses what it hides", async () => {
+    const mine = await newLibrary();
+    // What a browser makes of the name, by this very runtime; then what no browser escapes.
+    const body = new FormData();
+    body.set('corpus_id', 'c1');
+    body.set('file', new File(['words'], 'a "b" 100%25 %2e.txt', { type: 'text/plain' }));
+    const request = new Request('http://form', { method: 'POST', body });
+    const payload = Buffer.from(await request.arrayBuffer());
+    assert.match(payload.toString(), /filename="a %22b%22 100%25 %2e\.txt"/);
+    const escaped = await callServer(await testServer(), 'POST', '/v1/documents', {
+      token: mine.token,
+      payload,
+      headers: { 'content-type': request.headers.get('content-type')! },
+    });
+    assert.equal(escaped.status, 202, escaped.text);
+    const { filename } = await done(mine, escaped.body.data.document_id);
+    assert.equal(filename, 'a "b" 100%25 %2e.txt');
+    for (const hidden of ['a%0Db.txt', 'a%0Ab.txt', 'a%0D%0Ab.txt']) {
+      const refused = await upload(mine, [corpus, file('words', 'text/plain', hidden)]);
+      assert.deepEqual(codeOf(refused), [422, 'VALIDATION_ERROR'], hidden);
+      assert.equal(refused.body.error.details.errors[0].path, '/filename', hidden);
+    }
   });
 
   it('answers 200 with what is there for an id that exists, and queues it again only to overwrite', async () => {

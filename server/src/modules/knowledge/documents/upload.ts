@@ -96,8 +96,13 @@ function metadataOf(text: string | undefined, problems: FieldProblem[]): Record<
 }
 
 function fileOf({ filename, mimetype }: MultipartFile, bytes: Buffer): Upload['file'] {
-  return { filename: filename || undefined, content_type: mimetype, bytes };
+  return { filename: filename ? unescaped(filename) : undefined, content_type: mimetype, bytes };
 }
+
+const escapes: Record<string, string> = { '%22': '"', '%0D': '\r', '%0A': '\n' };
+
+/** A file's name as it was before a form was made of it (WHATWG HTML, multipart/form-data): nothing else is escaped there. */
+const unescaped = (name: string): string => name.replace(/%22|%0D|%0A/g, (found) => escapes[found]!);
 
 const limits = ['FST_PARTS_LIMIT', 'FST_FILES_LIMIT', 'FST_FIELDS_LIMIT'];
 

@@ -11,7 +11,7 @@ import { countedAs, countTexts } from '../retrieval/service.ts';
 import { openMemories, sealRows, sealText } from './encryption.ts';
 import { keepVersions, listPlainVersions, type Replacement, sealVersions } from './history-store.ts';
 import { forgetVectors, takeOut } from './remove.ts';
-import { checkText, expiryOf, noWeights, refusePast, resourceOf, weightsOf } from './rows.ts';
+import { checkText, expiryOf, metadataOf, noWeights, refusePast, resourceOf, weightsOf } from './rows.ts';
 import type { Derivation, Memory, MemoryUpdate } from './schema.ts';
 import { alwaysSensitive, isSensitive } from './sensitive-types.ts';
 import { enqueueMemory, listWeights, lockMemory } from './store.ts';
@@ -72,7 +72,7 @@ export interface Changes {
 
 function changesOf(input: Omit<MemoryUpdate, 'expected_version'>, before: Memory, now: Date): Changes {
   const { text, type, session_id, role, occurred_at, sensitive } = input;
-  const metadata = input.metadata ?? input.meta_data;
+  const metadata = metadataOf(input);
   const changes: Changes = {};
   if (text !== undefined) changes.text = text;
   if (type !== undefined) changes.type = type;

@@ -9,7 +9,7 @@ import { findIdentity } from '../../access/identity/service.ts';
 import type { View } from '../../access/policy/service.ts';
 import { type ImportOptions, MemoryLine } from './import-schema.ts';
 import { tooLongMark } from './import-upload.ts';
-import { checkText, rowAsOf } from './rows.ts';
+import { checkText, metadataOf, rowAsOf } from './rows.ts';
 import type { AlwaysSensitive } from './sensitive-types.ts';
 import { targetOf } from './target.ts';
 import type { MemoryRow } from './write-store.ts';
@@ -93,13 +93,13 @@ async function parsed(ctx: Ctx, value: MemoryLine, reading: Reading): Promise<Om
   const versions = value.versions ?? [];
   const version = versions.length > 0 ? (value.version ?? versions.at(-1)!.version + 1) : 1;
   checkVersions(ctx, versions, version);
-  const { text, type, metadata, meta_data, session_id, role, occurred_at } = value;
+  const { text, type, session_id, role, occurred_at } = value;
   // An export says of each memory what it was; what was in the clear is not asked to stay so.
   const sensitive = value.sensitive === false && always.has(type) ? undefined : value.sensitive;
   const input = {
     text,
     type,
-    metadata: metadata ?? meta_data ?? {},
+    metadata: metadataOf(value) ?? {},
     ...(session_id == null ? {} : { session_id }),
     ...(role == null ? {} : { role }),
     ...(occurred_at == null ? {} : { occurred_at }),

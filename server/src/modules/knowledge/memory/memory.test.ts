@@ -106,6 +106,45 @@ describe('remembering', () => {
     }
   });
 
+  it('takes metadata under both of its names only where they are equal, whichever way it comes', async () => {
+    const ann = await newTenant('user');
+    const differing = { metadata: { a: 1 }, meta_data: { a: 2 } };
+    const equal = { metadata: { a: 1, b: [{ c: 2, d: 3 }] }, meta_data: { b: [{ d: 3, c: 2 }], a: 1 } };
+    const { id } = (await ann.call('POST', '/v1/memory/', note('first'))).body;
+    const message = 'must be equal to metadata where both are given';
+    for (const [method, path, body] of [
+      ['POST', '/v1/memory/', note('x')],
+      ['PUT', `/v1/memory/${id}`, {}],
+    ] as const) {
+      const refused = await ann.call(method, path, { ...body, ...differing });
+      assert.equal(refused.status, 422, refused.text);
+      assert.deepEqual(refused.body.error.details.errors, [{ path: '/meta_data', message }]);
+      const taken = await ann.call(method, path, { ...body, ...equal });
+      assert.ok(taken.status < 300, taken.text);
+      assert.deepEqual(taken.body.metadata, equal.metadata);
+    }
+    const memories = [note('second', equal), note('third', differing)];
+    const bulk = await ann.call('POST', '/v1/memory/bulk', { memories });
+    assert.deepEqual(
+      [bulk.body.created.length, bulk.body.failed],
+      [1, [{ index: 1, error: { code: 'VALIDATION_ERROR', message: `/meta_data ${message}` } }]],
+    );
+    const file = memories.map((memory) => `${JSON.stringify(memory)}\n`).join('');
+    const { body: begun } = await call('POST', '/v1/memory/import', {
+      token: ann.token,
+      payload: file,
+      headers: { 'content-type': 'application/x-ndjson' },
+    });
+    const state = await eventually('the import', async () => {
+      const { body } = await ann.call('GET', begun.status_url);
+      return body.status === 'succeeded' && body;
+    });
+    assert.deepEqual(
+      [state.created, state.errors],
+      [1, [{ line: 2, code: 'VALIDATION_ERROR', message: `/meta_data ${message}` }]],
+    );
+  });
+
   it('refuses what would be gone with the answer, whichever way it comes', async () => {
     const [ann, bob] = [await newTenant('user'), await newTenant('user')];
     const past = '2020-01-01T00:00:00Z';

@@ -1,10 +1,11 @@
 import { isBlank } from '#platform/blank.ts';
 import type { Ctx } from '#platform/context.ts';
 import { invalid } from '#platform/errors.ts';
+import { canonicalJson } from '#platform/http/json.ts';
 import { uuidv7 } from '#platform/ids.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { analyzeDocument, encodeSparse } from '../retrieval/service.ts';
-import type { Memory, MemoryCreate } from './schema.ts';
+import type { Memory, MemoryCreate, MemoryUpdate } from './schema.ts';
 import { type AlwaysSensitive, isSensitive } from './sensitive-types.ts';
 import type { MemoryRow } from './write-store.ts';
 
@@ -56,6 +57,16 @@ export function refusePast({ ttl_days, expires_at }: ReturnType<typeof expiryOf>
   ]);
 }
 
+/** What is given under either name of metadata. @throws ApiError 422 when both are given and differ */
+export function metadataOf({
+  metadata,
+  meta_data,
+}: Pick<MemoryUpdate, 'metadata' | 'meta_data'>): Record<string, unknown> | undefined {
+  if (metadata && meta_data && canonicalJson(metadata) !== canonicalJson(meta_data))
+    throw invalid([{ path: '/meta_data', message: 'must be equal to metadata where both are given' }]);
+  return metadata ?? meta_data;
+}
+
 /** @throws ApiError 422 for a text that is too long or blank */
 export function checkText(ctx: Pick<Ctx, 'app'>, text: string): void {
   const maximum = ctx.app.config.MAX_MEMORY_SIZE;
@@ -82,7 +93,7 @@ export function rowAsOf(ctx: Ctx, always: AlwaysSensitive, input: MemoryCreate, 
     identity_id: ctx.actor.identity_id!,
     text: input.text,
     type: input.type,
-    metadata: input.metadata ?? input.meta_data ?? {},
+    metadata: metadataOf(input) ?? {},
     session_id: input.session_id ?? null,
     role: input.role ?? null,
     occurred_at: input.occurred_at === undefined ? null : storedTimestamp(input.occurred_at, '/occurred_at'),

@@ -9,6 +9,10 @@ export const SpeakerRole = T.Union([
   T.Literal('system'),
   T.Literal('tool'),
 ]);
+const OlderMetadata = T.Optional({
+  ...Metadata,
+  description: 'An older name of metadata; where both are given they must be equal',
+});
 const placing = {
   session_id: T.Optional(
     T.String({ minLength: 1, maxLength: 200, description: 'Conversation it belongs to' }),
@@ -45,7 +49,7 @@ export const MemoryCreate = T.Object(
     }),
     type: T.String({ minLength: 1, maxLength: 100, pattern: '\\S' }),
     metadata: T.Optional(Metadata),
-    meta_data: T.Optional(Metadata),
+    meta_data: OlderMetadata,
     ...life,
     ...placing,
     sensitive,
@@ -68,7 +72,7 @@ export const MemoryUpdate = T.Object(
     text: T.Optional(MemoryCreate.properties.text),
     type: T.Optional(MemoryCreate.properties.type),
     metadata: T.Optional(Metadata),
-    meta_data: T.Optional(Metadata),
+    meta_data: OlderMetadata,
     ...life,
     ...movable,
     sensitive,
