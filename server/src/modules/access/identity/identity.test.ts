@@ -94,6 +94,11 @@ describe('an identity', () => {
       '400 TENANT_ID_NOT_ALLOWED',
     );
     assert.equal(await codeOf(user.call('PUT', '/v1/identity/me', { id: admin.id })), '422 VALIDATION_ERROR');
+    for (const external_id of ['', ' ', '\u00a0\t'])
+      assert.equal(
+        await codeOf(admin.call('POST', '/v1/identity/', { external_id, role: 'agent' })),
+        '422 VALIDATION_ERROR',
+      );
   });
 
   it('is not raised above whoever changes it, on any door', async () => {

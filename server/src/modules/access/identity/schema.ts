@@ -3,7 +3,7 @@ import { pageQuery } from '#platform/http/pages.ts';
 
 export const rolePattern = '^[a-z][a-z0-9_-]{0,99}$';
 const Claims = T.Record(T.String({ maxLength: 200 }), T.Unknown(), { maxProperties: 100 });
-const ExternalId = T.String({ minLength: 1, maxLength: 255 });
+const ExternalId = T.String({ minLength: 1, maxLength: 255, pattern: '\\S' });
 const Role = T.String({
   pattern: rolePattern,
   description: 'admin, editor, reader, agent, user, or a role of your own',

@@ -349,7 +349,19 @@ describe('MCP', () => {
     assert.equal((await refused(hers, 'forget', { memory_id: '../identity/me' })).code, 'NOT_FOUND');
     for (const memory_id of ['\ud800', 'a\u0000b'])
       assert.equal((await refused(hers, 'forget', { memory_id })).code, 'VALIDATION_ERROR');
-    await assert.rejects(hers.callTool({ name: 'format_disk' }), { code: -32_602 });
+    await assert.rejects(hers.callTool({ name: 'format_disk' }), {
+      code: -32_602,
+      message: 'MCP error -32602: There is no tool of that name; tools/list has all.',
+    });
+    for (const [method, params, path] of [
+      ['tools/call', {}, 'params.name'],
+      ['tools/call', { name: 'recall', arguments: [] }, 'params.arguments'],
+      ['initialize', {}, 'params.protocolVersion'],
+    ] as const) {
+      const { status, body } = await post(message(method, params, 7), ann.token);
+      assert.deepEqual([status, body.id, body.error.code], [200, 7, -32_602]);
+      assert.match(body.error.message, new RegExp(`^${path}: [^\\n{]+$`));
+    }
     for (const [body, code, status] of [
       ['{"jsonrpc":', -32_700, 400],
       ['[]', -32_600, 400],

@@ -7,9 +7,10 @@ import {
   type CallToolResult,
   CancelledNotificationSchema,
   ErrorCode,
+  InitializeRequestSchema,
   isInitializeRequest,
+  JSONRPCRequestSchema,
   ListToolsRequestSchema,
-  McpError,
 } from '@modelcontextprotocol/sdk/types.js';
 import { AjvJsonSchemaValidator } from '@modelcontextprotocol/sdk/validation/ajv';
 import type { FastifyRequest } from 'fastify';
@@ -43,6 +44,8 @@ const schemas = new AjvJsonSchemaValidator();
  */
 export async function answerMcp(ctx: Ctx, raw: FastifyRequest): Promise<Answer | Stream> {
   checkOrigin(ctx.app.config, raw.headers.origin);
+  const invalid = invalidParams(raw.body);
+  if (invalid) return new Answer(200, JSON.stringify(invalid), { 'content-type': 'application/json' });
   const server = serverFor(ctx, raw);
   const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: !wantsProgress(raw) });
   let isStreamed = false;
@@ -60,6 +63,19 @@ export async function answerMcp(ctx: Ctx, raw: FastifyRequest): Promise<Answer |
   } finally {
     if (!isStreamed) await server.close();
   }
+}
+
+const checked = { initialize: InitializeRequestSchema, 'tools/call': CallToolRequestSchema };
+
+/** The library takes parameters it can not read for a failure of the server's own, and answers with all that its parser says. */
+function invalidParams(body: unknown): object | undefined {
+  const { success, data } = JSONRPCRequestSchema.safeParse(body);
+  if (!success || !Object.hasOwn(checked, data.method)) return undefined;
+  const { error } = checked[data.method as keyof typeof checked].safeParse(body);
+  if (!error) return undefined;
+  const { path, message } = error.issues[0]!;
+  const told = `${path.join('.')}: ${message}`;
+  return { jsonrpc: '2.0', id: data.id, error: { code: ErrorCode.InvalidParams, message: told } };
 }
 
 /** Only who asks to be told how far a call is gets a stream; to all others an answer is one message. */
@@ -139,8 +155,7 @@ async function callTool(
   cancelled: AbortSignal,
 ): Promise<CallToolResult> {
   const found = toolOf(name);
-  if (!found)
-    throw new McpError(ErrorCode.InvalidParams, `There is no tool of that name; tools/list has all.`);
+  if (!found) throw noSuchTool();
   const { tool, check } = found;
   try {
     checkTexts(given);
@@ -157,6 +172,12 @@ async function callTool(
     return failed(ctx, shown);
   }
 }
+
+/** Not the library's own class: its message begins with the code, which clients put before it as well. */
+const noSuchTool = () =>
+  Object.assign(new Error('There is no tool of that name; tools/list has all.'), {
+    code: ErrorCode.InvalidParams,
+  });
 
 type TellProgress = (progress: number, message: string) => void;
 
