@@ -1,7 +1,7 @@
 import { isDatabaseUnavailable } from '../errors.ts';
 
-/** Work on many requests' items of one tenant at once; answers in the order of the items. */
-export type GatheredWork<Item, Result> = (tenant: string, items: Item[]) => Promise<Result[]>;
+/** Work on many requests' items at once, of one tenant or whoever else goes together; answers in the order of the items. */
+export type GatheredWork<Item, Result> = (together: string, items: Item[]) => Promise<Result[]>;
 
 interface Waiting<Item, Result> {
   item: Item;
@@ -10,19 +10,19 @@ interface Waiting<Item, Result> {
 }
 
 /**
- * Groups what concurrent requests of a tenant ask for into one statement or transaction. Nothing is delayed: an item
+ * Groups what concurrent requests ask for, of those that go together, into one statement or transaction. Nothing is delayed: an item
  * that finds no work under way starts at once; those that come while work is under way go together when it ends.
  * When a group fails, each of its items is tried alone, so that one bad item fails alone.
- * @param lanes how many groups of a tenant may be under way at once
+ * @param lanes how many groups of those that go together may be under way at once
  * @param most items in a group
  */
 export function createGatherer<Item, Result>(work: GatheredWork<Item, Result>, lanes = 2, most = 200) {
   const queues = new Map<string, { waiting: Waiting<Item, Result>[]; running: number }>();
 
-  const run = async (tenant: string, group: Waiting<Item, Result>[]): Promise<void> => {
+  const run = async (together: string, group: Waiting<Item, Result>[]): Promise<void> => {
     try {
       const results = await work(
-        tenant,
+        together,
         group.map(({ item }) => item),
       );
       for (const [i, { resolve }] of group.entries()) resolve(results[i]!);
@@ -32,31 +32,31 @@ export function createGatherer<Item, Result>(work: GatheredWork<Item, Result>, l
         for (const { reject } of group) reject(error);
         return;
       }
-      for (const one of group) await run(tenant, [one]);
+      for (const one of group) await run(together, [one]);
     }
   };
 
-  const drain = (tenant: string): void => {
-    const queue = queues.get(tenant);
+  const drain = (together: string): void => {
+    const queue = queues.get(together);
     if (!queue) return;
     while (queue.running < lanes && queue.waiting.length > 0) {
       queue.running += 1;
-      run(tenant, queue.waiting.splice(0, most)).finally(() => {
+      run(together, queue.waiting.splice(0, most)).finally(() => {
         queue.running -= 1;
-        if (queue.running === 0 && queue.waiting.length === 0) queues.delete(tenant);
-        else drain(tenant);
+        if (queue.running === 0 && queue.waiting.length === 0) queues.delete(together);
+        else drain(together);
       });
     }
   };
 
-  return (tenant: string, item: Item): Promise<Result> =>
+  return (together: string, item: Item): Promise<Result> =>
     new Promise((resolve, reject) => {
-      let queue = queues.get(tenant);
+      let queue = queues.get(together);
       if (!queue) {
         queue = { waiting: [], running: 0 };
-        queues.set(tenant, queue);
+        queues.set(together, queue);
       }
       queue.waiting.push({ item, resolve, reject });
-      drain(tenant);
+      drain(together);
     });
 }

@@ -123,14 +123,9 @@ export const sealedAnswers: SealedColumn = {
     boundTo({ tenant: tenant_id }, [credential, method, path, key]),
 };
 
-const inProgress = () =>
-  new ApiError(
-    409,
-    'IDEMPOTENCY_IN_PROGRESS',
-    'A request with this Idempotency-Key is being worked on. Repeat it in a moment; if the process that worked on it has died, the key is free again after a minute.',
-    undefined,
-    { 'retry-after': '1' },
-  );
+export const inProgress = (
+  message = 'A request with this Idempotency-Key is being worked on. Repeat it in a moment; if the process that worked on it has died, the key is free again after a minute.',
+) => new ApiError(409, 'IDEMPOTENCY_IN_PROGRESS', message, undefined, { 'retry-after': '1' });
 
 /** Takes the key, or tells what it already stands for. A claim whose holder died, and a key past its time, are taken over. */
 async function claimKey(

@@ -126,6 +126,9 @@ const protectionsOf = ({ config }: App): [string, string][] => [
     : []),
 ];
 
+/** The router finds it in a path, and nobody else in a query. */
+const badlyEncoded = () => badRequest('INVALID_URL', 'The address is not validly encoded.');
+
 function isDecodable(url: string): boolean {
   try {
     decodeURIComponent(url);
@@ -156,8 +159,7 @@ function hooks(app: App, server: FastifyInstance, routes: Route[]): void {
     cors(request, reply);
     if (request.url.includes('%00'))
       return done(badRequest('INVALID_URL', 'The address contains a NUL character.'));
-    if (request.url.includes('%') && !isDecodable(request.url))
-      return done(badRequest('INVALID_URL', 'The address is not validly encoded.'));
+    if (request.url.includes('%') && !isDecodable(request.url)) return done(badlyEncoded());
     const encoding = request.headers['content-encoding'] ?? 'identity';
     if (encoding.toLowerCase() !== 'identity') return done(compressed());
     done();
@@ -210,7 +212,7 @@ function translate(app: App, error: FastifyError, request: FastifyRequest): ApiE
     case 'FST_INVALID_MULTIPART_CONTENT_TYPE':
       return unsupportedMediaType(request.routeOptions.config.consumes ?? 'application/json');
     case 'FST_ERR_BAD_URL':
-      return badRequest('INVALID_URL', 'The address is not validly encoded.');
+      return badlyEncoded();
     case 'FST_ERR_MAX_PARAM_LENGTH':
       return notFound('Route');
     default:

@@ -3,7 +3,7 @@ import type { FastifyRequest } from 'fastify';
 import type { Actor, Ctx } from '#platform/context.ts';
 import { badRequest, conflict, forbidden, notFound, unsupportedMediaType } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
-import { idempotencyKeyOf } from '#platform/http/idempotency.ts';
+import { idempotencyKeyOf, inProgress } from '#platform/http/idempotency.ts';
 import { tooLarge } from '#platform/http/json.ts';
 import type { PageQuery } from '#platform/http/pages.ts';
 import { Answer } from '#platform/http/route.ts';
@@ -86,7 +86,7 @@ function checkSize(ctx: Ctx, request: FastifyRequest, received: number): number 
 
 async function earlierUpload(ctx: Ctx, key: string): Promise<Answer> {
   const earlier = await findImportByKey(ctx.db, ctx.actor.identity_id!, key);
-  if (!earlier) throw conflict('IDEMPOTENCY_IN_PROGRESS', 'An upload with this Idempotency-Key just began.');
+  if (!earlier) throw inProgress('An upload with this Idempotency-Key just began.');
   const shown = shownImport(earlier);
   if (earlier.status !== 'uploading') return new Answer(202, shown, { 'idempotency-replayed': 'true' });
   throw conflict(
