@@ -172,7 +172,7 @@ async function runSuites(node, suites, options) {
       const { env, release } = opened.variables(lane);
       try {
         const counts = await runNode(node, task.engine, task.files, [...flags, ...options], env);
-        for (const key of Object.keys(counts)) result[key] += counts[key];
+        add(result, counts);
       } finally {
         release();
         opened.busy -= 1;
@@ -188,7 +188,14 @@ async function runSuites(node, suites, options) {
   return results;
 }
 
-const nothing = () => ({ passed: 0, failed: 0, skipped: 0 });
+const nothing = () => ({ passed: 0, failed: 0, skipped: 0, failures: [] });
+
+function add(total, { passed, failed, skipped, failures }) {
+  total.passed += passed;
+  total.failed += failed;
+  total.skipped += skipped;
+  total.failures.push(...failures);
+}
 
 /** Those that start processes again and again are the longest, however short their files are. */
 const lengthOf = (file) => (LONG_TEST_FILE.test(file) ? 1e9 : 0) + statSync(join(ROOT, file)).size;
@@ -235,8 +242,10 @@ async function runNode(node, engine, files, options, env) {
   process.stdout.write(Buffer.concat(said));
   // A run that ended badly without a failed test (a crash, a hang, an error while loading) counts as one failure.
   if (code !== 0 && counts.failed === 0) {
-    console.error(`The test process ended with ${signal ?? `exit code ${code}`}, not by a failed test.`);
+    const how = `The test process ended with ${signal ?? `exit code ${code}`}, not by a failed test.`;
+    console.error(how);
     counts.failed = 1;
+    counts.failures.push(`${files.join(' ')}\n${how}`);
   }
   return counts;
 }
@@ -258,7 +267,9 @@ function report(results) {
       console.log(`${result.engine}: DID NOT RUN, ${result.missing}`);
       continue;
     }
-    for (const key of Object.keys(total)) total[key] += result[key];
+    add(total, result);
+    // Once more, since it is far above by now.
+    for (const failure of result.failures) console.log(`\n${result.engine}: FAILED ${failure}`);
     console.log(`${result.engine}: ${counted(result)} (${result.seconds.toFixed(1)} s)`);
   }
   console.log(counted(total));

@@ -327,7 +327,7 @@ export async function everythingOf(tenant: string): Promise<string> {
 export async function eventually<T>(
   what: string,
   ask: () => Promise<T | undefined | false>,
-  timeoutMs = 15_000,
+  timeoutMs = 45_000,
 ): Promise<T> {
   const until = Date.now() + timeoutMs;
   for (;;) {

@@ -17,7 +17,7 @@ describe('a provider that is not to be trusted', () => {
   let ann: Caller;
   const server = useOwnServer(async () => {
     host = await openHostileHost();
-    return { FETCH_ALLOW_HOSTS: host.host, EXT_CALL_TIMEOUT_MS: '400', EXT_RETRY_MAX_ATTEMPTS: '0' };
+    return { FETCH_ALLOW_HOSTS: host.host, EXT_CALL_TIMEOUT_MS: '3000', EXT_RETRY_MAX_ATTEMPTS: '0' };
   });
   beforeEach(async () => {
     idp = host.fresh();

@@ -58,7 +58,7 @@ let server: Running;
 const settings = () => ({
   AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME: bedrock.url,
   VERTEX_SEARCH_BASE_URL: vertex.url,
-  EXT_CALL_TIMEOUT_MS: '500',
+  EXT_CALL_TIMEOUT_MS: '1500',
   EXT_RETRY_MAX_ATTEMPTS: '2',
 });
 const credentials = () => ({ ...nowhere, ...awsKey, GOOGLE_APPLICATION_CREDENTIALS: vertex.credentials });

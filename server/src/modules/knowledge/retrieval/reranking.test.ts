@@ -32,7 +32,7 @@ describe('a reranker', () => {
     RERANK_API_KEY: 'key of the reranker',
     RERANK_MODEL: 'reader',
     RERANK_TOP_N: '4',
-    RERANK_TIMEOUT_MS: '400',
+    RERANK_TIMEOUT_MS: '2000',
     RERANK_BREAKER_MS: '200',
   }));
   let ann: Caller;

@@ -33,7 +33,7 @@ describe('answers of a model', () => {
       LLM_BASE_URL: chat.url,
       LLM_API_KEY: 'chat-key',
       LLM_MODEL: 'test-model',
-      LLM_TIMEOUT_MS: '1500',
+      LLM_TIMEOUT_MS: '3000',
       EXT_RETRY_MAX_ATTEMPTS: '0',
       RUN_DISCONNECT_GRACE_MS: '100',
     });
@@ -119,7 +119,7 @@ describe('answers of a model', () => {
     );
     for await (const { data } of framesOf(reply)) if (data.type === 'token.delta') break;
     leave.abort();
-    await eventually('the model to be left', async () => chat.closedEarly() === before + 1, 1_400);
+    await eventually('the model to be left', async () => chat.closedEarly() === before + 1, 2_900);
     const ended = await eventually('the run to be canceled', async () => {
       const { data } = await client.json('GET', `/v1/runs?session_id=${session_id}`);
       return data[0].status !== 'running' && data[0];

@@ -29,9 +29,9 @@ let embeddings: EmbeddingServer;
 let server: Running;
 
 const quick = {
-  EXT_CALL_TIMEOUT_MS: '400',
+  EXT_CALL_TIMEOUT_MS: '1500',
   EXT_RETRY_MAX_ATTEMPTS: '1',
-  EMBEDDING_QUERY_TIMEOUT_MS: '400',
+  EMBEDDING_QUERY_TIMEOUT_MS: '1500',
   EMBEDDING_BREAKER_MS: '300',
   DATA_DIR: directory,
 };
@@ -334,7 +334,7 @@ describe('with an embeddings server', () => {
   });
 
   it('a memory that is changed or deleted while its vector is made keeps no old one, and others get theirs', async () => {
-    embeddings.fail({ kind: 'slow', ms: 1_500 });
+    embeddings.fail({ kind: 'slow', ms: 5_000 });
     embeddings.requests.length = 0;
     const [changed, deleted] = await remember(ann, 'about the dog', 'about the car', 'about the doctor');
     await eventually('the model to be asked', async () => embeddings.texts().includes('about the dog'));
