@@ -1,10 +1,11 @@
 /** The processes of a run: servers, floor and load generator; and what Linux says they cost. */
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { compiled } from '../scripts/launch.mjs';
 import type { LoadOrder, LoadResult } from './load.ts';
 
 const here = import.meta.dirname;
@@ -27,11 +28,13 @@ async function freePort(): Promise<number> {
   return port;
 }
 
+/** Nothing of the caller's environment: a stray setting would make figures that nobody can repeat. */
+const own = { PATH: process.env.PATH, HOME: process.env.HOME, NODE_COMPILE_CACHE: compiled };
+
 function start(file: string, args: string[], env: Record<string, string>, execArgv: string[] = []) {
   const child = fork(file, args, {
     execArgv,
-    // Nothing of the caller's environment: a stray setting would make figures that nobody can repeat.
-    env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env },
+    env: { ...own, ...env },
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     serialization: 'advanced',
   });
@@ -40,7 +43,7 @@ function start(file: string, args: string[], env: Record<string, string>, execAr
   return child;
 }
 
-/** Starts `manushya serve`. `started_ms` runs from the fork to the first answer of /healthz. */
+/** Starts `manushya serve` as `npm start` does, without npm. `started_ms` runs from the fork to the first answer of /healthz. */
 export async function startServer(
   env: Record<string, string>,
   args: string[] = [],
@@ -54,12 +57,38 @@ export async function startServer(
     ['--import', join(here, 'profile-hook.ts')],
   );
   const url = `http://127.0.0.1:${port}`;
+  await untilHealthy(child, url);
+  return { child, pid: child.pid!, url, started_ms: performance.now() - from };
+}
+
+/** Milliseconds from `npm start` to the first answer of /healthz; the server is stopped again. */
+export async function startByNpm(env: Record<string, string>): Promise<number> {
+  const port = await freePort();
+  const from = performance.now();
+  const child = spawn('npm', ['start'], {
+    cwd: join(here, '..'),
+    env: { ...own, ...env, PORT: String(port) },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  running.add(child);
+  child.stdout.resume();
+  await untilHealthy(child, `http://127.0.0.1:${port}`);
+  const started = performance.now() - from;
+  // npm itself may end before the server, which has the same output.
+  const ended = once(child, 'close');
+  child.kill('SIGTERM');
+  await ended;
+  running.delete(child);
+  return started;
+}
+
+async function untilHealthy(child: ChildProcess, url: string): Promise<void> {
+  const until = performance.now() + START_LIMIT_MS;
   while (!(await isHealthy(url))) {
     if (child.exitCode !== null) throw new Error(`the server ended with code ${child.exitCode}`);
-    if (performance.now() - from > START_LIMIT_MS) throw new Error('the server did not start in time');
+    if (performance.now() > until) throw new Error('the server did not start in time');
     await sleep(10);
   }
-  return { child, pid: child.pid!, url, started_ms: performance.now() - from };
 }
 
 async function isHealthy(url: string): Promise<boolean> {

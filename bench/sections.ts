@@ -9,6 +9,7 @@ import {
   load,
   type Process,
   residentMb,
+  startByNpm,
   startFloor,
   startLoad,
   startSearchFloor,
@@ -74,7 +75,7 @@ export async function measureEngine(bed: Bed, options: Options) {
   await stage.client.close();
   for (const process of [stage.server, stage.floor]) await stop(process);
   stage.generator.kill();
-  if (!wanted('start')) stage.table = stage.table.filter(({ what }) => !what.startsWith('start'));
+  if (!wanted('start')) stage.table = stage.table.filter(({ what }) => !what.includes('start'));
   return stage;
 }
 
@@ -97,10 +98,11 @@ async function prepare(bed: Bed, options: Options): Promise<Stage> {
   await client.close();
   await stop(first);
   const floorEnv = copyForFloor(bed);
+  const later = await startByNpm(bed.env);
   const server = await startServer(bed.env);
   const table: Figure[] = [
     { what: 'start on nothing', measured: `${round(first.started_ms)} ms` },
-    { what: 'start later', measured: `${round(server.started_ms)} ms`, target: atMost3s(server.started_ms) },
+    { what: '`npm start` later', measured: `${round(later)} ms`, target: atMost3s(later) },
     { what: 'resident memory, idle', measured: `${idle} MB` },
   ];
   return {

@@ -61,6 +61,7 @@ import { vectorRoutes } from '#modules/knowledge/vectors/routes.ts';
 import { rateLimitRoutes } from '#modules/ledger/rate-limits/routes.ts';
 import { forgetRulesOf, limitsFor } from '#modules/ledger/rate-limits/service.ts';
 import { openBlobs } from '#platform/blobs.ts';
+import { prepareChecks } from '#platform/check.ts';
 import type { Config } from '#platform/config.ts';
 import type { App, Features } from '#platform/context.ts';
 import { keysOf } from '#platform/crypto.ts';
@@ -223,36 +224,45 @@ export interface Running {
   stop: () => Promise<void>;
 }
 
-/** Opens database, limiter and models, and brings the schema up to date. Nothing runs yet. */
+/**
+ * Opens database, limiter and models, and brings the schema up to date. Nothing runs yet.
+ * @param meanwhile what is made ready while the database opens, without asking it anything
+ */
 export async function openApp(
   config: Config,
   log: Log,
   opened?: Database,
+  meanwhile: (app: App) => Promise<void> = async () => {},
 ): Promise<{ app: App; close: () => Promise<void>; draining: AbortController; closing: AbortController }> {
   const keys = keysOf(config);
   const [draining, closing] = [new AbortController(), new AbortController()];
   const database = opened ?? (await openDatabase(config, log));
   try {
-    const applied = await migrate(database, keys, { manageRole: !config.DATABASE_APP_URL });
-    if (applied.length) log.info({ migrations: applied.length }, 'schema brought up to date');
     const app: App = {
       config,
       keys,
       log,
       metrics: createMetrics(),
       database,
-      shared: openShared(config.REDIS_URL, config.DATABASE_URL !== undefined, log),
+      shared: await openShared(config.REDIS_URL, config.DATABASE_URL !== undefined, log),
       models: openModels(config),
       mail: await openMailer(config, log),
       outside: createGuardedFetch(config.FETCH_ALLOW_HOSTS, config.EXT_CALL_TIMEOUT_MS),
       blobs: openBlobs(config.dataDir),
-      vectorTypes: await vectorTypes(database.operator),
+      // Told by the database when its schema is there.
+      vectorTypes: { vector: 0, sparsevec: 0 },
       nudgeRelay: () => {},
       enqueue: async () => {},
       features,
       draining: draining.signal,
       closing: closing.signal,
     };
+    const prepare = async () => {
+      const applied = await migrate(database, keys, { manageRole: !config.DATABASE_APP_URL });
+      if (applied.length) log.info({ migrations: applied.length }, 'schema brought up to date');
+      app.vectorTypes = await vectorTypes(database.operator);
+    };
+    await Promise.all([prepare(), meanwhile(app)]);
     const close = async () => {
       for (const flush of [flushDenials, flushKeyUses, flushSessionUses]) await flush(app);
       await flushDecisions(app, true);
@@ -296,7 +306,11 @@ export async function start(
   parts: { serve: boolean; work: boolean },
   opened?: Database,
 ): Promise<Running> {
-  const { app, close, draining, closing } = await openApp(config, log, opened);
+  let server: FastifyInstance | undefined;
+  const build = async (app: App) => {
+    if (parts.serve) server = await buildServer(app, routes);
+  };
+  const { app, close, draining, closing } = await openApp(config, log, opened, build);
   const stops: (() => Promise<void>)[] = [close];
   const drains: (() => Promise<unknown>)[] = [];
   try {
@@ -322,10 +336,8 @@ export async function start(
       );
       stops.push(clock.stop);
     }
-    let server: FastifyInstance | undefined;
-    if (parts.serve) {
+    if (server) {
       await loadSigningKeys(app);
-      server = await buildServer(app, routes);
       const closable = server;
       // A run whose client left outlives its connection; it needs the database to the end.
       stops.push(() => runsEnded(app));
@@ -335,6 +347,7 @@ export async function start(
       const host = config.HOST === 'localhost' ? '127.0.0.1' : config.HOST;
       await server.listen({ host, port: config.PORT });
       prepareForRuns(app);
+      prepareChecks();
     }
     let stopping: Promise<void> | undefined;
     const hurry = Promise.withResolvers<void>();

@@ -71,7 +71,8 @@ async function runProcess(parts: { serve: boolean; work: boolean }): Promise<voi
   // Where both share a machine, whoever waits for an answer comes first.
   if (!parts.serve) setPriority(workerNiceness);
   for (const sentence of withoutEffect(config)) log.warn(sentence);
-  const [database, { start }] = await Promise.all([openDatabase(config, log), import('./app.ts')]);
+  const database = await openDatabase(config, log);
+  const { start } = await import('./app.ts');
   const running = await start(config, log, parts, database);
   let signals = 0;
   const stop = (signal: string) => {

@@ -71,7 +71,7 @@ async function examineDatabase(config: Config, ask: Examine): Promise<void> {
 }
 
 async function examineRedis({ REDIS_URL }: Config, ask: Examine): Promise<void> {
-  const shared = openShared(REDIS_URL, true, createLog('silent'));
+  const shared = await openShared(REDIS_URL, true, createLog('silent'));
   try {
     await ask('redis', async () => {
       if (!REDIS_URL) return 'none: limits and cache of each process alone';

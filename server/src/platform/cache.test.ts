@@ -4,7 +4,7 @@ import { createCache } from './cache.ts';
 import { openShared } from './shared.ts';
 
 test('names that somebody makes up drive out nothing that is there, and are few', async () => {
-  const shared = openShared(undefined, false, console as never);
+  const shared = await openShared(undefined, false, console as never);
   const cache = createCache<string | undefined>(shared, 'things', 20);
   let loads = 0;
   const get = (key: string, value?: string) =>
@@ -24,7 +24,7 @@ test('names that somebody makes up drive out nothing that is there, and are few'
 });
 
 test('what was known is told however old it is, until it is said to be untrue', async () => {
-  const shared = { ...openShared(undefined, false, console as never), cacheTtlMs: () => 0 };
+  const shared = { ...(await openShared(undefined, false, console as never)), cacheTtlMs: () => 0 };
   const cache = createCache<string>(shared, 'things', 20);
   await cache.get('a', async () => 'old');
   assert.deepEqual([cache.peek('a'), cache.last('a')], [undefined, 'old']);

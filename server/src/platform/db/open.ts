@@ -44,7 +44,7 @@ export function appRoleOf(config: Config): string {
   return `${database.replace(/[^A-Za-z0-9_]/g, '_').slice(0, 59)}_app`;
 }
 
-/** Opens PostgreSQL when DATABASE_URL is set, else the embedded database. Does not migrate. */
+/** Opens PostgreSQL when DATABASE_URL is set, else the embedded database, without waiting for it. Does not migrate. */
 export async function openDatabase(config: Config, log: Log): Promise<Database> {
   const onError = (error: Error) => log.warn({ err: error }, 'a database connection was lost');
   return config.DATABASE_URL ? openPostgres(config, onError) : openEmbeddedDatabase(config, onError);

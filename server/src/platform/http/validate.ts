@@ -1,7 +1,6 @@
 import type { FastifySchemaCompiler } from 'fastify';
 import type { TSchema } from 'typebox';
-import { Compile } from 'typebox/compile';
-import { Value } from 'typebox/value';
+import { checkOf, values } from '../check.ts';
 import { type FieldProblem, invalid } from '../errors.ts';
 import { checkText } from './json.ts';
 
@@ -15,12 +14,11 @@ interface SchemaError {
 
 /**
  * A validator from a TypeBox schema. Query and path values are text and are converted to what the schema says;
- * bodies are taken as they are, so "5" is not 5. It is compiled when it is first used: all together take a start half a second.
+ * bodies are taken as they are, so "5" is not 5.
  */
 export function validator(schema: TSchema, part: string): (value: unknown) => unknown {
-  let compiled: ReturnType<typeof Compile> | undefined;
+  const compiled = checkOf(schema);
   return (given) => {
-    compiled ??= Compile(schema);
     let value = given;
     if (part !== 'body') {
       for (const [name, item] of Object.entries((given ?? {}) as object)) {
@@ -55,7 +53,7 @@ const decimal = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i;
 /** Values as the schema has them. The conversion cuts 1.5 to 1 and reads 0x1f; such a text stays one and is refused. */
 function converted(schema: TSchema, given: Record<string, unknown>): Record<string, unknown> {
   const texts = Object.entries(given);
-  const value = Value.Convert(schema, given) as Record<string, unknown>;
+  const value = values().Convert(schema, given) as Record<string, unknown>;
   for (const [name, text] of texts) {
     const number = value[name];
     if (

@@ -1,5 +1,5 @@
 import { type Static, Type as T } from 'typebox';
-import { Compile } from 'typebox/compile';
+import { checkOf } from '#platform/check.ts';
 
 // The standard's own rules for bodies: unknown fields are ignored, and what is missing answers 400 (section 10.1.1). So
 // the routes take any object and the shapes are checked here.
@@ -16,7 +16,7 @@ export const Question = T.Object({
   context: T.Optional(T.Record(T.String(), T.Unknown())),
 });
 export type Question = Static<typeof Question>;
-export const question = Compile(Question);
+export const question = checkOf(Question);
 
 export const semantics = ['execute_all', 'deny_on_first_deny', 'permit_on_first_permit'] as const;
 export type Semantic = (typeof semantics)[number];

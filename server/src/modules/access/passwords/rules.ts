@@ -1,4 +1,5 @@
-import common from '@zxcvbn-ts/language-common';
+import { createRequire } from 'node:module';
+import type common from '@zxcvbn-ts/language-common';
 import { invalid } from '#platform/errors.ts';
 
 /** Characters a password needs beside a second factor (NIST SP 800-63B-4, section 3.1.1.2). */
@@ -10,8 +11,16 @@ export const normalizedPassword = (password: string): string => password.normali
 
 export const passwordLength = (password: string): number => [...normalizedPassword(password)].length;
 
-/** Some 49,000 passwords that people use most, from the dictionaries of zxcvbn-ts. */
-const listed = new Set(common.dictionary['passwords-common'].map((word) => word.normalize('NFKC')));
+let list: Set<string> | undefined;
+
+/** Whether it is one of some 49,000 passwords that people use most, from the dictionaries of zxcvbn-ts, read when first asked. */
+function isListed(text: string): boolean {
+  if (!list) {
+    const { dictionary }: typeof common = createRequire(import.meta.url)('@zxcvbn-ts/language-common');
+    list = new Set(dictionary['passwords-common'].map((word) => word.normalize('NFKC')));
+  }
+  return list.has(text);
+}
 
 const folded = (text: string): string => text.normalize('NFKC').toLowerCase();
 /** Letters and digits only: what is left of a text when it is dressed up. */
@@ -45,11 +54,11 @@ function isCommon(password: string): boolean {
   const plain = folded(password);
   const dressed = bare(password);
   return [plain, dressed].some((text) => {
-    if (listed.has(text)) return true;
+    if (isListed(text)) return true;
     const unit = unitOf(text);
-    if (unit.length < text.length && (unit.length <= 4 || listed.has(unit))) return true;
+    if (unit.length < text.length && (unit.length <= 4 || isListed(unit))) return true;
     for (let i = 3; i <= text.length - 3; i++)
-      if (listed.has(text.slice(0, i)) && listed.has(text.slice(i))) return true;
+      if (isListed(text.slice(0, i)) && isListed(text.slice(i))) return true;
     return isRun(text);
   });
 }

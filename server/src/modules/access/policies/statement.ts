@@ -1,6 +1,6 @@
 import { isIPv4 } from 'node:net';
 import { type Static, Type as T } from 'typebox';
-import { Compile } from 'typebox/compile';
+import { checkOf } from '#platform/check.ts';
 import { invalid } from '#platform/errors.ts';
 import { RESOURCE_ACTIONS } from '../policy/service.ts';
 import { allOf, anyOf, attribute, equals, isScalar } from './expressions.ts';
@@ -52,7 +52,7 @@ const Statement = T.Object(
   closed,
 );
 type Statement = Static<typeof Statement>;
-const statement = Compile(Statement);
+const statement = checkOf(Statement);
 
 const fields = ['actions', 'resource', 'effect', 'conditions'];
 

@@ -1,4 +1,4 @@
-import { Compile } from 'typebox/compile';
+import { checkOf } from '#platform/check.ts';
 import type { App, Ctx } from '#platform/context.ts';
 import { createGatherer } from '#platform/db/gather.ts';
 import type { Statement } from '#platform/db/sql.ts';
@@ -90,7 +90,7 @@ export async function createMemory(ctx: Ctx, input: MemoryCreate): Promise<Memor
   return found ? { ...resourceOf(row), ...found } : resourceOf(row);
 }
 
-const checkInput = Compile(MemoryCreate);
+const checkInput = checkOf(MemoryCreate);
 
 /** One of many that are to be stored. */
 interface Accepted {

@@ -1,4 +1,4 @@
-import { Compile } from 'typebox/compile';
+import { checkOf } from '#platform/check.ts';
 import type { Ctx } from '#platform/context.ts';
 import { ApiError, type FieldProblem, invalid } from '#platform/errors.ts';
 import { parseJson } from '#platform/http/json.ts';
@@ -45,7 +45,7 @@ export interface Reading {
 /** Identities remembered while a file is read. */
 const mostOwners = 10_000;
 
-const check = Compile(MemoryLine);
+const checkLine = checkOf(MemoryLine);
 
 /** @returns undefined for a line with nothing in it */
 export async function readLine(
@@ -59,8 +59,8 @@ export async function readLine(
     return { line, code: 'LINE_TOO_LONG', message: 'The line is longer than IMPORT_LINE_LIMIT_BYTES.' };
   try {
     const value = parseJson(bytes);
-    if (!check.Check(value)) {
-      const first = firstProblem(MemoryLine, check.Errors(value));
+    if (!checkLine.Check(value)) {
+      const first = firstProblem(MemoryLine, checkLine.Errors(value));
       throw invalid([{ path: first?.path || '/', message: first?.message ?? 'is not a memory' }]);
     }
     return { line, ...(await parsed(ctx, value, reading)) };

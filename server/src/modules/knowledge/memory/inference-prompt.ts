@@ -1,5 +1,5 @@
 import { type Static, Type as T } from 'typebox';
-import { Compile } from 'typebox/compile';
+import { type Check, checkOf } from '#platform/check.ts';
 import { checkTexts } from '#platform/http/json.ts';
 import type { AnswerModel, Prompt } from '#platform/models/answers.ts';
 
@@ -42,8 +42,8 @@ const Decisions = T.Object({
 });
 export type Decision = Static<typeof Decisions>['decisions'][number];
 
-const checkFacts = Compile(InferredFacts);
-const checkDecisions = Compile(Decisions);
+const checkFacts = checkOf(InferredFacts);
+const checkDecisions = checkOf(Decisions);
 
 /** The model answered something else than was asked for. */
 export class UnusableAnswer extends Error {
@@ -121,7 +121,7 @@ export const askForDecisions = async (
 async function answer<Wanted>(
   model: AnswerModel,
   prompt: Prompt,
-  check: { Check(value: unknown): boolean },
+  check: Check<Wanted>,
   signal: AbortSignal,
 ): Promise<Wanted> {
   let text = '';
@@ -136,7 +136,7 @@ async function answer<Wanted>(
     throw new UnusableAnswer('the model answered with text that can not be kept');
   }
   if (!check.Check(value)) throw new UnusableAnswer('the model did not answer in the form it was asked for');
-  return value as Wanted;
+  return value;
 }
 
 /** The JSON object of an answer, also inside a fence of Markdown. */

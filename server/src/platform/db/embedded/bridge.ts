@@ -13,6 +13,8 @@ import type { Unit } from './units.ts';
 
 /** The main thread's end of the database worker. */
 export interface Bridge {
+  /** Rejects when the database cannot be opened; so does then whatever was asked of it meanwhile. */
+  opened: Promise<void>;
   /** A stream for one connection; its `connect()` fails when the worker is gone. */
   createStream(role: string | undefined): BackendStream;
   /** Ends all connections, closes the database, ends the thread. */
@@ -24,8 +26,8 @@ interface Outgoing {
   unit: Unit;
 }
 
-/** Starts the worker; resolves when the database is open, rejects when it cannot be opened. */
-export async function startBridge(settings: WorkerSettings): Promise<Bridge> {
+/** Starts the worker, in which the database opens meanwhile: what is asked of it waits for that. */
+export function startBridge(settings: WorkerSettings): Bridge {
   const worker = new Worker(new URL('./worker.ts', import.meta.url), {
     workerData: settings,
     name: 'embedded-database',
@@ -33,7 +35,9 @@ export async function startBridge(settings: WorkerSettings): Promise<Bridge> {
     execArgv: [],
   });
   const streams = new Map<number, BackendStream>();
-  const opened = Promise.withResolvers<Record<string, string>>();
+  const opened = Promise.withResolvers<void>();
+  // Whoever asks something hears of it in any case.
+  opened.promise.catch(() => {});
   const closed = Promise.withResolvers<void>();
   let outgoing: Outgoing[] = [];
   let failure: Error | undefined;
@@ -50,8 +54,10 @@ export async function startBridge(settings: WorkerSettings): Promise<Bridge> {
 
   function receive(message: Uint8Array | FromWorker): void {
     if (message instanceof Uint8Array) readFrames(message, deliver);
-    else if (message.kind === 'ready') opened.resolve(message.parameters);
-    else if (message.kind === 'closed') closed.resolve();
+    else if (message.kind === 'ready') {
+      parameters = message.parameters;
+      opened.resolve();
+    } else if (message.kind === 'closed') closed.resolve();
     else fail(new Error(`The embedded database failed: ${message.message}`));
   }
 
@@ -82,6 +88,7 @@ export async function startBridge(settings: WorkerSettings): Promise<Bridge> {
 
   const link = {
     failure: () => failure,
+    opened: opened.promise,
     parameters: () => parameters,
     open(stream: BackendStream, role: string | undefined): number {
       const connection = ++lastConnection;
@@ -115,13 +122,7 @@ export async function startBridge(settings: WorkerSettings): Promise<Bridge> {
     await worker.terminate();
   }
 
-  try {
-    parameters = await opened.promise;
-  } catch (error) {
-    await worker.terminate();
-    throw error;
-  }
-  return { createStream: (role) => new BackendStream(link, role), close };
+  return { opened: opened.promise, createStream: (role) => new BackendStream(link, role), close };
 }
 
 function pack(outgoing: Outgoing[]): Uint8Array {

@@ -49,6 +49,10 @@ const COPY_FAIL = (() => {
   return message;
 })();
 
+// Code is optimised after so many bytes of it have run, 23 times V8's default: what an opening database does a few times otherwise
+// keeps other threads busier than opening does, a second with the interpreter of expressions alone.
+setFlagsFromString(`--wasm-tiering-budget=${300_000_000}`);
+
 /** Opens or creates the database in `data` (a directory, or `memory://`) with the extension `vector`. */
 export async function startEngine(data: string): Promise<Engine> {
   const database = await PGlite.create({

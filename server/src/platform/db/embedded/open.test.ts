@@ -172,6 +172,12 @@ test('a directory that cannot be opened gives the reason and no lock', async () 
   const first = await openEmbedded(path);
   await first.close();
   await rm(join(path, 'data', 'global'), { recursive: true });
-  await assert.rejects(openEmbedded(path));
-  await assert.rejects(openEmbedded(path), (error) => !(error instanceof DirectoryLockedError));
+  for (let i = 0; i < 2; i++) {
+    const broken = await openEmbedded(path);
+    const pool = broken.createPool({ max: 2 });
+    const asked = [pool.query('SELECT 1'), pool.query('SELECT 2')];
+    for (const query of asked) await assert.rejects(query, /^Error: The embedded database failed: /);
+    await assert.rejects(pool.query('SELECT 3'), /The embedded database failed/);
+    await broken.close();
+  }
 });

@@ -61,7 +61,8 @@ export interface EmbeddedOptions {
 
 /**
  * Opens or creates an embedded database. `directory` is created when missing and locked for this process;
- * `memory://` opens a database that lives only in memory, without a lock.
+ * `memory://` opens a database that lives only in memory, without a lock. What is asked of it waits until it is open, and
+ * is rejected with the reason where it cannot be opened.
  *
  * @throws DirectoryLockedError when another living process has the directory open.
  */
@@ -76,7 +77,7 @@ export async function openEmbedded(
   try {
     const data = join(directory, 'data');
     if (!(await exists(data))) await create(directory, data);
-    return await start(data, { ownerWaitMs, closeGraceMs }, lock.release);
+    return start(data, { ownerWaitMs, closeGraceMs }, lock.release);
   } catch (error) {
     await lock.release();
     throw error;
@@ -87,17 +88,21 @@ export async function openEmbedded(
 async function create(directory: string, data: string): Promise<void> {
   const unfinished = join(directory, 'data.unfinished');
   await rm(unfinished, { recursive: true, force: true });
-  const bridge = await startBridge({ data: unfinished, ownerWaitMs: 0 });
-  await bridge.close();
+  const bridge = startBridge({ data: unfinished, ownerWaitMs: 0 });
+  try {
+    await bridge.opened;
+  } finally {
+    await bridge.close();
+  }
   await rename(unfinished, data);
 }
 
-async function start(
+function start(
   data: string,
   options: Required<EmbeddedOptions>,
   release: () => Promise<void>,
-): Promise<EmbeddedDatabase> {
-  const bridge = await startBridge({ data, ownerWaitMs: options.ownerWaitMs });
+): EmbeddedDatabase {
+  const bridge = startBridge({ data, ownerWaitMs: options.ownerWaitMs });
   const pools = new Set<pg.Pool>();
   let closing: Promise<void> | undefined;
 
@@ -149,6 +154,7 @@ async function start(
 
   async function closeAll(): Promise<void> {
     try {
+      await bridge.opened.catch(() => {});
       const deadline = performance.now() + options.closeGraceMs;
       await Promise.all(Array.from(pools, (pool) => endPool(pool, deadline)));
       await bridge.close();

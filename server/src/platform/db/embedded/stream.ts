@@ -6,6 +6,8 @@ import { createUnitReader, type Unit, type UnitReader } from './units.ts';
 export interface Link {
   /** Why no connection can be opened any more. */
   failure(): Error | undefined;
+  opened: Promise<void>;
+  /** Known once it is open. */
   parameters(): Record<string, string>;
   open(stream: BackendStream, role: string | undefined): number;
   send(connection: number, unit: Unit): void;
@@ -38,7 +40,10 @@ export class BackendStream extends Duplex {
       onUnit: (unit) => this.#link.send(this.#connection, unit),
       onRefused: (reason) => this.#refuse(reason),
     });
-    process.nextTick(() => this.emit('connect'));
+    this.#link.opened.then(
+      () => this.emit('connect'),
+      (error) => this.destroy(error),
+    );
     return this;
   }
 

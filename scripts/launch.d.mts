@@ -1,0 +1,2 @@
+/** Where the compiled program is kept. */
+export const compiled: string;

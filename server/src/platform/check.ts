@@ -1,0 +1,36 @@
+import { createRequire } from 'node:module';
+import type { Static, TSchema } from 'typebox';
+import type * as Compiler from 'typebox/compile';
+import type * as Values from 'typebox/value';
+
+// Not by import(): what is required while its import is under way fails.
+const load = createRequire(import.meta.url);
+const compiler = () => load('typebox/compile') as typeof Compiler;
+
+/** Whether values are what a schema says, and what is wrong with those that are not. */
+export interface Check<T> {
+  Check(value: unknown): value is T;
+  Errors(value: unknown): ReturnType<Compiler.Validator['Errors']>;
+}
+
+/**
+ * A schema's validator, compiled when it is first used, by a compiler that is loaded with the first of them: all together
+ * would take a start most of a second.
+ */
+export function checkOf<T extends TSchema>(schema: T): Check<Static<T>> {
+  let compiled: Compiler.Validator | undefined;
+  const validator = () => {
+    compiled ??= compiler().Compile(schema) as unknown as Compiler.Validator;
+    return compiled;
+  };
+  return {
+    Check: (value): value is Static<T> => validator().Check(value),
+    Errors: (value) => validator().Errors(value),
+  };
+}
+
+/** What conversions of text to a schema's types are made with. */
+export const values = () => (load('typebox/value') as typeof Values).Value;
+
+/** Loads the compiler soon, so that the first request does not wait for it. */
+export const prepareChecks = (): void => void setTimeout(compiler, 500).unref();
