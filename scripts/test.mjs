@@ -1,4 +1,4 @@
-// `npm test`: the whole suite on the embedded database, and again on PostgreSQL with pgvector and Redis.
+// `npm test`: the whole suite on the embedded database, and what needs a database again on PostgreSQL with pgvector and Redis.
 //   npm test -- [--engine embedded|postgres] [file.test.ts ...] [any option of node --test]
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,6 +15,8 @@ const TEST_FILE = /\.test\.(ts|mjs)$/;
 // They start and kill processes of their own, so nothing else may run in their process.
 const PROCESS_TEST_FILE = /\.(crash|process)\.test\.(ts|mjs)$/;
 const LONG_TEST_FILE = /\.crash\.|\/(commands|rewrap|revocation|outage)\./;
+/** What a test file says that needs a database of the suite; all others are run once. */
+const NEEDS_ENGINE = /#test\/|harness\.ts|from '\.\/crash|DATABASE_URL|TEST_ENGINE/;
 /** Options of node --test whose value may be the next word. */
 const WITH_VALUE = new Set(['--test-name-pattern', '--test-skip-pattern', '--test-concurrency']);
 const TEST_TIMEOUT_MS = 180_000;
@@ -32,7 +34,7 @@ async function main() {
   const node = ensureInstalled();
   const suites = [];
   for (const engine of engines) {
-    const suite = engine === engines[0] ? files : files.filter((file) => file.startsWith('server'));
+    const suite = engine === engines[0] ? files : files.filter(needsEngine);
     if (suite.length === 0 || interrupted) continue;
     suites.push({ engine, files: suite, opened: await openEngine(node, engine) });
   }
@@ -65,6 +67,8 @@ function readArguments(args) {
     files: (named.length > 0 ? named : all).map((file) => relative(ROOT, file)).sort(),
   };
 }
+
+const needsEngine = (file) => NEEDS_ENGINE.test(readFileSync(join(ROOT, file), 'utf8'));
 
 function testFiles(folder) {
   if (!existsSync(folder)) return [];
