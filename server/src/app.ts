@@ -83,7 +83,7 @@ import type { Log } from '#platform/log.ts';
 import { openMailer } from '#platform/mail.ts';
 import { createMetrics } from '#platform/metrics.ts';
 import { openModels } from '#platform/models/models.ts';
-import { openShared } from '#platform/shared.ts';
+import { openShared } from '#platform/shared-open.ts';
 
 /** What has vectors. */
 const vectorCollections = [memoryVectors.collection, chunkVectors];

@@ -7,7 +7,7 @@ import { openDatabase } from '#platform/db/open.ts';
 import { createLog } from '#platform/log.ts';
 import { openMailer } from '#platform/mail.ts';
 import { openModels } from '#platform/models/models.ts';
-import { openShared } from '#platform/shared.ts';
+import { openShared } from '#platform/shared-open.ts';
 
 /** Asks one thing; answers what there is. @throws Error that says what is wrong */
 type Check = () => Promise<string>;

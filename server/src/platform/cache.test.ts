@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createCache } from './cache.ts';
-import { openShared } from './shared.ts';
+import { openShared } from './shared-open.ts';
 
 test('names that somebody makes up drive out nothing that is there, and are few', async () => {
   const shared = await openShared(undefined, false, console as never);

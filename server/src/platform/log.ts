@@ -1,21 +1,25 @@
 import { type DestinationStream, type Logger, type LoggerOptions, pino } from 'pino';
-import { isDatabaseAway } from './errors.ts';
+import { ApiError, isDatabaseAway } from './errors.ts';
 
 export type Log = Logger;
 
-/** The same of a database that is away is said again after so long. */
+/** The same is said again after so long, while it comes again and again. */
 const repeatedAfterMs = 10_000;
 const mostRemembered = 1_000;
 
+/** While the database is away all that asks it fails, and while the server is full, or another is away, whatever is refused. */
+const comesInHundreds = (error: unknown): error is Error =>
+  isDatabaseAway(error) || (error instanceof ApiError && error.status === 503);
+
 /**
- * While the database is away all that asks it fails, over and over: each thing is said once, and then at most every ten
- * seconds with how often it was left out since. Whom it met (a request, a tenant, a schedule) makes it no other thing.
+ * What comes in hundreds is said once, and then at most every ten seconds with how often it was left out since. Whom it met (a
+ * request, a tenant, a schedule) makes it no other thing.
  */
 function sparing(now: () => number): NonNullable<LoggerOptions['hooks']>['logMethod'] {
   const said = new Map<string, { at: number; leftOut: number }>();
   return function (args, method) {
     const [entry, message] = args as unknown as [{ err?: unknown } | undefined, unknown];
-    if (!isDatabaseAway(entry?.err)) return method.apply(this, args);
+    if (!comesInHundreds(entry?.err)) return method.apply(this, args);
     const { err, request_id: _r, tenant_id: _t, schedule: _s, ...others } = entry as Record<string, unknown>;
     const key = JSON.stringify([message, (err as Error).message, others]);
     const last = said.get(key);

@@ -62,7 +62,11 @@ export async function openJobs(
     superviseIntervalSeconds: 5,
     monitorIntervalSeconds: 5,
   } as ConstructorParameters<typeof PgBoss>[0]);
-  boss.on('error', (error) => app.log.warn({ err: error }, 'the job queue had a failure and goes on'));
+  boss.on('error', (error) => {
+    // What a worker could not fetch comes as a plain object.
+    const err = Object.assign(new Error(error.message), error);
+    app.log.warn({ err }, 'the job queue had a failure and goes on');
+  });
   await boss.start();
   const known = new Map((await boss.getQueues()).map((queue) => [queue.name, queue]));
   for (const definition of definitions) await declareQueue(boss, definition, known.get(definition.name));

@@ -56,7 +56,11 @@ export async function readLine(
 ): Promise<ParsedLine | LineProblem | undefined> {
   if (isBlank(bytes)) return undefined;
   if (bytes.toString('latin1', 0, tooLongMark.length) === tooLongMark)
-    return { line, code: 'LINE_TOO_LONG', message: 'The line is longer than IMPORT_LINE_LIMIT_BYTES.' };
+    return {
+      line,
+      code: 'LINE_TOO_LONG',
+      message: `The line is longer than ${ctx.app.config.IMPORT_LINE_LIMIT_BYTES} bytes.`,
+    };
   try {
     const value = parseJson(bytes);
     if (!checkLine.Check(value)) {
