@@ -41,7 +41,7 @@ export class BackendStream extends Duplex {
       onRefused: (reason) => this.#refuse(reason),
     });
     this.#link.opened.then(
-      () => this.emit('connect'),
+      () => this.destroyed || this.emit('connect'),
       (error) => this.destroy(error),
     );
     return this;
