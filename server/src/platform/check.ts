@@ -29,8 +29,13 @@ export function checkOf<T extends TSchema>(schema: T): Check<Static<T>> {
   };
 }
 
-/** What conversions of text to a schema's types are made with. */
-export const values = () => (load('typebox/value') as typeof Values).Value;
+let converter: typeof Values.Value | undefined;
+
+/** A value with its texts converted to a schema's types, where they can be. */
+export function convertTexts(schema: TSchema, value: unknown): unknown {
+  converter ??= (load('typebox/value') as typeof Values).Value;
+  return converter.Convert(schema, value);
+}
 
 /** Loads the compiler soon, so that the first request does not wait for it. */
 export const prepareChecks = (): void => void setTimeout(compiler, 500).unref();

@@ -1,6 +1,6 @@
 import type { FastifySchemaCompiler } from 'fastify';
 import type { TSchema } from 'typebox';
-import { checkOf, values } from '../check.ts';
+import { checkOf, convertTexts } from '../check.ts';
 import { type FieldProblem, invalid } from '../errors.ts';
 import { checkText } from './json.ts';
 
@@ -53,7 +53,7 @@ const decimal = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i;
 /** Values as the schema has them. The conversion cuts 1.5 to 1 and reads 0x1f; such a text stays one and is refused. */
 function converted(schema: TSchema, given: Record<string, unknown>): Record<string, unknown> {
   const texts = Object.entries(given);
-  const value = values().Convert(schema, given) as Record<string, unknown>;
+  const value = convertTexts(schema, given) as Record<string, unknown>;
   for (const [name, text] of texts) {
     const number = value[name];
     if (
