@@ -100,10 +100,31 @@ function schemaAt(schema: TSchema, schemaPath: string): Listing | undefined {
 
 const pointer = (name: string) => name.replaceAll('~', '~0').replaceAll('/', '~1');
 
+/** The branch is not meant: the value is of another type, or not the one value it takes. */
+const isOther = ({ keyword, schemaPath }: SchemaError): boolean =>
+  ['type', 'const', 'enum', 'anyOf'].includes(keyword) && /\/anyOf\/\d+$/.test(schemaPath);
+
+/** Where one branch of a union is of the value's type, only what that one finds is wrong. */
+function ofBranchesMeant(errors: SchemaError[]): SchemaError[] {
+  return errors.filter(({ keyword, schemaPath, instancePath }) => {
+    if (keyword !== 'type' && keyword !== 'anyOf') return true;
+    const union = keyword === 'anyOf' ? `${schemaPath}/anyOf` : schemaPath.replace(/\/\d+$/, '');
+    return !(
+      union.endsWith('/anyOf') &&
+      errors.some(
+        (one) =>
+          one.schemaPath.startsWith(`${union}/`) &&
+          `${one.instancePath}/`.startsWith(`${instancePath}/`) &&
+          !isOther(one),
+      )
+    );
+  });
+}
+
 /** One entry a field; the branches of a failed union are one entry. */
 function problems(schema: TSchema, errors: SchemaError[]): FieldProblem[] {
   const found = new Map<string, string>();
-  for (const { keyword, schemaPath, instancePath, message, params } of errors) {
+  for (const { keyword, schemaPath, instancePath, message, params } of ofBranchesMeant(errors)) {
     if (keyword === 'additionalProperties') {
       for (const name of params?.additionalProperties ?? [])
         found.set(`${instancePath}/${pointer(name)}`.slice(0, 300), 'is not a known field');

@@ -1,6 +1,6 @@
 import { Type as T } from 'typebox';
 import { route } from '#platform/http/route.ts';
-import { requireEntity, selectionOf } from './entities.ts';
+import { selectionOf } from './entities.ts';
 import { Add, Entities, EntitiesPage, List, ListPage, Project, Search, Update } from './schema.ts';
 import {
   add,
@@ -9,8 +9,8 @@ import {
   getEvent,
   history,
   list,
-  listAll,
   listBare,
+  listNewest,
   projectOf,
   remove,
   removeAll,
@@ -106,10 +106,7 @@ export const mem0Routes = [
     name: 'mem0_list_by_query',
     summary: 'The newest memories of somebody, or a page of them, as former clients ask',
     query: EntitiesPage,
-    handler: (ctx, { query, raw }) => {
-      requireEntity(query);
-      return listBare(sender(ctx, raw), selectionOf(query), '/v1/memories/', query);
-    },
+    handler: (ctx, { query, raw }) => listBare(sender(ctx, raw), selectionOf(query), '/v1/memories/', query),
   }),
   route({
     ...door,
@@ -118,7 +115,7 @@ export const mem0Routes = [
     name: 'mem0_list_all',
     summary: 'The newest memories of somebody',
     query: Entities,
-    handler: (ctx, { query, raw }) => listAll(sender(ctx, raw), query),
+    handler: (ctx, { query, raw }) => listNewest(sender(ctx, raw), selectionOf(query)),
   }),
   route({
     ...door,

@@ -1,10 +1,10 @@
 import type { FastifyRequest } from 'fastify';
 import type { Ctx } from '#platform/context.ts';
-import { ApiError, type FieldProblem, invalid } from '#platform/errors.ts';
+import { ApiError, type FieldProblem, invalid, notFound } from '#platform/errors.ts';
 import { type ForwardedReply, type ForwardedRequest, forward, refusalIn } from '#platform/http/forward.ts';
 import { Answer } from '#platform/http/route.ts';
 import { type Memory, mayHaveSensitive } from '../memory/service.ts';
-import { requireEntity, type Selection, selectionIn, selectionOf, splitMetadata } from './entities.ts';
+import { type Selection, selectionIn, selectionOf, splitMetadata } from './entities.ts';
 import type { Add, Entities, List, ListPage, Search, Update } from './schema.ts';
 
 /** The type of a memory that a message is. */
@@ -83,7 +83,6 @@ const timeOf = (seconds: number | null | undefined) =>
  * found when this answers; facts follow. Of messages that are sensitive none are inferred, which only who asks for it is told.
  */
 export async function add(send: Send, input: Add) {
-  requireEntity(input);
   const { session_id, metadata = {} } = selectionOf(input, input.metadata);
   const messages =
     typeof input.messages === 'string'
@@ -167,7 +166,9 @@ async function infer(send: Send, conversation: object): Promise<Stored> {
 
 /** What has become of an `add`. Its id is that of the first message. */
 export async function getEvent(send: Send, id: string) {
-  const { body } = await send({ method: 'GET', path: pathOf(id) });
+  const { body } = await send({ method: 'GET', path: pathOf(id) }).catch((error: ApiError) => {
+    throw error.status === 404 ? notFound('Event') : error;
+  });
   const { inference_status } = body as Memory;
   const status =
     inference_status === 'pending' ? 'PENDING' : inference_status === 'failed' ? 'FAILED' : 'SUCCEEDED';
@@ -176,7 +177,7 @@ export async function getEvent(send: Send, id: string) {
 
 /** What is asked of names and filters. */
 export const selectedBy = ({ filters, ...named }: Pick<Search, 'filters'> & Entities): Selection =>
-  selectionIn(filters ?? {}, selectionOf(named));
+  selectionIn(filters ?? {}, named);
 
 /**
  * Finds memories. Messages of the caller's own that are sensitive are found as well, also where messages are not any more:
@@ -228,8 +229,8 @@ export async function list(
   const isLast = reply.headers['x-next-cursor'] === undefined;
   const pageAt = (n: number) => `${path}?page=${n}&page_size=${page_size}`;
   return {
-    // Nobody counts them all to show a few.
-    count: isLast ? skip + results.length : null,
+    // Nobody counts them all to show a few; a page beyond the last does not know where that was.
+    count: isLast && (page === 1 || results.length > 0) ? skip + results.length : null,
     next: isLast ? null : pageAt(page + 1),
     previous: page === 1 ? null : pageAt(page - 1),
     results,
@@ -247,12 +248,7 @@ export async function listBare(
   return bareUnless(output_format === 'v1.1', await listNewest(send, selection));
 }
 
-export async function listAll(send: Send, entities: Entities) {
-  requireEntity(entities);
-  return listNewest(send, selectionOf(entities));
-}
-
-async function listNewest(send: Send, selection: Selection) {
+export async function listNewest(send: Send, selection: Selection) {
   const query = { ...listing(selection), limit: batch };
   const { body } = await send({ method: 'GET', path: '/v1/memory/', query });
   return { results: (body as Memory[]).map(shown) };
@@ -286,7 +282,6 @@ export async function remove(send: Send, id: string) {
 
 /** Page by page; a broken request has deleted some, and is repeated for the rest. */
 export async function removeAll(send: Send, entities: Entities) {
-  requireEntity(entities);
   const query = { ...listing(selectionOf(entities)), limit: batch };
   for (;;) {
     const { body } = await send({ method: 'GET', path: '/v1/memory/', query });
