@@ -106,17 +106,35 @@ test('each tenant is answered from its own corpus of the same name', async () =>
   );
 });
 
-test('a corpus that is not there ends the stream with an error event', async () => {
-  const frames = await a.run({ session_id: session(), corpus_id: 'nowhere', message: question });
-  assert.deepEqual(typesOf(frames), ['request.accepted', 'error', 'done']);
-  assert.equal(eventOf(frames, 'error').code, 'RETRIEVAL_CONFIG_INVALID');
-  const { data } = await a.json('GET', `/v1/runs/${eventOf(frames, 'request.accepted').run_id}`);
-  assert.equal(data.status, 'failed');
-  assert.equal(data.error_code, 'RETRIEVAL_CONFIG_INVALID');
-  assert.deepEqual(
-    data.messages.map(({ role, text }: any) => [role, text]),
-    [['user', question]],
-  );
+test('a corpus that is not there, or is of another tenant, ends the stream with an error event', async () => {
+  await b.json('POST', '/v1/corpora', { id: 'theirs', name: 'Theirs' });
+  for (const corpus_id of ['nowhere', 'theirs']) {
+    const frames = await a.run({ session_id: session(), corpus_id, message: question });
+    assert.deepEqual(typesOf(frames), ['request.accepted', 'error', 'done']);
+    assert.deepEqual(eventOf(frames, 'error'), { code: 'NOT_FOUND', message: 'Corpus not found.' });
+    const { data } = await a.json('GET', `/v1/runs/${eventOf(frames, 'request.accepted').run_id}`);
+    assert.equal(data.status, 'failed');
+    assert.equal(data.error_code, 'NOT_FOUND');
+    assert.deepEqual(
+      data.messages.map(({ role, text }: any) => [role, text]),
+      [['user', question]],
+    );
+  }
+});
+
+test('a corpus whose retrieval is not configured as it must be is told as such', async () => {
+  const { app } = await testServer();
+  for (const client of [a, b]) {
+    const { data } = await client.json('POST', '/v1/corpora', { name: 'Astray' });
+    await app.database.tenant(client.tenant).run(sql`
+      update corpora set provider_config_json = ${{ retrieval: { provider: 'pinecone' } }}
+      where tenant_id = ${client.tenant} and id = ${data.id}`);
+    const frames = await client.run({ session_id: session(), corpus_id: data.id, message: question });
+    assert.deepEqual(typesOf(frames), ['request.accepted', 'error', 'done']);
+    const { code, message } = eventOf(frames, 'error');
+    assert.equal(code, 'RETRIEVAL_CONFIG_INVALID');
+    assert.match(message, /Set provider_config_json anew/);
+  }
 });
 
 test('what is asked wrongly is refused as JSON before anything streams', async () => {
