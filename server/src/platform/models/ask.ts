@@ -1,10 +1,10 @@
-import type { GuardedFetch } from '../fetch.ts';
+import { FetchRefused, type GuardedFetch } from '../fetch.ts';
 import { ModelError, refusalOf } from './model-error.ts';
 
 /**
  * Asks a model's server with JSON and answers what it said, parsed.
  * @param who as messages name it: `the embeddings server`
- * @throws ModelError for an answer other than 2xx, or one that is no JSON; the signal's reason when that aborts
+ * @throws ModelError for an address that can not be the server's, an answer other than 2xx, or one that is no JSON; the signal's reason when that aborts
  */
 export async function askModel(
   send: GuardedFetch['send'],
@@ -23,6 +23,9 @@ export async function askModel(
     },
     body: JSON.stringify(question),
     signal,
+  }).catch((error) => {
+    if (!(error instanceof FetchRefused)) throw error;
+    throw new ModelError('misconfigured', `${who} can not be called: ${error.message}`, { cause: error });
   });
   if (statusCode < 200 || statusCode > 299) {
     const said = await body.text();

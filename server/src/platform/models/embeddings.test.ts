@@ -47,6 +47,19 @@ describe('an embeddings server', () => {
     assert.deepEqual(asked(), ['base64', 'base64']);
   });
 
+  it('that leads to another address is misconfigured, and is not asked again', async () => {
+    const model = await open(['float', 'base64']);
+    for (const status of [301, 302, 307, 308]) {
+      server.requests.length = 0;
+      server.fail({ kind: 'status', status });
+      await assert.rejects(model.embed(['a dog'], soon()), {
+        kind: 'misconfigured',
+        message: 'the embeddings server can not be called: the address leads to another one',
+      });
+      assert.equal(server.requests.length, 1);
+    }
+  });
+
   it('may answer with bytes that are no numbers', async () => {
     const model = await open(['float', 'base64']);
     for (const embedding of ['AAA', 'AAAAAAAA', '', 7, null]) {

@@ -135,7 +135,13 @@ function startThread(settings: LocalSettings): Promise<Thread> {
     else if (message.kind === 'vectors') done((call) => call.resolve(message.values));
     else if (message.kind === 'refused')
       done((call) => call.reject(new ModelError('refused', message.message)));
-    else end(new ModelError('misconfigured', message.reason === 'missing' ? installHint : message.message));
+    else if (message.reason === 'missing') end(new ModelError('misconfigured', installHint));
+    else
+      end(
+        new ModelError('misconfigured', 'the local embedding model can not be opened; the log says why', {
+          cause: new Error(message.message),
+        }),
+      );
   });
   worker.on('error', (error) =>
     end(new ModelError('unreachable', 'the local embedding model broke down', { cause: error })),

@@ -12,7 +12,7 @@ export const modelFailures = [
   'server_error',
   /** 401, 403. */
   'unauthorized',
-  /** Another number of dimensions than was said, a model that is not there, a package that is not installed. */
+  /** Another number of dimensions than was said, a model or address that is not there or leads elsewhere, a package that is not installed. */
   'misconfigured',
   /** An answer that is not what was asked for. */
   'garbage',
@@ -24,6 +24,7 @@ export const modelFailures = [
 
 export type ModelFailure = (typeof modelFailures)[number];
 
+/** Its message is shown to those who may see how the models do. */
 export class ModelError extends Error {
   override name = 'ModelError';
   readonly kind: ModelFailure;

@@ -1,6 +1,6 @@
 import type { App } from '#platform/context.ts';
 import type { EmbeddingLink } from '#platform/models/embeddings.ts';
-import { failureOf, type ModelFailure } from '#platform/models/model-error.ts';
+import { failureOf, ModelError, type ModelFailure } from '#platform/models/model-error.ts';
 import { perApp } from '#platform/per-app.ts';
 
 /** How a model of the chain does, as this process sees it. */
@@ -9,7 +9,7 @@ export interface LinkHealth {
   working: boolean | undefined;
   /** Since when it works, or fails. */
   since: string | undefined;
-  lastFailure: { kind: ModelFailure; at: string } | undefined;
+  lastFailure: { kind: ModelFailure; message: string | null; at: string } | undefined;
 }
 
 const healthOf = perApp(() => new WeakMap<EmbeddingLink, LinkHealth>());
@@ -33,7 +33,8 @@ export function noteFailing(app: App, link: EmbeddingLink, error: unknown): Mode
   const before = linkHealth(app, link);
   const at = new Date().toISOString();
   const since = before.working === false ? before.since : at;
-  healthOf(app).set(link, { working: false, since, lastFailure: { kind, at } });
+  const message = error instanceof ModelError ? error.message : null;
+  healthOf(app).set(link, { working: false, since, lastFailure: { kind, message, at } });
   app.metrics.embeddingLinks.set({ link: link.label }, 0);
   return kind;
 }

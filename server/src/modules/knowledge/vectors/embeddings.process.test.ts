@@ -75,7 +75,7 @@ async function stateOf(who: Caller) {
       provider: string;
       state: string;
       breaker: string;
-      last_failure: { kind: string } | null;
+      last_failure: { kind: string; message: string | null } | null;
     }[],
     waiting: memories?.waiting as number,
     models,
@@ -227,11 +227,12 @@ describe('with an embeddings server', () => {
     assert.deepEqual(embeddings.texts(), ['automobile']);
   });
 
-  const outages: [string, Trouble, string][] = [
+  const outages: [string, Trouble, string, RegExp?][] = [
     ['is down', { kind: 'status', status: 503 }, 'server_error'],
     ['is slow', { kind: 'slow', ms: 5_000 }, 'timeout'],
     ['refuses the key', { kind: 'status', status: 401 }, 'unauthorized'],
-    ['does not know the model', { kind: 'status', status: 404 }, 'misconfigured'],
+    ['does not know the model', { kind: 'status', status: 404 }, 'misconfigured', /answered 404/],
+    ['leads to another address', { kind: 'status', status: 301 }, 'misconfigured', /leads to another one/],
     ['refuses every text', { kind: 'status', status: 400 }, 'misconfigured'],
     ['answers with other dimensions', { kind: 'dimensions', dimensions: 31 }, 'misconfigured'],
     ['answers with garbage', { kind: 'garbage', body: '<html>' }, 'garbage'],
@@ -240,13 +241,14 @@ describe('with an embeddings server', () => {
     ['is cut off in the middle of an answer', { kind: 'cut' }, 'unreachable'],
     ['has no time, and no time soon', { kind: 'status', status: 429, retryAfter: '3600' }, 'rate_limited'],
   ];
-  for (const [what, trouble, kind] of outages) {
+  for (const [what, trouble, kind, said] of outages) {
     it(`while it ${what} the built-in vectors stand in, and are replaced when it is well again`, async () => {
       embeddings.fail(trouble);
       await remember(ann, 'Talked about the pension', 'The weather was fine');
       const during = await embedded(ann, { [hashed]: 2 });
       const [link] = during.links;
       assert.deepEqual([link?.state, link?.last_failure?.kind], ['failing', kind]);
+      if (said) assert.match(link!.last_failure!.message!, said);
       assert.deepEqual(during.models[0]?.renewal?.remaining, 2);
       assert.deepEqual(await search(ann, 'pension'), ['Talked about the pension']);
       assert.equal((await search(ann, 'pension', 'vector'))[0], 'Talked about the pension');

@@ -15,7 +15,11 @@ const Link = T.Object({
   breaker: T.Union([T.Literal('closed'), T.Literal('open'), T.Literal('half_open')]),
   since: maybe(at),
   last_failure: maybe(
-    T.Object({ kind: T.Unsafe<ModelFailure>({ type: 'string', enum: [...modelFailures] }), at }),
+    T.Object({
+      kind: T.Unsafe<ModelFailure>({ type: 'string', enum: [...modelFailures] }),
+      message: maybe(T.String({ description: 'what there is to say beyond the kind' })),
+      at,
+    }),
   ),
 });
 
