@@ -42,7 +42,7 @@ export const operationRoutes = [
     response: {
       200: T.Object({
         database: T.Boolean(),
-        redis: T.Boolean(),
+        redis: T.Boolean({ description: 'False while it is away; true where none is configured' }),
         status: T.Union([T.Literal('ok'), T.Literal('degraded')]),
       }),
     },

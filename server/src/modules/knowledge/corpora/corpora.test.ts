@@ -43,6 +43,8 @@ test('a corpus needs a name, a well-formed id that is free, and a provider this 
   assert.equal((await post({})).status, 422);
   assert.equal((await post({ name: ' ' })).status, 422);
   assert.equal((await post({ name: 'x', id: '../etc' })).status, 422);
+  const [long] = (await post({ name: 'x', id: 'x'.repeat(300) })).body.error.details.errors;
+  assert.deepEqual(long, { path: '/id', message: 'must not have more than 64 characters' });
   assert.equal((await post({ name: 'x', nmae: 'x' })).status, 422);
   assert.equal(
     (await post({ name: 'x', tenant_id: 'somebody-else' })).body.error.code,

@@ -15,7 +15,7 @@ export type Corpus = Omit<Static<typeof Corpus>, 'provider_config_json'> & {
 export const CorpusCreate = T.Object(
   {
     id: T.Optional(
-      T.String({ maxLength: 200, description: '1 to 64 of a-z 0-9 . _ -; made by the server when left out' }),
+      T.String({ maxLength: 64, description: '1 to 64 of a-z 0-9 . _ -; made by the server when left out' }),
     ),
     name: T.String({ minLength: 1, maxLength: 200, pattern: '\\S' }),
     provider_config_json: T.Optional(

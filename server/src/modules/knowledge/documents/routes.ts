@@ -78,7 +78,7 @@ export const documentRoutes = [
     query: T.Object(
       {
         ...pageQuery(25, 100),
-        corpus_id: T.Optional(T.String({ maxLength: 200 })),
+        corpus_id: T.Optional(T.String({ maxLength: 64 })),
         status: T.Optional(Status),
       },
       { additionalProperties: false },

@@ -85,12 +85,12 @@ const metadata_json = T.Optional(
 
 export const TextIngest = T.Object(
   {
-    corpus_id: T.String({ maxLength: 200 }),
+    corpus_id: T.String({ maxLength: 64 }),
     text: T.String({ description: 'At most UPLOAD_LIMIT_BYTES as UTF-8' }),
     document_id: T.Optional(
       nullable(
         T.String({
-          maxLength: 200,
+          maxLength: 64,
           description: '1 to 64 of a-z 0-9 . _ -; made by the server when left out',
         }),
       ),

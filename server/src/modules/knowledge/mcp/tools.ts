@@ -225,7 +225,7 @@ export const tools: Tool[] = [
     description: 'Find the passages of a corpus that answer a query, best first, with their source and page.',
     annotations: reading,
     input: objectOf({
-      corpus_id: T.String({ minLength: 1, maxLength: 200, description: 'As list_corpora shows it' }),
+      corpus_id: T.String({ minLength: 1, maxLength: 64, description: 'As list_corpora shows it' }),
       ...T.Omit(ChunkSearch, ['explain']).properties,
     }),
     output: T.Object({ passages: T.Array(ShownPassage) }),

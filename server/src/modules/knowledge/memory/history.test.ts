@@ -336,7 +336,13 @@ describe('restoring', () => {
     const kept = await make(ann, note('to stay'));
     const counted = () => statisticsOf(app.database.tenant(ann.tenant), ann.tenant, 'memory');
     await eventually('both to be counted', async () => (await counted()).texts === 2);
-    assert.equal((await ann.call('DELETE', `/v1/memory/${id}`)).status, 204);
+    for (const both of ['hard_delete=true&hard=false', 'hard_delete=false&hard=true'])
+      for (const who of [ann, bob]) {
+        const { status, body } = await who.call('DELETE', `/v1/memory/${id}?${both}`);
+        assert.deepEqual([status, body.error.details.errors[0].path], [422, '/hard'], both);
+      }
+    assert.equal((await ann.call('GET', `/v1/memory/${id}`)).status, 200, 'neither has deleted it');
+    assert.equal((await ann.call('DELETE', `/v1/memory/${id}?hard_delete=false&hard=false`)).status, 204);
     assert.equal((await ann.call('DELETE', `/v1/memory/${id}`)).status, 404);
     assert.equal((await bob.call('DELETE', `/v1/memory/${id}?hard_delete=true`)).status, 404);
     assert.equal((await ann.call('DELETE', `/v1/memory/${id}?hard_delete=true`)).status, 204);

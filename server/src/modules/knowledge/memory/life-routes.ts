@@ -113,7 +113,11 @@ export const lifeRoutes = [
     query: T.Object(
       {
         offset: T.Optional(
-          T.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description: 'Must be received_bytes' }),
+          T.Integer({
+            minimum: 0,
+            maximum: Number.MAX_SAFE_INTEGER,
+            description: 'Must be received_bytes, which it is when left out',
+          }),
         ),
         complete: ImportOptions.properties.complete,
       },

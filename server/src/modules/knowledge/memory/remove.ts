@@ -1,6 +1,6 @@
 import type { Ctx } from '#platform/context.ts';
 import type { Db } from '#platform/db/database.ts';
-import { notFound } from '#platform/errors.ts';
+import { invalid, notFound } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { isUuid } from '#platform/ids.ts';
 import { viewOf } from '../../access/policy/service.ts';
@@ -11,6 +11,13 @@ import { targetOf } from './target.ts';
 import { memoryScope } from './vectors.ts';
 import { requireVersion, versionOf } from './versions.ts';
 import { hideMemories, removeMemories } from './write-store.ts';
+
+/** What is given under either name. @throws ApiError 422 when both are given and differ */
+export function isForGood({ hard_delete, hard }: { hard_delete?: boolean; hard?: boolean }): boolean {
+  if (hard_delete !== undefined && hard !== undefined && hard_delete !== hard)
+    throw invalid([{ path: '/hard', message: 'must be equal to hard_delete where both are given' }]);
+  return hard_delete ?? hard ?? false;
+}
 
 /** Deletes one memory: hidden at once, or with `hard` removed with all that was made from it, also where it was hidden before or has expired. */
 export async function deleteMemory(ctx: Ctx, id: string, hard: boolean, ifMatch?: string): Promise<void> {

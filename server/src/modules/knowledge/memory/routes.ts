@@ -29,6 +29,7 @@ import {
   deleteMemories,
   deleteMemory,
   getMemory,
+  isForGood,
   listVisible,
 } from './service.ts';
 import { listVisibleDeleted } from './trash.ts';
@@ -218,6 +219,6 @@ export const memoryRoutes = [
     ),
     response: { 204: null },
     handler: async (ctx, { params, query, raw }) =>
-      deleteMemory(ctx, params.memory_id, query.hard_delete ?? query.hard ?? false, raw.headers['if-match']),
+      deleteMemory(ctx, params.memory_id, isForGood(query), raw.headers['if-match']),
   }),
 ];

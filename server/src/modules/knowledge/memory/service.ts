@@ -20,7 +20,7 @@ export { eraseMemories } from './erasure.ts';
 export { forgetMemoriesOf } from './forget.ts';
 export { getMemoryAsOf, historyOf, listVisibleAsOf } from './history.ts';
 export { rememberConversation } from './inferences.ts';
-export { deleteMemories, deleteMemory, takeOut } from './remove.ts';
+export { deleteMemories, deleteMemory, isForGood, takeOut } from './remove.ts';
 export { weightsOf } from './rows.ts';
 export { Memory, MemoryCreate, MemorySearch, MemoryUpdate, Metadata } from './schema.ts';
 export { searchMemories } from './search.ts';

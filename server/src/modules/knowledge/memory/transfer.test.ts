@@ -400,6 +400,21 @@ describe('an import', () => {
     assert.deepEqual([many.failed, many.errors.length, many.errors[99].line], [250, 100, 100]);
   });
 
+  it('keeps no unfinished line of a part, and goes on behind the last whole one where no offset is given', async () => {
+    for (const ann of [await newTenant('user'), await newTenant('user')]) {
+      const [first, second] = [`${fileOf([note('the first')])}\n`, fileOf([note('the second')])];
+      const begun = await upload(ann, first + second.slice(0, 9), '?complete=false');
+      assert.equal(begun.body.received_bytes, Buffer.byteLength(first));
+      const rest = await call('PUT', begun.body.status_url, {
+        token: ann.token,
+        payload: second,
+        headers: ndjson,
+      });
+      const state = await ended(ann, rest);
+      assert.deepEqual([state.created, state.failed], [2, 0]);
+    }
+  });
+
   it('takes a file of many pieces, and one that ends without a line feed', async () => {
     const ann = await newTenant('user');
     const count = 2_345;
