@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Caller, newMember, newTenant, useTestServer } from '#test/harness.ts';
+import { type Caller, newKey, newMember, newTenant, useTestServer } from '#test/harness.ts';
 
 useTestServer();
 
@@ -52,6 +52,24 @@ describe('what is stored twice', () => {
     assert.deepEqual((await post(ann, note('the same words', { check: 'all' }))).duplicates, []);
     const sensitive = await post(ann, note('the same words', { check: 'all', sensitive: true }));
     assert.deepEqual(sensitive.duplicates, []);
+  });
+
+  it('is not told to a key that may not search, which stores nothing then', async () => {
+    const ann = await newTenant('user');
+    await post(ann, note('the account is DE11'));
+    const key = await newKey(ann, { scopes: ['memory:create'] });
+    const probe = note('the account is DE11', { check: 'all' });
+    for (const [path, body] of [
+      ['/v1/memory/', probe],
+      ['/v1/memory/bulk', { memories: [note('another'), probe] }],
+    ] as const) {
+      const reply = await key.call('POST', path, body);
+      assert.deepEqual([reply.status, reply.body.error.code], [403, 'AUTH_FORBIDDEN'], reply.text);
+    }
+    assert.equal((await ann.call('GET', '/v1/memory/')).body.length, 1);
+    await post(key, note('the account is DE11'));
+    const searching = await newKey(ann, { scopes: ['memory:create', 'memory:search'] });
+    assert.equal((await post(searching, probe)).duplicates.length, 2);
   });
 
   it('is told in a bulk request for each row that asks, also of rows before it', async () => {

@@ -353,6 +353,20 @@ describe('an import', () => {
     assert.equal((await goOn(admin.token, begun)).status, 202);
   });
 
+  it('changes nothing that is there by a key that may only create', async () => {
+    const ann = await newTenant('user');
+    const { body: old } = await ann.call('POST', '/v1/memory/', note('the account is DE11'));
+    const key = await newKey(ann, { scopes: ['memory:create', 'memory:read'] });
+    const state = await imported(key, [note('the account is DE22', { id: old.id }), note('new')]);
+    assert.deepEqual([state.created, state.updated, state.failed], [1, 0, 1]);
+    assert.deepEqual([state.errors[0].line, state.errors[0].code], [1, 'AUTH_FORBIDDEN']);
+    const { body: now } = await ann.call('GET', `/v1/memory/${old.id}`);
+    assert.deepEqual([now.text, now.version], ['the account is DE11', 1]);
+    const changing = await newKey(ann, { scopes: ['memory:create', 'memory:read', 'memory:update'] });
+    const changed = await imported(changing, [note('the account is DE22', { id: old.id })]);
+    assert.equal(changed.updated, 1);
+  });
+
   it('fails lines alone, and names the first hundred with their numbers', async () => {
     const ann = await newTenant('user');
     const lines = [
