@@ -112,19 +112,16 @@ const trusted = (proxies: number | string[] | undefined) =>
  * What browsers and caches on the way are told about every answer: not to guess what it is, not to run, frame or keep it, not
  * to pass its address on. A route that means otherwise says so.
  */
-const protectionsOf = ({ config }: App): [string, string][] => [
-  ['x-content-type-options', 'nosniff'],
-  [
-    'content-security-policy',
-    "default-src 'none'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'",
-  ],
-  ['referrer-policy', 'no-referrer'],
-  ['cache-control', 'no-store'],
+const protectionsOf = ({ config }: App): Record<string, string> => ({
+  'x-content-type-options': 'nosniff',
+  'content-security-policy': "default-src 'none'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'",
+  'referrer-policy': 'no-referrer',
+  'cache-control': 'no-store',
   // A browser that came by https once never comes by http again, where somebody might listen.
   ...(config.publicUrl.startsWith('https:')
-    ? [['strict-transport-security', 'max-age=31536000; includeSubDomains'] as [string, string]]
-    : []),
-];
+    ? { 'strict-transport-security': 'max-age=31536000; includeSubDomains' }
+    : {}),
+});
 
 /** The router finds it in a path, and nobody else in a query. */
 const badlyEncoded = () => badRequest('INVALID_URL', 'The address is not validly encoded.');
@@ -154,8 +151,7 @@ function hooks(app: App, server: FastifyInstance, routes: Route[]): void {
   let inFlight = 0;
   let admitted = 0;
   server.addHook('onRequest', (request, reply, done) => {
-    reply.raw.setHeader('x-request-id', request.id);
-    for (const [name, value] of protections) reply.raw.setHeader(name, value);
+    reply.header('x-request-id', request.id).headers(protections);
     cors(request, reply);
     if (request.url.includes('%00'))
       return done(badRequest('INVALID_URL', 'The address contains a NUL character.'));
@@ -233,7 +229,7 @@ function sendError(app: App, error: FastifyError, request: FastifyRequest, reply
     );
   }
   // Addresses that can not be decoded are refused before any hook has run.
-  reply.raw.setHeader('x-request-id', request.id);
+  reply.header('x-request-id', request.id);
   const form = request.routeOptions?.config?.errors;
   const meta = { request_id: request.id, api_version: 'v1' };
   const { code, message, details } = shown;
