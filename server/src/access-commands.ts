@@ -14,7 +14,7 @@ import {
   rolePattern,
   whileActive,
 } from '#modules/access/identity/service.ts';
-import { listVisiblePolicies, updatePolicy } from '#modules/access/policies/service.ts';
+import { listVisiblePolicies, unnamedRole, updatePolicy } from '#modules/access/policies/service.ts';
 import { rotateSigningKey } from '#modules/access/sessions/service.ts';
 import {
   ensureOperators,
@@ -66,6 +66,8 @@ function registerKeys(keys: Command, { guarded, withApp, say }: Tools): void {
         const wanted = wantedKey(options);
         await withApp(async (app) => {
           const key = await makeKey(app, wanted);
+          const doubt = await unnamedRole(app.database.tenant(wanted.tenant), wanted.role);
+          if (doubt) process.stderr.write(`Warning: ${doubt}.\n`);
           process.stderr.write(`Key ${key.id} for tenant ${wanted.tenant}; it is shown only now:\n`);
           say(key.text);
         });

@@ -21,6 +21,7 @@ describe('the command line', () => {
     const said = await run('keys', 'create', '--name', name, ...args);
     assert.equal(said.code, 0, said.err);
     assert.match(said.out, /^mk_\S+\n$/);
+    assert.match(said.err, /^Key \S+ for tenant .*\n$/);
     keys[name] = said.out.trim();
   };
 
@@ -33,6 +34,16 @@ describe('the command line', () => {
     await makeKey('robot', '--tenant', tenant, '--role', 'agent', '--scopes', 'memory:read,runs:*');
     await makeKey('operator', '--role', 'system');
     assert.ok(keys.operator!.startsWith('mk_system_'));
+  });
+
+  it('warns of a role that may do nothing yet', async () => {
+    await run('tenants', 'create', `${tenant}-2`);
+    const said = await run('keys', 'create', '--name', 'x', '--tenant', `${tenant}-2`, '--role', 'agnt');
+    assert.deepEqual([said.code, said.out.startsWith('mk_')], [0, true]);
+    assert.match(
+      said.err,
+      /^Warning: agnt is no built-in role, and no policy of the tenant names it: .* Nearest: agent, .*\.\nKey /,
+    );
   });
 
   it('says what it did, and no word of what it closed when it was done', async () => {
