@@ -529,6 +529,35 @@ describe('a search', () => {
   }
 });
 
+describe('a name', () => {
+  const named = routes
+    .filter(({ body, consumes }) => body && !consumes)
+    .flatMap((route) => fieldsOf(route.body).map(([field]) => ({ route, field })))
+    // Searches and questions only tell names.
+    .filter(
+      ({ route, field }) =>
+        ['name', 'external_id', 'session_id'].includes(field) && !/\/(search|test)$/.test(route.path),
+    );
+
+  it('that people give, of somebody, something or a conversation, is not blank', async () => {
+    const other = await newTenant('admin');
+    assert.ok(named.length > 15, 'they are found');
+    for (const { route, field } of named)
+      for (const who of [callerOf(route.path), other]) {
+        const body = { ...(sampleOf(route.body as Schema) as object), [field]: ' \t\u3000' };
+        const reply = await ask(route.method, pathOf(route), { token: who.token, body });
+        // Of another tenant's routes an admin of this one is told less.
+        if (who === other && reply.status === 403) continue;
+        assertRefused(`${keyOf(route)} ${field}`, reply, 422);
+        const message = 'must not be blank';
+        assert.deepEqual(reply.body.error.details.errors, [{ path: `/${field}`, message }], keyOf(route));
+      }
+    const test = { name: '\n', context: { action: 'read', resource: 'memory' }, expect: 'match' };
+    const policy = await ann.call('POST', '/v1/policy/', { role: 'user', rule: true, tests: [test] });
+    assert.equal(policy.body.error.details.errors[0].path, '/tests/0/name');
+  });
+});
+
 describe('a form', () => {
   for (const route of routes.filter(({ consumes }) => consumes === 'multipart/form-data')) {
     const send = (payload: string | Buffer, type = 'multipart/form-data; boundary=x') =>
@@ -592,7 +621,10 @@ describe('a charset', () => {
     for (const route of routes.filter(({ body, consumes }) => body || consumes)) {
       const consumed = route.consumes ?? 'application/json';
       const headers = { 'content-type': `${types[consumed] ?? consumed}; charset=utf-16` };
-      const reply = await ask(route.method, pathOf(route), { payload: Buffer.from(note, 'utf16le'), headers });
+      const reply = await ask(route.method, pathOf(route), {
+        payload: Buffer.from(note, 'utf16le'),
+        headers,
+      });
       assert.equal(reply.status, 415, keyOf(route));
       assert.match(reply.text, /Send it in UTF-8/, keyOf(route));
     }

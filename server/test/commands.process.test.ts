@@ -58,6 +58,7 @@ describe('the command line', () => {
 
   it('refuses what is misused, with exit code 2 and one line', async () => {
     for (const [args, about] of [
+      [['keys', 'create', '--name', ' ', '--tenant', tenant], /--name must not be blank/],
       [['keys', 'create', '--name', 'x'], /--tenant must be a tenant id/],
       [['keys', 'create', '--name', 'x', '--tenant', tenant, '--scopes', 'read,fly'], /--scopes: fly/],
       [['keys', 'create', '--name', 'x', '--tenant', tenant, '--role', 'system'], /leave --tenant out/],

@@ -8,7 +8,7 @@ export const MemoryLine = T.Object(
     ...T.Omit(MemoryCreate, ['infer', 'check', 'relearn']).properties,
     id: T.Optional(T.String({ minLength: 1, maxLength: 200, description: 'What it is called in its file' })),
     identity_id: T.Optional(T.String({ maxLength: 100 })),
-    session_id: T.Optional(Nullable(T.String({ minLength: 1, maxLength: 200 }))),
+    session_id: T.Optional(Nullable(T.String({ minLength: 1, maxLength: 200, pattern: '\\S' }))),
     role: T.Optional(Nullable(SpeakerRole)),
     occurred_at: T.Optional(Nullable(Timestamp)),
     version: T.Optional(T.Integer({ minimum: 1, maximum: 2_147_483_647 })),

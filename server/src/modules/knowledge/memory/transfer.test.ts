@@ -366,11 +366,12 @@ describe('an import', () => {
       note('expired', { expires_at: '2020-01-01T00:00:00Z' }),
       note('future', { created_at: '2990-01-01T00:00:00Z' }),
       note('tenant', { tenant_id: 'another' }),
+      note('nowhere', { session_id: ' ' }),
       '[]',
       note('last', { id: 'row-12', created_at: '2020-01-01T00:00:00Z' }),
     ];
     const state = await imported(ann, lines);
-    assert.deepEqual([state.processed, state.created, state.failed], [12, 2, 9]);
+    assert.deepEqual([state.processed, state.created, state.failed], [13, 2, 10]);
     const said = new Map(state.errors.map(({ line, message }: any) => [line, message]));
     assert.deepEqual([said.get(4), said.get(5)], ['/type is required', '/colour is not a known field']);
     const memories = [{ type: 'note' }, note('unknown', { colour: 'red' })];
@@ -392,6 +393,7 @@ describe('an import', () => {
         [9, 'VALIDATION_ERROR'],
         [10, 'VALIDATION_ERROR'],
         [11, 'VALIDATION_ERROR'],
+        [12, 'VALIDATION_ERROR'],
       ],
     );
     const [newest] = (await ann.call('GET', '/v1/memory/')).body;
