@@ -70,11 +70,14 @@ export const MemoryImport = T.Object({
   status_url: T.String(),
   received_bytes: T.Integer({ description: 'Where an upload that was broken off goes on' }),
   received_lines: T.Integer(),
-  processed: T.Integer(),
+  processed: T.Integer({
+    description: 'Lines done: the sum of those created, updated, unchanged, failed and blank',
+  }),
   created: T.Integer(),
   updated: T.Integer(),
   unchanged: T.Integer(),
   failed: T.Integer(),
+  blank: T.Integer({ description: 'Lines with nothing in them' }),
   errors: T.Array(T.Object({ line: T.Integer(), code: T.String(), message: T.String() }), {
     description: 'Of the first 100 lines that failed',
   }),

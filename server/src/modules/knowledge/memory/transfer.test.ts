@@ -402,6 +402,19 @@ describe('an import', () => {
     assert.deepEqual([many.failed, many.errors.length, many.errors[99].line], [250, 100, 100]);
   });
 
+  it('says of every line what became of it, of blank ones too', async () => {
+    for (const who of [await newTenant('user'), await newTenant('user')]) {
+      await imported(who, [note('same', { id: 'a' }), note('old', { id: 'b' })]);
+      const again = [note('same', { id: 'a' }), '', note('new', { id: 'b' }), ' \t\r', '{', note('more')];
+      const { received_lines, processed, created, updated, unchanged, failed, blank } = await imported(
+        who,
+        again,
+      );
+      assert.deepEqual([received_lines, processed], [6, 6]);
+      assert.deepEqual([created, updated, unchanged, failed, blank], [1, 1, 1, 1, 2]);
+    }
+  });
+
   it('takes a file of many pieces, and one that ends without a line feed', async () => {
     const ann = await newTenant('user');
     const count = 2_345;
