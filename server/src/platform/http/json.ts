@@ -22,12 +22,14 @@ const unchecked = new WeakSet<object>();
  * @param textsLater texts, numbers and names of fields are not looked at: who takes the body asks `hasUncheckedTexts`, and
  *   then calls `checkTexts` for each of its rows
  * @throws ApiError 400 MALFORMED_JSON, or 422 for NUL, lone surrogates, `__proto__`, numbers that a double does not hold,
- *   nesting beyond 32 and more than 10,000 fields of an object or items of a list
+ *   a field that is there twice (RFC 7493, section 2.3), nesting beyond 32 and more than 10,000 fields of an object or items
+ *   of a list
  */
 export function parseJson(bytes: Buffer, textsLater = false): unknown {
   const text = textOf(bytes);
   let value = valueIn(text);
-  inspect(value, false);
+  const twice = inspect(value, false) === fieldsToldIn(text) ? undefined : fieldTwice(text);
+  if (twice !== undefined) throw invalid([{ path: twice.slice(0, 200), message: 'is there twice' }]);
   const hasLong = longNumber.test(text);
   // Its depth is known by now: this recurses.
   if (hasLong) value = JSON.parse(text, infiniteUnlessKept as (name: string, value: unknown) => unknown);
@@ -114,7 +116,9 @@ export const hasUncheckedTexts = (body: object): boolean => unchecked.has(body);
  * Refuses, in a part of such a body, what `parseJson` refuses otherwise.
  * @throws ApiError 422
  */
-export const checkTexts = (part: unknown): void => inspect(part, true);
+export const checkTexts = (part: unknown): void => {
+  inspect(part, true);
+};
 
 /**
  * Parses a form (`application/x-www-form-urlencoded`) into texts by name.
@@ -134,7 +138,9 @@ export function parseForm(bytes: Buffer): Record<string, string> {
   return Object.fromEntries(fields);
 }
 
-function inspect(root: unknown, closely: boolean): void {
+/** @returns how many fields its objects have together */
+function inspect(root: unknown, closely: boolean): number {
+  let all = 0;
   const stack: { value: unknown; path: string; depth: number }[] = [{ value: root, path: '', depth: 0 }];
   for (let top = stack.pop(); top; top = stack.pop()) {
     const { value, path, depth } = top;
@@ -171,7 +177,51 @@ function inspect(root: unknown, closely: boolean): void {
         stack.push({ value: item, path: `${path}/${name}`, depth: depth + 1 });
       }
     }
+    all += fields;
   }
+  return all;
+}
+
+/** Whether a quotation mark belongs to the text it stands in. */
+function isEscaped(text: string, at: number): boolean {
+  let from = at;
+  while (text[from - 1] === '\\') from -= 1;
+  return (at - from) % 2 === 1;
+}
+
+/**
+ * How many fields valid JSON seems to tell, without reading it: each is counted as often as it is there, and so are texts
+ * that begin with a colon.
+ */
+function fieldsToldIn(text: string): number {
+  const compact = text.replace(/"\s+:/g, '":');
+  let count = 0;
+  for (let at = compact.indexOf('":'); at >= 0; at = compact.indexOf('":', at + 2))
+    if (!isEscaped(compact, at)) count += 1;
+  return count;
+}
+
+/** The path of a field that valid JSON tells twice; JSON.parse would keep the last. */
+function fieldTwice(text: string): string | undefined {
+  const open: { at: string | number; names: Set<string> }[] = [];
+  let read = '';
+  for (let i = 0; i < text.length; i++) {
+    const sign = text[i];
+    const inner = open.at(-1)!;
+    if (sign === '"') {
+      const from = i;
+      do i = text.indexOf('"', i + 1);
+      while (isEscaped(text, i));
+      read = text.slice(from, i + 1);
+    } else if (sign === ':') {
+      inner.at = JSON.parse(read) as string;
+      if (inner.names.has(inner.at)) return open.map(({ at }) => `/${at}`).join('');
+      inner.names.add(inner.at);
+    } else if (sign === ',' && typeof inner.at === 'number') inner.at += 1;
+    else if (sign === '{' || sign === '[') open.push({ at: sign === '[' ? 0 : '', names: new Set() });
+    else if (sign === '}' || sign === ']') open.pop();
+  }
+  return undefined;
 }
 
 /** @throws ApiError 422 for text that can not be stored: NUL (PostgreSQL) and lone surrogates (not UTF-8) */

@@ -145,6 +145,20 @@ const compressed = () =>
     { 'accept-encoding': 'identity' },
   );
 
+const otherCharset = /;\s*charset\s*=\s*["']?(?!utf-?8["']?\s*(?:;|$))[^\s;"']/i;
+
+/** Whether a body is said to be in another encoding than UTF-8, in which every one is read (RFC 8259, section 8.1). */
+const isForeignText = ({ headers }: FastifyRequest): boolean =>
+  otherCharset.test(headers['content-type']!) &&
+  (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0);
+
+const foreignText = () =>
+  new ApiError(
+    415,
+    'UNSUPPORTED_MEDIA_TYPE',
+    'A body is read as UTF-8 here. Send it in UTF-8, without a charset or with charset=utf-8.',
+  );
+
 function hooks(app: App, server: FastifyInstance, routes: Route[]): void {
   const cors = corsOf(app.config, routes);
   const protections = protectionsOf(app);
@@ -158,6 +172,7 @@ function hooks(app: App, server: FastifyInstance, routes: Route[]): void {
     if (request.url.includes('%') && !isDecodable(request.url)) return done(badlyEncoded());
     const encoding = request.headers['content-encoding'] ?? 'identity';
     if (encoding.toLowerCase() !== 'identity') return done(compressed());
+    if (request.headers['content-type']?.includes(';') && isForeignText(request)) return done(foreignText());
     done();
   });
   // Counted when the body is there: clients that only begin to send one take no room from others.

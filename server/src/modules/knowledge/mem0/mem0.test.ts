@@ -303,6 +303,8 @@ describe('the door of mem0', () => {
         ['/v3/memories/add/', { messages: ' \n', user_id: 'ray' }, '/messages'],
         ['/v1/memories/', { messages: [{ role: 'user', content: '\t' }], user_id: 'ray' }, '/messages'],
         ['/v2/memories/search/', { query: ' ', user_id: 'ray' }, '/query'],
+        ['/v3/memories/add/', { messages: 'a word', user_id: ' ' }, '/user_id'],
+        ['/v1/memories/', { messages: 'a word', user_id: 'ray', run_id: '\t' }, '/run_id'],
       ] as const) {
         const { status, body: answer } = await ask(who, 'POST', path, body);
         assert.equal(status, 422, path);

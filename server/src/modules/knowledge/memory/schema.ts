@@ -16,7 +16,7 @@ const OlderMetadata = T.Optional({
 });
 const placing = {
   session_id: T.Optional(
-    T.String({ minLength: 1, maxLength: 200, description: 'Conversation it belongs to' }),
+    T.String({ minLength: 1, maxLength: 200, pattern: '\\S', description: 'Conversation it belongs to' }),
   ),
   role: T.Optional(SpeakerRole),
   occurred_at: T.Optional(Timestamp),

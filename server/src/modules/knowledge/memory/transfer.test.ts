@@ -380,11 +380,12 @@ describe('an import', () => {
       note('expired', { expires_at: '2020-01-01T00:00:00Z' }),
       note('future', { created_at: '2990-01-01T00:00:00Z' }),
       note('tenant', { tenant_id: 'another' }),
+      note('nowhere', { session_id: ' ' }),
       '[]',
       note('last', { id: 'row-12', created_at: '2020-01-01T00:00:00Z' }),
     ];
     const state = await imported(ann, lines);
-    assert.deepEqual([state.processed, state.created, state.failed], [12, 2, 9]);
+    assert.deepEqual([state.processed, state.created, state.failed], [13, 2, 10]);
     const said = new Map(state.errors.map(({ line, message }: any) => [line, message]));
     assert.deepEqual([said.get(4), said.get(5)], ['/type is required', '/colour is not a known field']);
     const memories = [{ type: 'note' }, note('unknown', { colour: 'red' })];
@@ -406,12 +407,26 @@ describe('an import', () => {
         [9, 'VALIDATION_ERROR'],
         [10, 'VALIDATION_ERROR'],
         [11, 'VALIDATION_ERROR'],
+        [12, 'VALIDATION_ERROR'],
       ],
     );
     const [newest] = (await ann.call('GET', '/v1/memory/')).body;
     assert.deepEqual([newest.text, newest.created_at], ['last', '2020-01-01T00:00:00.000Z']);
     const many = await imported(ann, Array(250).fill('{'));
     assert.deepEqual([many.failed, many.errors.length, many.errors[99].line], [250, 100, 100]);
+  });
+
+  it('says of every line what became of it, of blank ones too', async () => {
+    for (const who of [await newTenant('user'), await newTenant('user')]) {
+      await imported(who, [note('same', { id: 'a' }), note('old', { id: 'b' })]);
+      const again = [note('same', { id: 'a' }), '', note('new', { id: 'b' }), ' \t\r', '{', note('more')];
+      const { received_lines, processed, created, updated, unchanged, failed, blank } = await imported(
+        who,
+        again,
+      );
+      assert.deepEqual([received_lines, processed], [6, 6]);
+      assert.deepEqual([created, updated, unchanged, failed, blank], [1, 1, 1, 1, 2]);
+    }
   });
 
   it('takes a file of many pieces, and one that ends without a line feed', async () => {
