@@ -1,5 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { ApiError, badRequest, type FieldProblem, invalid } from '../errors.ts';
+import { fieldsToldIn, fieldTwice, withPlainNames } from './json-names.ts';
 
 /** Deepest nesting a body may have. */
 export const maxDepth = 32;
@@ -26,14 +27,15 @@ const unchecked = new WeakSet<object>();
  *   of a list
  */
 export function parseJson(bytes: Buffer, textsLater = false): unknown {
-  const text = textOf(bytes);
+  const sent = textOf(bytes);
+  const text = withPlainNames(sent);
   let value = valueIn(text);
   const twice = inspect(value, false) === fieldsToldIn(text) ? undefined : fieldTwice(text);
   if (twice !== undefined) throw invalid([{ path: twice.slice(0, 200), message: 'is there twice' }]);
   const hasLong = longNumber.test(text);
   // Its depth is known by now: this recurses.
   if (hasLong) value = JSON.parse(text, infiniteUnlessKept as (name: string, value: unknown) => unknown);
-  if (hasLong || suspicious.test(text)) {
+  if (hasLong || suspicious.test(sent)) {
     if (!textsLater) inspect(value, true);
     else if (typeof value === 'object' && value !== null) unchecked.add(value);
   }
@@ -60,7 +62,7 @@ export function parseJsonField(text: string, at: string): unknown {
  * @throws ApiError 400 MALFORMED_JSON, 422
  */
 export function parseJsonFile(bytes: Buffer): unknown {
-  const value = valueIn(textOf(bytes));
+  const value = valueIn(withPlainNames(textOf(bytes)));
   inspect(value, false);
   return value;
 }
@@ -180,48 +182,6 @@ function inspect(root: unknown, closely: boolean): number {
     all += fields;
   }
   return all;
-}
-
-/** Whether a quotation mark belongs to the text it stands in. */
-function isEscaped(text: string, at: number): boolean {
-  let from = at;
-  while (text[from - 1] === '\\') from -= 1;
-  return (at - from) % 2 === 1;
-}
-
-/**
- * How many fields valid JSON seems to tell, without reading it: each is counted as often as it is there, and so are texts
- * that begin with a colon.
- */
-function fieldsToldIn(text: string): number {
-  const compact = text.replace(/"\s+:/g, '":');
-  let count = 0;
-  for (let at = compact.indexOf('":'); at >= 0; at = compact.indexOf('":', at + 2))
-    if (!isEscaped(compact, at)) count += 1;
-  return count;
-}
-
-/** The path of a field that valid JSON tells twice; JSON.parse would keep the last. */
-function fieldTwice(text: string): string | undefined {
-  const open: { at: string | number; names: Set<string> }[] = [];
-  let read = '';
-  for (let i = 0; i < text.length; i++) {
-    const sign = text[i];
-    const inner = open.at(-1)!;
-    if (sign === '"') {
-      const from = i;
-      do i = text.indexOf('"', i + 1);
-      while (isEscaped(text, i));
-      read = text.slice(from, i + 1);
-    } else if (sign === ':') {
-      inner.at = JSON.parse(read) as string;
-      if (inner.names.has(inner.at)) return open.map(({ at }) => `/${at}`).join('');
-      inner.names.add(inner.at);
-    } else if (sign === ',' && typeof inner.at === 'number') inner.at += 1;
-    else if (sign === '{' || sign === '[') open.push({ at: sign === '[' ? 0 : '', names: new Set() });
-    else if (sign === '}' || sign === ']') open.pop();
-  }
-  return undefined;
 }
 
 /** @throws ApiError 422 for text that can not be stored: NUL (PostgreSQL) and lone surrogates (not UTF-8) */
