@@ -97,49 +97,39 @@ interface Taking {
 
 const mostInOneCall = 100;
 
-/**
- * Takes for all requests that the process has read together in one call, and for those that come while it is under way in the
- * next: a call costs more than what it takes.
- */
+/** Takes for all requests that the process has read together, in one call. */
 function createTaker(client: RedisWithTake): Shared['take'] {
-  const waiting: Taking[] = [];
-  let busy = false;
+  let waiting: Taking[] = [];
 
-  const takeAll = async (group: Taking[]): Promise<void> => {
+  const takeAll = async (group: Taking[]) => {
     const keys = group.flatMap(({ buckets }) => buckets.map(({ key }) => limitPrefix + key));
     const args = group.flatMap(({ buckets }) => [
       buckets.length,
       ...buckets.flatMap(({ rate, burst, cost }) => [rate, burst, cost]),
     ]);
-    const answer = (await client.take(keys.length, ...keys, ...args)).map(Number);
-    let at = 0;
-    for (const { buckets, resolve } of group) {
-      const [allowed, scope, retryAfterMs] = answer.slice(at, at + 3) as [number, number, number];
-      at += 3 + buckets.length;
-      const remaining = answer.slice(at - buckets.length, at);
-      resolve({ allowed: allowed === 1, scope, retryAfterMs, remaining });
+    try {
+      const answer = (await client.take(keys.length, ...keys, ...args)).map(Number);
+      let at = 0;
+      for (const { buckets, resolve } of group) {
+        const [allowed, scope, retryAfterMs] = answer.slice(at, at + 3) as [number, number, number];
+        at += 3 + buckets.length;
+        const remaining = answer.slice(at - buckets.length, at);
+        resolve({ allowed: allowed === 1, scope, retryAfterMs, remaining });
+      }
+    } catch (error) {
+      for (const { reject } of group) reject(new SharedUnavailable(error));
     }
   };
 
-  const send = async (): Promise<void> => {
-    while (waiting.length > 0) {
-      const group = waiting.splice(0, mostInOneCall);
-      try {
-        await takeAll(group);
-      } catch (error) {
-        // Those that waited for it have waited long enough.
-        for (const { reject } of group.concat(waiting.splice(0))) reject(new SharedUnavailable(error));
-      }
-    }
-    busy = false;
+  const send = () => {
+    const all = waiting;
+    waiting = [];
+    for (let at = 0; at < all.length; at += mostInOneCall) void takeAll(all.slice(at, at + mostInOneCall));
   };
 
   return (buckets) =>
     new Promise((resolve, reject) => {
-      waiting.push({ buckets, resolve, reject });
-      if (busy) return;
-      busy = true;
-      setImmediate(send);
+      if (waiting.push({ buckets, resolve, reject }) === 1) setImmediate(send);
     });
 }
 
