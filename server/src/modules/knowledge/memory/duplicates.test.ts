@@ -41,6 +41,23 @@ describe('what is stored twice', () => {
     assert.ok(list.body.every((memory: any) => !('duplicates' in memory)));
   });
 
+  it('is compared by what it says, however its verbs and numbers are written', async () => {
+    const [ann, other] = [await newTenant('user'), await newTenant('user')];
+    const [jazz, deposit] = [
+      await post(ann, note('The user likes jazz')),
+      await post(ann, note('The deposit is 5000 euros')),
+    ];
+    const denied = await post(ann, note('The user does not like jazz', { check: 'all' }));
+    assert.deepEqual(
+      denied.contradictions.map(({ id, reason }: any) => [id, reason]),
+      [[jazz.id, 'negation']],
+    );
+    const again = await post(ann, note('The deposit is 5,000.00 euros', { check: 'all' }));
+    assert.deepEqual([again.duplicates, again.contradictions], [[{ id: deposit.id, score: 0.99 }], []]);
+    const theirs = await post(other, note('The user does not like jazz', { check: 'all' }));
+    assert.deepEqual([theirs.duplicates, theirs.contradictions], [[], []]);
+  });
+
   it('is not looked for among what is deleted, expired or sensitive', async () => {
     const ann = await newTenant('user');
     const gone = await post(ann, note('the same words'));
