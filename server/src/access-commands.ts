@@ -14,7 +14,7 @@ import {
   rolePattern,
   whileActive,
 } from '#modules/access/identity/service.ts';
-import { listVisiblePolicies, updatePolicy } from '#modules/access/policies/service.ts';
+import { listVisiblePolicies, unnamedRole, updatePolicy } from '#modules/access/policies/service.ts';
 import { rotateSigningKey } from '#modules/access/sessions/service.ts';
 import {
   ensureOperators,
@@ -25,6 +25,7 @@ import {
   setTenant,
   tenantOf,
 } from '#modules/access/tenants/service.ts';
+import { isBlank } from '#platform/blank.ts';
 import { ConfigError } from '#platform/config.ts';
 import { type App, systemCtx } from '#platform/context.ts';
 import { isSlug, uuidv7 } from '#platform/ids.ts';
@@ -66,6 +67,8 @@ function registerKeys(keys: Command, { guarded, withApp, say }: Tools): void {
         const wanted = wantedKey(options);
         await withApp(async (app) => {
           const key = await makeKey(app, wanted);
+          const doubt = await unnamedRole(app.database.tenant(wanted.tenant), wanted.role);
+          if (doubt) process.stderr.write(`Warning: ${doubt}.\n`);
           process.stderr.write(`Key ${key.id} for tenant ${wanted.tenant}; it is shown only now:\n`);
           say(key.text);
         });
@@ -119,6 +122,7 @@ interface WantedKey {
 
 function wantedKey(options: Record<string, string>): WantedKey {
   const { name, role = 'admin', scopes: listed, expiresInDays } = options;
+  if (isBlank(name!)) throw new ConfigError('--name must not be blank');
   if (!rolePatternOf.test(role))
     throw new ConfigError('--role must be a role: a-z 0-9 _ -, beginning with a letter');
   const scopes = listed?.split(',');
@@ -194,6 +198,7 @@ function registerTenants(tenants: Command, { guarded, withApp, say }: Tools): vo
       guarded(async (id: string, { name }: { name?: string }) =>
         withApp(async (app) => {
           if (!isSlug(id)) throw new ConfigError(slugRule);
+          if (name && isBlank(name)) throw new ConfigError('--name must not be blank');
           await makeTenant(systemCtx(app, id, uuidv7()), { id, ...(name ? { name } : {}) });
           say(`Made tenant ${id}.`);
         }),

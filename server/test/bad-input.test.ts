@@ -529,6 +529,35 @@ describe('a search', () => {
   }
 });
 
+describe('a name', () => {
+  const named = routes
+    .filter(({ body, consumes }) => body && !consumes)
+    .flatMap((route) => fieldsOf(route.body).map(([field]) => ({ route, field })))
+    // Searches and questions only tell names.
+    .filter(
+      ({ route, field }) =>
+        ['name', 'external_id', 'session_id'].includes(field) && !/\/(search|test)$/.test(route.path),
+    );
+
+  it('that people give, of somebody, something or a conversation, is not blank', async () => {
+    const other = await newTenant('admin');
+    assert.ok(named.length > 15, 'they are found');
+    for (const { route, field } of named)
+      for (const who of [callerOf(route.path), other]) {
+        const body = { ...(sampleOf(route.body as Schema) as object), [field]: ' \t\u3000' };
+        const reply = await ask(route.method, pathOf(route), { token: who.token, body });
+        // Of another tenant's routes an admin of this one is told less.
+        if (who === other && reply.status === 403) continue;
+        assertRefused(`${keyOf(route)} ${field}`, reply, 422);
+        const message = 'must not be blank';
+        assert.deepEqual(reply.body.error.details.errors, [{ path: `/${field}`, message }], keyOf(route));
+      }
+    const test = { name: '\n', context: { action: 'read', resource: 'memory' }, expect: 'match' };
+    const policy = await ann.call('POST', '/v1/policy/', { role: 'user', rule: true, tests: [test] });
+    assert.equal(policy.body.error.details.errors[0].path, '/tests/0/name');
+  });
+});
+
 describe('a form', () => {
   for (const route of routes.filter(({ consumes }) => consumes === 'multipart/form-data')) {
     const send = (payload: string | Buffer, type = 'multipart/form-data; boundary=x') =>
@@ -580,6 +609,42 @@ describe('a form', () => {
       assertRefused('invalid UTF-8', await send(invalidUtf8), [400, 404, 422]);
     });
   }
+});
+
+describe('a charset', () => {
+  const note = JSON.stringify({ text: 'Grüße aus Köln', type: 'note' });
+  const send = (who: Caller, type: string, payload: string | Buffer) =>
+    call('POST', '/v1/memory/', { token: who.token, payload, headers: { 'content-type': type } });
+
+  it('other than UTF-8 is refused on every route that takes a body', async () => {
+    const types: Record<string, string> = { 'multipart/form-data': 'multipart/form-data; boundary=x' };
+    for (const route of routes.filter(({ body, consumes }) => body || consumes)) {
+      const consumed = route.consumes ?? 'application/json';
+      const headers = { 'content-type': `${types[consumed] ?? consumed}; charset=utf-16` };
+      const reply = await ask(route.method, pathOf(route), {
+        payload: Buffer.from(note, 'utf16le'),
+        headers,
+      });
+      assert.equal(reply.status, 415, keyOf(route));
+      assert.match(reply.text, /Send it in UTF-8/, keyOf(route));
+    }
+  });
+
+  it('is read as it may be written, and stores nothing where it is refused', async () => {
+    for (const who of [ann, await newTenant('admin')]) {
+      const list = async () => (await who.call('GET', '/v1/memory/')).body;
+      const stored = (await list()).length;
+      for (const value of ['utf-16', '"UTF-16LE"', 'iso-8859-1', 'utf-80', 'latin1; x=utf-8', 'UTF-8-MAC'])
+        assertRefused(value, await send(who, `application/json ;x=1; Charset=${value}`, note), 415);
+      assert.equal((await list()).length, stored);
+      for (const value of ['utf-8', 'UTF-8 ', '"utf-8"', 'utf8; x=1']) {
+        const reply = await send(who, `application/json;charset=${value}`, note);
+        assert.deepEqual([reply.status, reply.body.text], [201, 'Grüße aus Köln'], value);
+      }
+      const headers = { 'content-type': 'application/json; charset=iso-8859-1' };
+      assert.equal((await call('GET', '/v1/memory/', { token: who.token, headers })).status, 200);
+    }
+  });
 });
 
 /** Routes that somebody else's program calls, with fields of its own: these are ignored. */

@@ -21,6 +21,7 @@ describe('the command line', () => {
     const said = await run('keys', 'create', '--name', name, ...args);
     assert.equal(said.code, 0, said.err);
     assert.match(said.out, /^mk_\S+\n$/);
+    assert.match(said.err, /^Key \S+ for tenant .*\n$/);
     keys[name] = said.out.trim();
   };
 
@@ -35,6 +36,16 @@ describe('the command line', () => {
     assert.ok(keys.operator!.startsWith('mk_system_'));
   });
 
+  it('warns of a role that may do nothing yet', async () => {
+    await run('tenants', 'create', `${tenant}-2`);
+    const said = await run('keys', 'create', '--name', 'x', '--tenant', `${tenant}-2`, '--role', 'agnt');
+    assert.deepEqual([said.code, said.out.startsWith('mk_')], [0, true]);
+    assert.match(
+      said.err,
+      /^Warning: agnt is no built-in role, and no policy of the tenant names it: .* Nearest: agent, .*\.\nKey /,
+    );
+  });
+
   it('says what it did, and no word of what it closed when it was done', async () => {
     // The second has nothing to do, and ends while it still makes its connections.
     for (const _ of ['first', 'second'])
@@ -47,6 +58,7 @@ describe('the command line', () => {
 
   it('refuses what is misused, with exit code 2 and one line', async () => {
     for (const [args, about] of [
+      [['keys', 'create', '--name', ' ', '--tenant', tenant], /--name must not be blank/],
       [['keys', 'create', '--name', 'x'], /--tenant must be a tenant id/],
       [['keys', 'create', '--name', 'x', '--tenant', tenant, '--scopes', 'read,fly'], /--scopes: fly/],
       [['keys', 'create', '--name', 'x', '--tenant', tenant, '--role', 'system'], /leave --tenant out/],

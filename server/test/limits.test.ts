@@ -318,8 +318,9 @@ describe('how often', () => {
 
   it('classes have buckets of their own', async () => {
     const ann = await newTenant('admin', server);
-    await Promise.all(Array.from({ length: 25 }, () => ann.call('GET', '/v1/memory/')));
-    assert.equal((await ann.call('GET', '/v1/memory/')).status, 429);
+    // More than are given back meanwhile.
+    const reads = await Promise.all(Array.from({ length: 100 }, () => ann.call('GET', '/v1/memory/')));
+    assert.ok(reads.some(({ status }) => status === 429));
     const write = await ann.call('POST', '/v1/memory/', { text: 'a note', type: 'note' });
     assert.equal(write.status, 201);
     assert.equal(number(write, 'x-ratelimit-limit'), 10);

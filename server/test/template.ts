@@ -1,4 +1,6 @@
 // Makes a data directory whose embedded database has the schema and nothing else: node server/test/template.ts <directory>
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { readConfig } from '#platform/config.ts';
 import { openJobs } from '#platform/jobs/worker.ts';
 import { createLog } from '#platform/log.ts';
@@ -9,3 +11,6 @@ const { app, close } = await openApp(config, createLog('warn'));
 const queue = await openJobs(app, jobsOf(config), { supervise: false });
 await queue.stop(0);
 await close();
+// Nobody opens the two databases that others are made of, and copying them takes longer than all the rest.
+for (const oid of ['1', '4'])
+  rmSync(join(process.argv[2]!, 'database', 'data', 'base', oid), { recursive: true });

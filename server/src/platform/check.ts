@@ -13,15 +13,27 @@ export interface Check<T> {
   Errors(value: unknown): ReturnType<Compiler.Validator['Errors']>;
 }
 
+const compiled = new WeakMap<TSchema, Compiler.Validator>();
+
+/** The validator of a schema, which the servers of one process share. */
+function compiledOf(schema: TSchema): Compiler.Validator {
+  let known = compiled.get(schema);
+  if (!known) {
+    known = compiler().Compile(schema) as unknown as Compiler.Validator;
+    compiled.set(schema, known);
+  }
+  return known;
+}
+
 /**
  * A schema's validator, compiled when it is first used, by a compiler that is loaded with the first of them: all together
  * would take a start most of a second.
  */
 export function checkOf<T extends TSchema>(schema: T): Check<Static<T>> {
-  let compiled: Compiler.Validator | undefined;
+  let own: Compiler.Validator | undefined;
   const validator = () => {
-    compiled ??= compiler().Compile(schema) as unknown as Compiler.Validator;
-    return compiled;
+    own ??= compiledOf(schema);
+    return own;
   };
   return {
     Check: (value): value is Static<T> => validator().Check(value),

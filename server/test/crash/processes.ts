@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
-import { main, surroundings } from '../command.ts';
+import { program, surroundings } from '../command.ts';
 
 const readyWithinMs = 60_000;
 
@@ -64,7 +64,7 @@ export function createVictim(
       logged = '';
       startedAt = performance.now();
       // Nothing of the driver's own environment speaks to the process: its settings are these.
-      child = spawn(process.execPath, [main, ...args], {
+      child = spawn(process.execPath, [...program, ...args], {
         env: { ...surroundings, ...env },
         stdio: ['ignore', 'pipe', 'pipe'],
       });

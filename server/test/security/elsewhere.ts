@@ -264,4 +264,32 @@ export const provedElsewhere: ProvedElsewhere[] = [
     guard: 'modules/access/passwords/hashing.ts: parameters',
     proof: 'src/modules/access/passwords/sign-in.test.ts: is argon2id with 19 MiB, two passes and one lane',
   },
+  {
+    id: 'TEN-12',
+    source: 'ASVS 1.5.3, RFC 8259 7',
+    says: 'what one sends does not change how the names of fields of another are read',
+    guard: 'platform/http/json-names.ts: withPlainNames',
+    proof: 'src/platform/http/json-names.test.ts: is what it says, whatever names somebody else has sent',
+  },
+  {
+    id: 'ROLE-22',
+    source: 'OWASP API5, ASVS 8.2.1',
+    says: 'a key that may only create changes no memory by importing lines',
+    guard: 'modules/knowledge/memory/import-merge.ts: requireScope',
+    proof: 'src/modules/knowledge/memory/transfer.test.ts: by a key that may only create',
+  },
+  {
+    id: 'ROLE-23',
+    source: 'OWASP API5, ASVS 8.2.1',
+    says: 'a key that may not search is told of no memory that is like what it stores',
+    guard: 'modules/knowledge/memory/duplicates.ts: requireScope',
+    proof: 'src/modules/knowledge/memory/duplicates.test.ts: is not told to a key that may not search',
+  },
+  {
+    id: 'ROLE-24',
+    source: 'OWASP API5, ASVS 8.2.1',
+    says: 'a key that may only store documents overwrites none',
+    guard: 'modules/knowledge/documents/accept.ts: storeAgain',
+    proof: 'src/modules/knowledge/documents/scopes.test.ts: a key without the scope to read what it changes',
+  },
 ];

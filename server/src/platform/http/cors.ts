@@ -52,13 +52,13 @@ export function corsOf(config: Config, routes: Route[]) {
     if (!origin) return;
     const isLocal = local.has(pathOf(request.url).replace(/\/$/, ''));
     if (!isNamed(config, origin) && !(isLocal && isOfThisServer(config, origin))) return;
-    reply.raw.setHeader('access-control-allow-origin', origin);
-    reply.raw.setHeader('vary', 'origin');
-    reply.raw.setHeader('access-control-expose-headers', shown);
+    reply.header('access-control-allow-origin', origin);
+    reply.header('vary', 'origin');
+    reply.header('access-control-expose-headers', shown);
     if (request.method !== 'OPTIONS') return;
-    reply.raw.setHeader('access-control-allow-methods', 'GET, POST, PUT, PATCH, DELETE');
-    reply.raw.setHeader('access-control-allow-headers', sent);
-    reply.raw.setHeader('access-control-max-age', '600');
+    reply.header('access-control-allow-methods', 'GET, POST, PUT, PATCH, DELETE');
+    reply.header('access-control-allow-headers', sent);
+    reply.header('access-control-max-age', '600');
   };
 }
 

@@ -1,5 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { ApiError, badRequest, type FieldProblem, invalid } from '../errors.ts';
+import { fieldsToldIn, fieldTwice, withPlainNames } from './json-names.ts';
 
 /** Deepest nesting a body may have. */
 export const maxDepth = 32;
@@ -22,16 +23,19 @@ const unchecked = new WeakSet<object>();
  * @param textsLater texts, numbers and names of fields are not looked at: who takes the body asks `hasUncheckedTexts`, and
  *   then calls `checkTexts` for each of its rows
  * @throws ApiError 400 MALFORMED_JSON, or 422 for NUL, lone surrogates, `__proto__`, numbers that a double does not hold,
- *   nesting beyond 32 and more than 10,000 fields of an object or items of a list
+ *   a field that is there twice (RFC 7493, section 2.3), nesting beyond 32 and more than 10,000 fields of an object or items
+ *   of a list
  */
 export function parseJson(bytes: Buffer, textsLater = false): unknown {
-  const text = textOf(bytes);
+  const sent = textOf(bytes);
+  const text = withPlainNames(sent);
   let value = valueIn(text);
-  inspect(value, false);
+  const twice = inspect(value, false) === fieldsToldIn(text) ? undefined : fieldTwice(text);
+  if (twice !== undefined) throw invalid([{ path: twice.slice(0, 200), message: 'is there twice' }]);
   const hasLong = longNumber.test(text);
   // Its depth is known by now: this recurses.
   if (hasLong) value = JSON.parse(text, infiniteUnlessKept as (name: string, value: unknown) => unknown);
-  if (hasLong || suspicious.test(text)) {
+  if (hasLong || suspicious.test(sent)) {
     if (!textsLater) inspect(value, true);
     else if (typeof value === 'object' && value !== null) unchecked.add(value);
   }
@@ -58,7 +62,7 @@ export function parseJsonField(text: string, at: string): unknown {
  * @throws ApiError 400 MALFORMED_JSON, 422
  */
 export function parseJsonFile(bytes: Buffer): unknown {
-  const value = valueIn(textOf(bytes));
+  const value = valueIn(withPlainNames(textOf(bytes)));
   inspect(value, false);
   return value;
 }
@@ -114,7 +118,9 @@ export const hasUncheckedTexts = (body: object): boolean => unchecked.has(body);
  * Refuses, in a part of such a body, what `parseJson` refuses otherwise.
  * @throws ApiError 422
  */
-export const checkTexts = (part: unknown): void => inspect(part, true);
+export const checkTexts = (part: unknown): void => {
+  inspect(part, true);
+};
 
 /**
  * Parses a form (`application/x-www-form-urlencoded`) into texts by name.
@@ -134,7 +140,9 @@ export function parseForm(bytes: Buffer): Record<string, string> {
   return Object.fromEntries(fields);
 }
 
-function inspect(root: unknown, closely: boolean): void {
+/** @returns how many fields its objects have together */
+function inspect(root: unknown, closely: boolean): number {
+  let all = 0;
   const stack: { value: unknown; path: string; depth: number }[] = [{ value: root, path: '', depth: 0 }];
   for (let top = stack.pop(); top; top = stack.pop()) {
     const { value, path, depth } = top;
@@ -171,7 +179,9 @@ function inspect(root: unknown, closely: boolean): void {
         stack.push({ value: item, path: `${path}/${name}`, depth: depth + 1 });
       }
     }
+    all += fields;
   }
+  return all;
 }
 
 /** @throws ApiError 422 for text that can not be stored: NUL (PostgreSQL) and lone surrogates (not UTF-8) */

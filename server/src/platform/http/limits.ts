@@ -186,7 +186,7 @@ function answer(
   const shown = taken.allowed ? tightest(buckets, taken.remaining) : taken.scope;
   const bucket = buckets[shown]!;
   const told = limitHeaders(routeClass, toldOf(bucket, taken.remaining[shown]!));
-  for (const [name, value] of Object.entries(told)) reply.raw.setHeader(name, value);
+  reply.headers(told);
   if (taken.allowed) return;
   throw refused(ctx.app, scopes[taken.scope]!, routeClass, taken.retryAfterMs);
 }

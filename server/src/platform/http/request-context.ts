@@ -75,8 +75,18 @@ export const pathOf = (url: string): string => {
  */
 export function canonicalPath(route: string, params: Record<string, string>): string {
   if (!route.includes(':')) return route;
-  return route.replace(/:([a-z_]+)/g, (_, name: string) => {
-    const value = params[name] ?? '';
-    return encodeURIComponent(isUuid(value) ? value.toLowerCase() : value);
-  });
+  let parts = partsOf.get(route);
+  if (!parts) {
+    parts = route.split(/:([a-z_]+)/);
+    partsOf.set(route, parts);
+  }
+  let path = parts[0]!;
+  for (let i = 1; i < parts.length; i += 2) {
+    const value = params[parts[i]!] ?? '';
+    path += (isUuid(value) ? value.toLowerCase() : encodeURIComponent(value)) + parts[i + 1]!;
+  }
+  return path;
 }
+
+/** Routes cut at their parameters: text, name, text, name, text. */
+const partsOf = new Map<string, string[]>();

@@ -112,19 +112,16 @@ const trusted = (proxies: number | string[] | undefined) =>
  * What browsers and caches on the way are told about every answer: not to guess what it is, not to run, frame or keep it, not
  * to pass its address on. A route that means otherwise says so.
  */
-const protectionsOf = ({ config }: App): [string, string][] => [
-  ['x-content-type-options', 'nosniff'],
-  [
-    'content-security-policy',
-    "default-src 'none'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'",
-  ],
-  ['referrer-policy', 'no-referrer'],
-  ['cache-control', 'no-store'],
+const protectionsOf = ({ config }: App): Record<string, string> => ({
+  'x-content-type-options': 'nosniff',
+  'content-security-policy': "default-src 'none'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'",
+  'referrer-policy': 'no-referrer',
+  'cache-control': 'no-store',
   // A browser that came by https once never comes by http again, where somebody might listen.
   ...(config.publicUrl.startsWith('https:')
-    ? [['strict-transport-security', 'max-age=31536000; includeSubDomains'] as [string, string]]
-    : []),
-];
+    ? { 'strict-transport-security': 'max-age=31536000; includeSubDomains' }
+    : {}),
+});
 
 /** The router finds it in a path, and nobody else in a query. */
 const badlyEncoded = () => badRequest('INVALID_URL', 'The address is not validly encoded.');
@@ -148,20 +145,34 @@ const compressed = () =>
     { 'accept-encoding': 'identity' },
   );
 
+const otherCharset = /;\s*charset\s*=\s*["']?(?!utf-?8["']?\s*(?:;|$))[^\s;"']/i;
+
+/** Whether a body is said to be in another encoding than UTF-8, in which every one is read (RFC 8259, section 8.1). */
+const isForeignText = ({ headers }: FastifyRequest): boolean =>
+  otherCharset.test(headers['content-type']!) &&
+  (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0);
+
+const foreignText = () =>
+  new ApiError(
+    415,
+    'UNSUPPORTED_MEDIA_TYPE',
+    'A body is read as UTF-8 here. Send it in UTF-8, without a charset or with charset=utf-8.',
+  );
+
 function hooks(app: App, server: FastifyInstance, routes: Route[]): void {
   const cors = corsOf(app.config, routes);
   const protections = protectionsOf(app);
   let inFlight = 0;
   let admitted = 0;
   server.addHook('onRequest', (request, reply, done) => {
-    reply.raw.setHeader('x-request-id', request.id);
-    for (const [name, value] of protections) reply.raw.setHeader(name, value);
+    reply.header('x-request-id', request.id).headers(protections);
     cors(request, reply);
     if (request.url.includes('%00'))
       return done(badRequest('INVALID_URL', 'The address contains a NUL character.'));
     if (request.url.includes('%') && !isDecodable(request.url)) return done(badlyEncoded());
     const encoding = request.headers['content-encoding'] ?? 'identity';
     if (encoding.toLowerCase() !== 'identity') return done(compressed());
+    if (request.headers['content-type']?.includes(';') && isForeignText(request)) return done(foreignText());
     done();
   });
   // Counted when the body is there: clients that only begin to send one take no room from others.
@@ -233,7 +244,7 @@ function sendError(app: App, error: FastifyError, request: FastifyRequest, reply
     );
   }
   // Addresses that can not be decoded are refused before any hook has run.
-  reply.raw.setHeader('x-request-id', request.id);
+  reply.header('x-request-id', request.id);
   const form = request.routeOptions?.config?.errors;
   const meta = { request_id: request.id, api_version: 'v1' };
   const { code, message, details } = shown;

@@ -18,14 +18,17 @@ interface SchemaError {
  */
 export function validator(schema: TSchema, part: string): (value: unknown) => unknown {
   const compiled = checkOf(schema);
+  const textsOnly = isOfTexts(schema);
   return (given) => {
     let value = given;
     if (part !== 'body') {
+      let isPlain = textsOnly;
       for (const [name, item] of Object.entries((given ?? {}) as object)) {
+        if (typeof item !== 'string') isPlain = false;
         for (const text of Array.isArray(item) ? item : [item])
           if (typeof text === 'string') checkText(text, `/${name}`);
       }
-      value = converted(schema, (given ?? {}) as Record<string, unknown>);
+      value = isPlain ? (given ?? {}) : converted(schema, (given ?? {}) as Record<string, unknown>);
     }
     if (compiled.Check(value)) return value;
     throw invalid(problems(schema, compiled.Errors(value) as unknown as SchemaError[]));
@@ -47,6 +50,12 @@ export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, http
     }
   };
 };
+
+/** True of an object whose fields are all texts: they come as texts, and a conversion has nothing to do. */
+const isOfTexts = (schema: TSchema): boolean =>
+  Object.values((schema as { properties?: Record<string, Listing> }).properties ?? {}).every(
+    ({ type }) => type === 'string',
+  );
 
 const decimal = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i;
 

@@ -11,7 +11,7 @@ const Role = T.String({
 const OwnerId = T.Union([T.String({ maxLength: 100 }), T.Null()], {
   description: 'The identity an agent belongs to',
 });
-const Name = T.String({ maxLength: 255 });
+const Name = T.String({ minLength: 1, maxLength: 255, pattern: '\\S' });
 const Description = T.String({ maxLength: 2_000 });
 
 export const Identity = T.Object({

@@ -52,10 +52,11 @@ export const ValidInvitation = T.Object({
 
 export const InvitationAccept = T.Object(
   {
-    external_id: T.Optional(
-      T.String({ minLength: 1, maxLength: 255, description: 'Default: the e-mail address' }),
-    ),
-    name: T.Optional(T.String({ maxLength: 255 })),
+    external_id: T.Optional({
+      ...IdentityCreate.properties.external_id,
+      description: 'Default: the e-mail address',
+    }),
+    name: IdentityCreate.properties.name,
   },
   { additionalProperties: false },
 );

@@ -1,5 +1,5 @@
 import { type Static, Type as T } from 'typebox';
-import { IdentityCreated, rolePattern } from '../identity/service.ts';
+import { IdentityCreate, IdentityCreated, rolePattern } from '../identity/service.ts';
 import { Factor, MfaRequired } from '../mfa/service.ts';
 
 const Username = T.String({ minLength: 1, maxLength: 255 });
@@ -27,7 +27,7 @@ export const Register = T.Object(
         description: 'Default: user; admin of the new tenant without a credential',
       }),
     ),
-    name: T.Optional(T.String({ maxLength: 255 })),
+    name: IdentityCreate.properties.name,
   },
   { additionalProperties: false },
 );

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Caller, newMember, newTenant, type Reply, useTestServer } from '#test/harness.ts';
+import { type Caller, newMember, newTenant, type Reply, testServer, useTestServer } from '#test/harness.ts';
+import { unnamedRole } from './service.ts';
 
 useTestServer();
 
@@ -122,6 +123,24 @@ describe('a name in a policy', () => {
           JSON.stringify([rule, told]),
         );
       }
+  });
+
+  it('that makes a role something is one in force: any role else is doubted, with the nearest there are', async () => {
+    const { app } = await testServer();
+    const [admin, other] = [await newTenant(), await newTenant()];
+    const doubt = (who: Caller, role: string) => unnamedRole(app.database.tenant(who.tenant), role);
+    for (const role of ['system', 'admin', 'editor', 'reader', 'agent', 'user'])
+      assert.equal(await doubt(admin, role), undefined);
+    const { id } = (await write(admin, about('memory', 'read'), { role: 'auditor' })).body;
+    await write(admin, { in: [{ var: 'role' }, ['clerk', 'user']] }, { role: '*' });
+    for (const role of ['auditor', 'clerk']) {
+      assert.equal(await doubt(admin, role), undefined);
+      assert.match((await doubt(other, role))!, new RegExp(`^${role} is no built-in role, and no policy`));
+    }
+    assert.match((await doubt(admin, 'auditr'))!, /Nearest: auditor, /);
+    assert.doesNotMatch((await doubt(other, 'auditr'))!, /auditor/);
+    await admin.call('PUT', `/v1/policy/${id}`, { is_active: false });
+    assert.match((await doubt(admin, 'auditor'))!, /no policy of the tenant names it/);
   });
 
   it('is looked at by every door: changes, going back, stored tests, questions, simulations, governance', async () => {

@@ -88,7 +88,7 @@ export type QuestionContext = Static<typeof QuestionContext>;
 
 export const StoredTest = T.Object(
   {
-    name: T.String({ minLength: 1, maxLength: 200 }),
+    name: T.String({ minLength: 1, maxLength: 200, pattern: '\\S' }),
     context: T.Object({ role: T.Optional(Word), action: Word, resource: Word, ...attributes }, closed),
     expect: T.Union([T.Literal('match'), T.Literal('no_match'), T.Object({ allowed: T.Boolean() }, closed)], {
       description: 'Whether this policy matches, or what all policies of the tenant together decide',

@@ -25,6 +25,8 @@ import {
 } from './store.ts';
 import { checkTestNames, warned, warningsOf } from './warnings.ts';
 
+export { unnamedRole } from './warnings.ts';
+
 const builtinPolicies: ReadonlyMap<string, ListedPolicy> = new Map(
   BUILTIN_POLICIES.map((row) => [
     row.id,

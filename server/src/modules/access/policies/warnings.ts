@@ -4,7 +4,7 @@ import { nearest } from '#platform/nearest.ts';
 import { listRoles } from '../identity/service.ts';
 import { BUILTIN_ROLES, namesAsked, namesIn, parseRule } from '../policy/service.ts';
 import type { StoredTest } from './schema.ts';
-import type { Content } from './store.ts';
+import { type Content, listRules } from './store.ts';
 
 /** A name with its place. */
 interface Named {
@@ -64,9 +64,22 @@ function rolesOfCondition(condition: Record<string, unknown>, at: string): Named
 export const warned = (warnings: FieldProblem[]): { warnings?: FieldProblem[] } =>
   warnings.length > 0 ? { warnings } : {};
 
+const isBuiltin = (role: string): boolean => (BUILTIN_ROLES as readonly string[]).includes(role);
+
+/** What is to be said of a role that is not built in and that no policy in force names, so that none gives it anything. */
+export async function unnamedRole(db: Db, role: string): Promise<string | undefined> {
+  if (isBuiltin(role)) return undefined;
+  const named = (await listRules(db))
+    .filter(({ is_active }) => is_active)
+    .flatMap((policy) => [policy.role, ...namesIn(parseRule(policy.rule)).roles.map((one) => one.role)]);
+  if (named.includes(role)) return undefined;
+  const near = nearest(role, new Set([...BUILTIN_ROLES, ...named.filter((one) => one !== '*')]));
+  return `${role} is no built-in role, and no policy of the tenant names it: it may do only what policies for all roles (*) allow. Nearest: ${near.join(', ')}`;
+}
+
 /** Roles need not be declared, so one that nobody has may come later. */
 export async function roleWarnings(db: Db, named: Named[]): Promise<FieldProblem[]> {
-  const others = named.filter(({ role }) => !(BUILTIN_ROLES as readonly string[]).includes(role));
+  const others = named.filter(({ role }) => !isBuiltin(role));
   if (others.length === 0) return [];
   const known = new Set<string>([...BUILTIN_ROLES, ...(await listRoles(db)).map(({ role }) => role)]);
   return others

@@ -116,9 +116,19 @@ export function withTarget(context: PolicyContext, target: PolicyTarget | 'own')
   return next;
 }
 
-function requestOf(request: PolicyContextInput['request'] = {}): PolicyContext['request'] {
-  const { time, ...rest } = request;
-  const known: PolicyContext['request'] = present(rest);
+// Field by field, since it is done for every decision.
+function requestOf({
+  method,
+  path,
+  ip,
+  time,
+  route_class,
+}: NonNullable<PolicyContextInput['request']> = {}): PolicyContext['request'] {
+  const known: PolicyContext['request'] = {};
+  if (method != null) known.method = method;
+  if (path != null) known.path = path;
+  if (ip != null) known.ip = ip;
+  if (route_class != null) known.route_class = route_class;
   if (time == null) return known;
   known.time = typeof time === 'string' ? time : time.toISOString();
   const day = (typeof time === 'string' ? new Date(time) : time).getUTCDay();

@@ -1,5 +1,6 @@
 import type { Ctx, Permission, Target } from '#platform/context.ts';
 import { recordDenial } from '#platform/facts/denials.ts';
+import { withinScopes } from '#platform/permission.ts';
 import { asSeenBy, decideRow, partiesOf, policiesOf, questionOf, renamedFor } from './asking.ts';
 import type { RowColumns } from './attribute-store.ts';
 import { BUILTIN } from './builtin.ts';
@@ -28,7 +29,7 @@ export interface View {
 /** From the narrowest to the widest; `each` says nothing about how many. */
 const narrowness = ['none', 'each', 'own', 'all'] as const;
 
-/** Decides once for a list or search what it may show. */
+/** Decides once for a list or search what it may show. What the credential's scopes leave out it does not show at all. */
 export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
   if (ctx.actor.type === 'system')
     return {
@@ -39,6 +40,19 @@ export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
       sees: () => true,
       admits: () => true,
       reaches: () => true,
+    };
+  if (!withinScopes(ctx.actor, permission))
+    return {
+      rows: 'none',
+      onlyOwn: true,
+      letThrough: () => false,
+      watched: true,
+      sees: () => false,
+      admits: () => false,
+      reaches: (target) => {
+        recordDenial(ctx, permission, target, { policy_id: null, reason: 'scope' });
+        return false;
+      },
     };
   const set = await policiesOf(ctx);
   const views = partiesOf(ctx.actor).map((party) => {

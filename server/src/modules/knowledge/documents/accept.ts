@@ -98,6 +98,7 @@ async function storeAgain(ctx: Ctx, tx: Db, before: DocumentRow, input: Again): 
   if (!(await maySee(ctx, before))) throw notFound('Document');
   if (input.overwrite) {
     await authorize(ctx, 'documents:create', targetOf(before));
+    await authorize(ctx, 'documents:update', targetOf(before));
     requireGrant(ctx, before, 'write');
     // Whoever may write is not yet one who says who may read.
     if (input.access && input.access !== before.access) requireOwner(ctx, before);

@@ -75,6 +75,73 @@ describe('the formats people have', () => {
     );
   });
 
+  it('what of a page nobody sees is neither kept, found nor cited', async () => {
+    const [mine, other] = [await newLibrary(), await newLibrary()];
+    const hiding = [
+      'display:none',
+      ' DISPLAY : None ! important ;',
+      'color:red;dis/* */play:none;display:/**/none',
+      String.raw`d\69 splay:n\6fne`,
+      'background:url(data:image/png;base64,AA);display:none',
+      'display:none;display:nonsense',
+      'visibility:hidden',
+      'visibility: collapse',
+      'opacity:0',
+      'opacity:.0%',
+      'content-visibility:hidden',
+      'font-size:0',
+      'font-size: .0em',
+      'font-size:0.00px!important',
+      'font:0/0 a',
+    ];
+    const parts = hiding.map((style, i) => `<p style='${style}'>Secret ${i} <b>of a bulb</b></p>`);
+    const seen = [
+      'display:block',
+      'opacity:0.5',
+      'font-size:10px',
+      'font:italic 400 14px/0 Arial',
+      'visibility:visible',
+      'display',
+      ':;;\\',
+      String.raw`\110000 x:/*`,
+      'color:none',
+    ].map((style, i) => `<p style="${style}">Seen ${i}</p>`);
+    const html = `<!doctype html><body>${parts.join('')}${seen.join('')}
+      <div hidden><main>Secret main</main></div>
+      <ul style="visibility:hidden"><li>Secret item<li style="visibility:visible">Seen item</ul>
+      <div style="font-size:0">Secret <i style="font-size:2em">size</i><p style="font-size:13px">Seen size</p>
+      <p style="font:13px Arial">Seen font</p></div>
+      <table><tr><th>Lamp</th><th style="display:none">Secret</th><th>Price</th></tr>
+      <tr><td>Bulb</td><td style="display:none">free</td><td>9</td></tr>
+      <tr style="display:none"><td>Secret row</td><td></td><td>0</td></tr></table>
+      <pre>Seen code<span style="display:none"> Secret code</span></pre>
+      <template>Secret</template><noscript>Secret</noscript><dialog>Secret</dialog><div popover>Secret</div>
+      <datalist><option>Secret</datalist><input type="hidden" value="Secret"><svg><title>Secret</title></svg>
+      <details><summary>Seen summary</summary>Seen details</details>`;
+    await taken(mine, 'sight', file(html, 'text/html', 'sight.html'));
+    const text = await textOf(mine, 'sight');
+    assert.doesNotMatch(text, /secret|bulb<|of a bulb|free/i);
+    assert.deepEqual(
+      text.split(/\n+/),
+      [
+        ...seen.map((_, i) => `Seen ${i}`),
+        '- Seen item',
+        'Seen size',
+        'Seen font',
+        '- Lamp: Bulb; Price: 9',
+        '```',
+        'Seen code',
+        '```',
+        'Seen summary',
+        'Seen details',
+      ],
+      text,
+    );
+    const { data } = (await search(mine, 'secret of a bulb', { top_k: 50 })).body;
+    assert.ok(data.every((chunk: any) => !/secret/i.test(chunk.text)));
+    await taken(other, 'all', file('<p style="display:none">Secret', 'text/html', 'a.html'), 'failed');
+  });
+
   it('a page in an old encoding is read as a browser reads it', async () => {
     const mine = await newLibrary();
     const latin = Buffer.from('<!doctype html><html><p>Caf\xe9 am K\xe4se', 'latin1');

@@ -33,6 +33,7 @@ const params = T.Object({ document_id: T.String() });
 const toStore: AlsoNeeded[] = [
   { permission: 'corpora:read' },
   { permission: 'documents:read', when: 'where the document is there' },
+  { permission: 'documents:update', when: 'to overwrite it' },
 ];
 const toShare: AlsoNeeded[] = [{ permission: 'documents:read', when: 'for others than admins' }];
 const family = { tag, envelope: true, legacy: true } as const;

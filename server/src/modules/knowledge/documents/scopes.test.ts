@@ -48,5 +48,14 @@ it('a key without the scope to read what it changes is told so, and not whether 
   assert.equal(again.body.error.message, 'This credential does not have the scope for documents:read.');
   const fresh = await call('POST', '/v1/documents/text', { token, body: { ...text, document_id: 'new' } });
   assert.equal(fresh.status, 202, 'what is new need not be read');
+  const { token: adding } = await newKey(ann, {
+    scopes: ['documents:create', 'documents:read', 'corpora:read'],
+  });
+  const other = { ...text, text: 'The harbour is closed.', document_id: 'there', overwrite: true };
+  const over = await call('POST', '/v1/documents/text', { token: adding, body: other });
+  assert.deepEqual(
+    [over.status, over.body.error.message],
+    [403, 'This credential does not have the scope for documents:update.'],
+  );
   assert.equal((await stranger.call('GET', '/v1/documents/there')).status, 404);
 });

@@ -379,6 +379,8 @@ describe('the door of mem0', () => {
           '/messages/0/content',
         ],
         ['/v2/memories/search/', { query: ' ', user_id: 'ray' }, '/query'],
+        ['/v3/memories/add/', { messages: 'a word', user_id: ' ' }, '/user_id'],
+        ['/v1/memories/', { messages: 'a word', user_id: 'ray', run_id: '\t' }, '/run_id'],
       ] as const) {
         const { status, body: answer } = await ask(who, 'POST', path, body);
         assert.equal(status, 422, path);

@@ -4,7 +4,7 @@ import { MemoryCreate, MemorySearch, Metadata } from '../memory/service.ts';
 const closed = { additionalProperties: false };
 const orNull = <S extends TSchema>(schema: S) => T.Optional(T.Union([schema, T.Null()]));
 const name = (description?: string) =>
-  T.String({ minLength: 1, maxLength: 200, ...(description ? { description } : {}) });
+  T.String({ minLength: 1, maxLength: 200, pattern: '\\S', ...(description ? { description } : {}) });
 
 /** Whose memories: names a client gives, within what the caller may see. */
 const entities = {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Caller, newMember, newTenant, useTestServer } from '#test/harness.ts';
+import { type Caller, newKey, newMember, newTenant, useTestServer } from '#test/harness.ts';
 
 useTestServer();
 
@@ -41,6 +41,23 @@ describe('what is stored twice', () => {
     assert.ok(list.body.every((memory: any) => !('duplicates' in memory)));
   });
 
+  it('is compared by what it says, however its verbs and numbers are written', async () => {
+    const [ann, other] = [await newTenant('user'), await newTenant('user')];
+    const [jazz, deposit] = [
+      await post(ann, note('The user likes jazz')),
+      await post(ann, note('The deposit is 5000 euros')),
+    ];
+    const denied = await post(ann, note('The user does not like jazz', { check: 'all' }));
+    assert.deepEqual(
+      denied.contradictions.map(({ id, reason }: any) => [id, reason]),
+      [[jazz.id, 'negation']],
+    );
+    const again = await post(ann, note('The deposit is 5,000.00 euros', { check: 'all' }));
+    assert.deepEqual([again.duplicates, again.contradictions], [[{ id: deposit.id, score: 0.99 }], []]);
+    const theirs = await post(other, note('The user does not like jazz', { check: 'all' }));
+    assert.deepEqual([theirs.duplicates, theirs.contradictions], [[], []]);
+  });
+
   it('is not looked for among what is deleted, expired or sensitive', async () => {
     const ann = await newTenant('user');
     const gone = await post(ann, note('the same words'));
@@ -52,6 +69,24 @@ describe('what is stored twice', () => {
     assert.deepEqual((await post(ann, note('the same words', { check: 'all' }))).duplicates, []);
     const sensitive = await post(ann, note('the same words', { check: 'all', sensitive: true }));
     assert.deepEqual(sensitive.duplicates, []);
+  });
+
+  it('is not told to a key that may not search, which stores nothing then', async () => {
+    const ann = await newTenant('user');
+    await post(ann, note('the account is DE11'));
+    const key = await newKey(ann, { scopes: ['memory:create'] });
+    const probe = note('the account is DE11', { check: 'all' });
+    for (const [path, body] of [
+      ['/v1/memory/', probe],
+      ['/v1/memory/bulk', { memories: [note('another'), probe] }],
+    ] as const) {
+      const reply = await key.call('POST', path, body);
+      assert.deepEqual([reply.status, reply.body.error.code], [403, 'AUTH_FORBIDDEN'], reply.text);
+    }
+    assert.equal((await ann.call('GET', '/v1/memory/')).body.length, 1);
+    await post(key, note('the account is DE11'));
+    const searching = await newKey(ann, { scopes: ['memory:create', 'memory:search'] });
+    assert.equal((await post(searching, probe)).duplicates.length, 2);
   });
 
   it('is told in a bulk request for each row that asks, also of rows before it', async () => {

@@ -1,4 +1,5 @@
 import type { Ctx } from '#platform/context.ts';
+import { requireScope } from '#platform/permission.ts';
 import { viewOf } from '../../access/policy/service.ts';
 import { comparable, contradictionOf, likeness } from './likeness.ts';
 import type { Contradiction, MemoryCreate, Similar } from './schema.ts';
@@ -23,12 +24,14 @@ const rounded = (score: number): number => Math.round(score * 1_000) / 1_000;
 /**
  * Looks for what says the same as these memories, or may contradict them, among what their owner has of the same type.
  * By words and spelling alone; candidates, not verdicts. Sensitive memories are neither compared nor found.
+ * @throws ApiError 403 AUTH_FORBIDDEN when the credential's scopes leave out searching
  */
 export async function findSimilar(
   ctx: Ctx,
   wanted: { row: MemoryRow; check: NonNullable<MemoryCreate['check']> }[],
 ): Promise<SimilarFound[]> {
   if (wanted.length === 0) return [];
+  requireScope(ctx, 'memory:search');
   const view = await viewOf(ctx, 'memory:search');
   const now = new Date();
   const isOpen = ({ row }: { row: MemoryRow }) => !row.sensitive && view.rows !== 'none';

@@ -15,7 +15,8 @@ import {
   listVersions,
   type VersionRow,
 } from './history-store.ts';
-import type { Memory, MemoryVersion } from './schema.ts';
+import type { Memory, MemoryListQuery, MemoryVersion } from './schema.ts';
+import { ofIdentity } from './seen.ts';
 import { findMemories } from './store.ts';
 import { targetOf } from './target.ts';
 import { keptSince } from './trash.ts';
@@ -53,16 +54,13 @@ export async function getMemoryAsOf(ctx: Ctx, id: string, as_of: string): Promis
 }
 
 /** What was known at a time, newest first. */
-export async function listVisibleAsOf(
-  ctx: Ctx,
-  query: PageQuery & { memory_type?: string; session_id?: string; as_of: string },
-): Promise<Answer> {
-  const { memory_type, session_id, as_of, ...paging } = query;
+export async function listVisibleAsOf(ctx: Ctx, query: MemoryListQuery & { as_of: string }): Promise<Answer> {
+  const { memory_type, session_id, identity_id, as_of, ...paging } = query;
   const asOf = asOfTime(ctx, as_of);
   const view = await viewOf(ctx, 'memory:list');
   const filter = { types: memory_type === undefined ? undefined : [memory_type], session_id };
-  return visiblePage(ctx, 'memory:list', { memory_type, session_id, as_of }, paging, {
-    rows: (from) => listAsOf(ctx.db, filter, from, asOf),
+  return visiblePage(ctx, 'memory:list', { memory_type, session_id, identity_id, as_of }, paging, {
+    rows: ofIdentity<FormerMemory>(identity_id, (from) => listAsOf(ctx.db, filter, from, asOf)),
     owned: true,
     open: (rows) => openMemories(ctx, rows),
     // Policy has to allow both: a text may have been taken out before the memory was opened up, or have been shut since.

@@ -4,6 +4,7 @@ import { ApiError, forbidden } from '#platform/errors.ts';
 import { fact } from '#platform/facts/record.ts';
 import { canonicalJson } from '#platform/http/json.ts';
 import { isUuid } from '#platform/ids.ts';
+import { requireScope } from '#platform/permission.ts';
 import { storedTimestamp } from '#platform/timestamp.ts';
 import { type Asking, dataKeysOf } from '../../access/data-keys/service.ts';
 import type { View } from '../../access/policy/service.ts';
@@ -156,6 +157,7 @@ async function change(
       saysSensitive ? memory.sensitive : null,
     ]);
   if (stateOf(before) === stateOf(row)) return undefined;
+  requireScope(ctx, 'memory:update');
   if (![before, { ...before, type, metadata }].every((state) => update.sees(targetOf(state))))
     throw forbidden('POLICY_DENIED', 'A policy of your tenant does not allow this.');
   const changes: Changes = {

@@ -45,7 +45,12 @@ export const shownImport = ({
   next_chunk: _n,
   request_id: _r,
   ...row
-}: ImportRow): MemoryImport => ({ import_id: id, status_url: `/v1/memory/imports/${id}`, ...row });
+}: ImportRow): MemoryImport => ({
+  import_id: id,
+  status_url: `/v1/memory/imports/${id}`,
+  ...row,
+  blank: row.processed - row.created - row.updated - row.unchanged - row.failed,
+});
 
 /**
  * Takes a file of memories, one line of JSON each, and has a job store them. The file is kept piece by piece as it comes:

@@ -8,13 +8,11 @@ import { timeOfId, uuidv7 } from '#platform/ids.ts';
 import type { Schedule } from '#platform/jobs/schedule.ts';
 import type { JobDefinition, JobPayload } from '#platform/jobs/worker.ts';
 import { perApp } from '#platform/per-app.ts';
-import { takingTurns } from '#platform/turns.ts';
 import { type Embedded, embedTexts } from '../embeddings/service.ts';
-import { type CountedText, countTexts, settleCounts } from '../retrieval/service.ts';
+import { countedAs, countTexts, type StoredWeights, settleCounts } from '../retrieval/service.ts';
 import { storeVectors, tailGrew } from '../vectors/service.ts';
 import { lifeJobs, lifeSchedules } from './life-jobs.ts';
 import { takeOut } from './remove.ts';
-import { analyzeMemory } from './rows.ts';
 import { unsettledTypes } from './sensitive-types.ts';
 import {
   listTenantsExpiring,
@@ -99,31 +97,23 @@ async function embedWaiting(ctx: Ctx): Promise<void> {
 }
 
 /** What was stored before its type was sensitive waits to be encrypted: no model sees it any more. */
-async function withoutSensitive(ctx: Ctx, waiting: WaitingMemory[]): Promise<WaitingMemory[]> {
+async function withoutSensitive<M extends WaitingMemory>(ctx: Ctx, waiting: M[]): Promise<M[]> {
   if (waiting.length === 0) return waiting;
   const unsettled = await unsettledTypes(ctx);
   return unsettled.length === 0 ? waiting : waiting.filter(({ type }) => !unsettled.includes(type));
 }
 
-interface Prepared {
+interface Prepared extends StoredWeights {
   id: string;
   embedded: Embedded;
-  counted: CountedText;
 }
 
-async function prepare(ctx: Ctx, waiting: WaitingMemory[]): Promise<Prepared[]> {
+async function prepare(ctx: Ctx, waiting: (WaitingMemory & StoredWeights)[]): Promise<Prepared[]> {
   const embedded = await embedTexts(
     ctx,
     waiting.map(({ text }) => text),
   );
-  const memories: Prepared[] = [];
-  const others = takingTurns();
-  for (const [i, { id, text }] of waiting.entries()) {
-    memories.push({ id, embedded: embedded[i]!, counted: analyzeMemory(text) });
-    const turn = others();
-    if (turn) await turn;
-  }
-  return memories;
+  return waiting.map(({ id, words, trigrams }, i) => ({ id, words, trigrams, embedded: embedded[i]! }));
 }
 
 /** Vectors, statistics and the end of waiting, in one transaction. */
@@ -131,12 +121,7 @@ async function store(ctx: Ctx, waiting: WaitingMemory[], memories: Prepared[]): 
   if (memories.length === 0) return;
   const storing = (kept: Prepared[]): Statement[] => [
     ...storeVectors(ctx, memoryVectors, kept),
-    ...countTexts(
-      ctx.tenant,
-      memoryScope,
-      kept.map(({ counted }) => counted),
-      1,
-    ),
+    ...countTexts(ctx.tenant, memoryScope, kept.map(countedAs), 1),
   ];
   try {
     // In one round trip: what is locked meanwhile, in the embedded database all of it, does not wait for this process.

@@ -558,6 +558,24 @@ describe('text from outside', () => {
 });
 
 describe('a list of memories', () => {
+  it('is narrowed to one identity, for who sees others', async () => {
+    const [admin, stranger] = [await newTenant('admin'), await newTenant('admin')];
+    const [ann, ben] = [await newMember(admin, 'user'), await newMember(admin, 'user')];
+    for (const who of [ann, ben]) {
+      const gone = await who.call('POST', '/v1/memory/', note('gone'));
+      await who.call('POST', '/v1/memory/', note('kept'));
+      await who.call('DELETE', `/v1/memory/${gone.body.id}`);
+    }
+    const owners = async (who: Caller, query: string) =>
+      (await who.call('GET', `/v1/memory/?${query}`)).body.map((memory: any) => memory.identity_id);
+    for (const more of ['', '&deleted=true', `&as_of=${new Date().toISOString()}`])
+      assert.deepEqual(await owners(admin, `identity_id=${ann.id.toUpperCase()}${more}`), [ann.id], more);
+    assert.deepEqual(await owners(ben, `identity_id=${ann.id}`), []);
+    assert.deepEqual(await owners(ben, `identity_id=${ben.id}`), [ben.id]);
+    assert.deepEqual(await owners(stranger, `identity_id=${ann.id}`), []);
+    assert.deepEqual(await owners(admin, 'identity_id=nobody'), []);
+  });
+
   it('is narrowed by metadata', async () => {
     const [ann, bob] = [await newTenant(), await newTenant()];
     const note = (metadata: object) =>

@@ -151,6 +151,9 @@ export const memoryRoutes = [
         ...pageQuery(100, 1_000),
         memory_type: T.Optional(T.String({ maxLength: 100 })),
         session_id: T.Optional(T.String({ maxLength: 200 })),
+        identity_id: T.Optional(
+          T.String({ maxLength: 100, description: 'Those of one identity, for who sees those of others' }),
+        ),
         metadata: T.Optional(
           T.String({
             maxLength: 4_000,

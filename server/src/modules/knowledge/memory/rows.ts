@@ -10,7 +10,7 @@ import { type AlwaysSensitive, isSensitive } from './sensitive-types.ts';
 import type { MemoryRow } from './write-store.ts';
 
 /** How memories are read for search: also for the preferences they state. */
-export const analyzeMemory = (text: string) => analyzeDocument(text, { marks: true });
+const analyzeMemory = (text: string) => analyzeDocument(text, { marks: true });
 
 /** Term weights of a text in the form they are stored. */
 export function weightsOf(text: string) {

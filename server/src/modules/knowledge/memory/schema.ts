@@ -1,4 +1,5 @@
 import { type Static, Type as T, type TSchema } from 'typebox';
+import type { PageQuery } from '#platform/http/pages.ts';
 import { Timestamp } from '#platform/timestamp.ts';
 
 export const Nullable = <S extends TSchema>(schema: S, options = {}) => T.Union([schema, T.Null()], options);
@@ -15,7 +16,7 @@ const OlderMetadata = T.Optional({
 });
 const placing = {
   session_id: T.Optional(
-    T.String({ minLength: 1, maxLength: 200, description: 'Conversation it belongs to' }),
+    T.String({ minLength: 1, maxLength: 200, pattern: '\\S', description: 'Conversation it belongs to' }),
   ),
   role: T.Optional(SpeakerRole),
   occurred_at: T.Optional(Timestamp),
@@ -219,8 +220,8 @@ export const MemoryBulkCreated = T.Object({
 });
 
 export const Changer = T.Object({
-  type: T.String(),
-  id: T.Union([T.String(), T.Null()]),
+  type: T.String({ description: 'What it came by: identity (a session), api_key, or system' }),
+  id: T.Union([T.String(), T.Null()], { description: 'The identity' }),
   on_behalf_of: T.Union([T.String(), T.Null()]),
 });
 
@@ -270,3 +271,6 @@ export const MemoryBulkDeleted = T.Object({
   failed_memories: T.Array(T.Object({ memory_id: T.String(), error: T.String() })),
   message: T.String(),
 });
+
+/** What lists of memories are narrowed by, beside their page. */
+export type MemoryListQuery = PageQuery & { memory_type?: string; session_id?: string; identity_id?: string };

@@ -1,5 +1,7 @@
 import type { Ctx } from '#platform/context.ts';
 import type { Statement } from '#platform/db/sql.ts';
+import type { PageFrom } from '#platform/http/pages.ts';
+import { isUuid } from '#platform/ids.ts';
 import { takingTurns } from '#platform/turns.ts';
 import { isTotal, sqlOf, undecidedIn, type View } from '../../access/policy/service.ts';
 import { listSeen, ofIds, orElse } from './seen-store.ts';
@@ -40,3 +42,12 @@ async function decideEach(ctx: Ctx, view: View, filter: SearchFilter): Promise<S
     after = memories.at(-1)!.id;
   }
 }
+
+/** The same list of one identity's alone, where one is asked for. */
+export const ofIdentity =
+  <Row>(identityId: string | undefined, list: (from: PageFrom) => Promise<Row[]>) =>
+  async (from: PageFrom): Promise<Row[]> => {
+    if (identityId === undefined) return list(from);
+    const owner = identityId.toLowerCase();
+    return isUuid(owner) && (from.owner ?? owner) === owner ? list({ ...from, owner }) : [];
+  };

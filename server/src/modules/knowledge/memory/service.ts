@@ -2,7 +2,6 @@ import type { Ctx } from '#platform/context.ts';
 import { createGatherer } from '#platform/db/gather.ts';
 import { invalid, notFound } from '#platform/errors.ts';
 import { parseJsonField } from '#platform/http/json.ts';
-import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isUuid } from '#platform/ids.ts';
 import { perApp } from '#platform/per-app.ts';
@@ -10,7 +9,8 @@ import { isPermitted } from '#platform/permission.ts';
 import { visiblePage } from '../../access/policy/service.ts';
 import { openMemories } from './encryption.ts';
 import { lanesOf } from './lanes.ts';
-import type { Memory } from './schema.ts';
+import type { Memory, MemoryListQuery } from './schema.ts';
+import { ofIdentity } from './seen.ts';
 import { findMemories, listMemories, memoryColumns, type StoredMemory } from './store.ts';
 import { targetOf } from './target.ts';
 
@@ -48,20 +48,15 @@ export async function getMemory(ctx: Ctx, id: string): Promise<Memory> {
 /** Memories the caller may see, newest first: its own, or the tenant's where policy says so. */
 export const listVisible = (
   ctx: Ctx,
-  {
-    memory_type,
-    session_id,
-    metadata,
-    ...query
-  }: PageQuery & { memory_type?: string; session_id?: string; metadata?: string },
+  { memory_type, session_id, identity_id, metadata, ...query }: MemoryListQuery & { metadata?: string },
 ): Promise<Answer> => {
   const filter = {
     types: memory_type === undefined ? undefined : [memory_type],
     session_id,
     metadata: metadata === undefined ? undefined : metadataIn(metadata),
   };
-  return visiblePage(ctx, 'memory:list', { memory_type, session_id, metadata }, query, {
-    rows: (from) => listMemories(ctx.db, filter, from, new Date()),
+  return visiblePage(ctx, 'memory:list', { memory_type, session_id, identity_id, metadata }, query, {
+    rows: ofIdentity<StoredMemory>(identity_id, (from) => listMemories(ctx.db, filter, from, new Date())),
     owned: true,
     columns: memoryColumns,
     open: (rows) => openMemories(ctx, rows),

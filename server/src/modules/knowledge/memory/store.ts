@@ -278,10 +278,14 @@ export async function countWaiting(db: Db): Promise<number> {
   return found!.count;
 }
 
-/** The oldest memories that wait to be counted and embedded, from one on. */
-export const listWaiting = (db: Db, limit: number, after: string | undefined): Promise<WaitingMemory[]> =>
-  db.rows(sql<WaitingMemory>`
-    select m.id, m.text, m.type, m.version
+/** The oldest memories that wait to be counted and embedded, from one on, with what they are counted for. */
+export const listWaiting = (
+  db: Db,
+  limit: number,
+  after: string | undefined,
+): Promise<(WaitingMemory & StoredWeights)[]> =>
+  db.rows(sql<WaitingMemory & StoredWeights>`
+    select m.id, m.text, m.type, m.version, ${weightColumns}
     from (
       select memory_id from memory_queue where tenant_id = ${db.tenant}
         ${after === undefined ? raw('') : sql`and memory_id > ${after}::uuid`} order by memory_id limit ${limit}
@@ -289,7 +293,7 @@ export const listWaiting = (db: Db, limit: number, after: string | undefined): P
     -- Row by row through the key: of a tenant newer than the last ANALYZE the planner thinks it has one row, and joins
     -- all with all.
     cross join lateral (
-      select id, text, type, version from memories where tenant_id = ${db.tenant} and id = q.memory_id offset 0
+      select id, text, type, version, words, trigrams from memories where tenant_id = ${db.tenant} and id = q.memory_id offset 0
     ) m`);
 
 const takenFromQueue = (tenant: string | undefined, rows: WaitingMemory[]) => {

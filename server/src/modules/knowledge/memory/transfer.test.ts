@@ -353,6 +353,20 @@ describe('an import', () => {
     assert.equal((await goOn(admin.token, begun)).status, 202);
   });
 
+  it('changes nothing that is there by a key that may only create', async () => {
+    const ann = await newTenant('user');
+    const { body: old } = await ann.call('POST', '/v1/memory/', note('the account is DE11'));
+    const key = await newKey(ann, { scopes: ['memory:create', 'memory:read'] });
+    const state = await imported(key, [note('the account is DE22', { id: old.id }), note('new')]);
+    assert.deepEqual([state.created, state.updated, state.failed], [1, 0, 1]);
+    assert.deepEqual([state.errors[0].line, state.errors[0].code], [1, 'AUTH_FORBIDDEN']);
+    const { body: now } = await ann.call('GET', `/v1/memory/${old.id}`);
+    assert.deepEqual([now.text, now.version], ['the account is DE11', 1]);
+    const changing = await newKey(ann, { scopes: ['memory:create', 'memory:read', 'memory:update'] });
+    const changed = await imported(changing, [note('the account is DE22', { id: old.id })]);
+    assert.equal(changed.updated, 1);
+  });
+
   it('fails lines alone, and names the first hundred with their numbers', async () => {
     const ann = await newTenant('user');
     const lines = [
@@ -366,11 +380,12 @@ describe('an import', () => {
       note('expired', { expires_at: '2020-01-01T00:00:00Z' }),
       note('future', { created_at: '2990-01-01T00:00:00Z' }),
       note('tenant', { tenant_id: 'another' }),
+      note('nowhere', { session_id: ' ' }),
       '[]',
       note('last', { id: 'row-12', created_at: '2020-01-01T00:00:00Z' }),
     ];
     const state = await imported(ann, lines);
-    assert.deepEqual([state.processed, state.created, state.failed], [12, 2, 9]);
+    assert.deepEqual([state.processed, state.created, state.failed], [13, 2, 10]);
     const said = new Map(state.errors.map(({ line, message }: any) => [line, message]));
     assert.deepEqual([said.get(4), said.get(5)], ['/type is required', '/colour is not a known field']);
     const memories = [{ type: 'note' }, note('unknown', { colour: 'red' })];
@@ -392,6 +407,7 @@ describe('an import', () => {
         [9, 'VALIDATION_ERROR'],
         [10, 'VALIDATION_ERROR'],
         [11, 'VALIDATION_ERROR'],
+        [12, 'VALIDATION_ERROR'],
       ],
     );
     const [newest] = (await ann.call('GET', '/v1/memory/')).body;
@@ -412,6 +428,19 @@ describe('an import', () => {
       });
       const state = await ended(ann, rest);
       assert.deepEqual([state.created, state.failed], [2, 0]);
+    }
+  });
+
+  it('says of every line what became of it, of blank ones too', async () => {
+    for (const who of [await newTenant('user'), await newTenant('user')]) {
+      await imported(who, [note('same', { id: 'a' }), note('old', { id: 'b' })]);
+      const again = [note('same', { id: 'a' }), '', note('new', { id: 'b' }), ' \t\r', '{', note('more')];
+      const { received_lines, processed, created, updated, unchanged, failed, blank } = await imported(
+        who,
+        again,
+      );
+      assert.deepEqual([received_lines, processed], [6, 6]);
+      assert.deepEqual([created, updated, unchanged, failed, blank], [1, 1, 1, 1, 2]);
     }
   });
 

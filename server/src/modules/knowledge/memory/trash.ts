@@ -2,7 +2,6 @@ import type { App, Ctx } from '#platform/context.ts';
 import { systemCtx } from '#platform/context.ts';
 import { conflict, notFound } from '#platform/errors.ts';
 import { fact, factRow, insertFacts } from '#platform/facts/record.ts';
-import type { PageQuery } from '#platform/http/pages.ts';
 import type { Answer } from '#platform/http/route.ts';
 import { isUuid, uuidv7 } from '#platform/ids.ts';
 import { dataKeysOf } from '../../access/data-keys/service.ts';
@@ -10,12 +9,20 @@ import { visiblePage } from '../../access/policy/service.ts';
 import { sealHistory, viewOfChanges } from './change.ts';
 import { openMemories, sealText } from './encryption.ts';
 import { keepVersions } from './history-store.ts';
-import type { Memory } from './schema.ts';
+import type { Memory, MemoryListQuery } from './schema.ts';
+import { ofIdentity } from './seen.ts';
 import { alwaysSensitive } from './sensitive-types.ts';
 import { enqueueMemory, memoryColumns, type StoredMemory } from './store.ts';
 import { targetOf } from './target.ts';
 import { refuseErased } from './tombstones.ts';
-import { listDeleted, listTenantsTrashing, lockDeleted, lockTrash, unhideMemory } from './trash-store.ts';
+import {
+  type DeletedMemory,
+  listDeleted,
+  listTenantsTrashing,
+  lockDeleted,
+  lockTrash,
+  unhideMemory,
+} from './trash-store.ts';
 import { removeMemories, sealMemories } from './write-store.ts';
 
 /** Memories deleted after this can be restored. */
@@ -25,12 +32,14 @@ export const keptSince = ({ config }: App, now: Date): Date =>
 /** Deleted memories that the caller may see and restore, newest first. */
 export const listVisibleDeleted = (
   ctx: Ctx,
-  { memory_type, session_id, ...query }: PageQuery & { memory_type?: string; session_id?: string },
+  { memory_type, session_id, identity_id, ...query }: MemoryListQuery,
 ): Promise<Answer> => {
   const filter = { types: memory_type === undefined ? undefined : [memory_type], session_id };
   const now = new Date();
-  return visiblePage(ctx, 'memory:list', { memory_type, session_id, deleted: true }, query, {
-    rows: (from) => listDeleted(ctx.db, filter, from, keptSince(ctx.app, now), now),
+  return visiblePage(ctx, 'memory:list', { memory_type, session_id, identity_id, deleted: true }, query, {
+    rows: ofIdentity<DeletedMemory>(identity_id, (from) =>
+      listDeleted(ctx.db, filter, from, keptSince(ctx.app, now), now),
+    ),
     owned: true,
     columns: memoryColumns,
     open: (rows) => openMemories(ctx, rows),

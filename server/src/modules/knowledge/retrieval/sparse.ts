@@ -106,8 +106,11 @@ export function formatSparse(vector: SparseVector, dimensions = SPARSE_DIMENSION
 }
 
 /** The dimensions of a binary `sparsevec`. */
-export const decodeDimensions = (stored: Buffer): Uint32Array =>
-  Uint32Array.from({ length: stored.readInt32BE(4) }, (_, i) => stored.readInt32BE(12 + 4 * i));
+export function decodeDimensions(stored: Buffer): Uint32Array {
+  const dimensions = new Uint32Array(stored.readInt32BE(4));
+  for (let i = 0; i < dimensions.length; i++) dimensions[i] = stored.readInt32BE(12 + 4 * i);
+  return dimensions;
+}
 
 /** Binary `vector` as pgvector's receive function reads it, big endian: int16 dimensions, int16 unused, float4 values. */
 export function encodeVector(vector: Float32Array): Buffer {

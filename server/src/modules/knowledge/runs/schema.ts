@@ -15,6 +15,7 @@ export const RunCreate = T.Object(
     session_id: T.String({
       minLength: 1,
       maxLength: 200,
+      pattern: '\\S',
       description: 'Conversation; its earlier messages are known to the run. Belongs to the caller',
     }),
     corpus_id: T.Optional(

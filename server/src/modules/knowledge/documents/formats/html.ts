@@ -1,5 +1,6 @@
 import { type DefaultTreeAdapterTypes, defaultTreeAdapter, parse } from 'parse5';
 import { Unreadable } from './format.ts';
+import { type Sight, seenIn } from './seen.ts';
 import { decode, decoderOf } from './text.ts';
 import { Writer } from './writer.ts';
 
@@ -12,7 +13,7 @@ const maxDepth = 500;
 
 /** Elements whose content nobody reads as text of the page. */
 const skipped = new Set(
-  'script style template noscript svg math iframe object embed canvas audio video select button nav dialog textarea head'.split(
+  'script style template noscript noframes noembed svg math iframe object embed canvas audio video select datalist button nav dialog textarea head'.split(
     ' ',
   ),
 );
@@ -59,11 +60,12 @@ export function htmlText(html: string, maxChars: number): string {
     },
   });
   const writer = new Writer(maxChars);
+  const title = textOf(elementsOf(elementsOf(document, 'head')[0], 'title')[0]);
+  leaveSeen(document, { isVisible: true, hasSize: true });
   const mains = elementsOf(document, 'main');
-  const title = textOf(elementsOf(document, 'title')[0]);
   const root = mains.length === 1 && textOf(mains[0]).trim() ? mains[0]! : document;
   // The one heading a page without its own has.
-  if (elementsOf(root, 'h1').length === 0) writer.heading(1, title);
+  if (!elementsOf(root, 'h1').some((one) => textOf(one).trim())) writer.heading(1, title);
   new Reducer(writer).block(root);
   return writer.finish();
 }
@@ -74,21 +76,34 @@ const childrenOf = (node: Node | undefined): Node[] =>
 const attribute = (element: Element, name: string): string | undefined =>
   element.attrs.find((one) => one.name === name)?.value;
 
-function isHidden(element: Element): boolean {
-  return (
-    skipped.has(element.tagName) ||
-    attribute(element, 'hidden') !== undefined ||
-    attribute(element, 'aria-hidden') === 'true' ||
-    attribute(element, 'role') === 'navigation'
-  );
+const isSkipped = (element: Element): boolean =>
+  skipped.has(element.tagName) ||
+  attribute(element, 'hidden') !== undefined ||
+  attribute(element, 'popover') !== undefined ||
+  attribute(element, 'aria-hidden') === 'true' ||
+  attribute(element, 'role') === 'navigation';
+
+/** Takes out of a page what is not content or can not be seen, before anything of it is read. */
+function leaveSeen(parent: Parent, sight: Sight): void {
+  parent.childNodes = parent.childNodes.filter((child) => {
+    if (child.nodeName === '#text') return sight.isVisible && sight.hasSize;
+    if (!isElement(child)) return true;
+    const own = isSkipped(child) ? undefined : seenIn(attribute(child, 'style'), sight);
+    if (own) leaveSeen(child, own);
+    // A cell stays, so that those after it stand under their own headers.
+    else if (/^t[dh]$/.test(child.tagName)) child.childNodes = [];
+    else return false;
+    return true;
+  });
 }
 
-function elementsOf(root: Node, name: string): Element[] {
+/** In the order of the page. */
+function elementsOf(root: Node | undefined, name: string): Element[] {
   const found: Element[] = [];
-  const stack: Node[] = [root];
+  const stack: Node[] = root ? [root] : [];
   for (let node = stack.pop(); node; node = stack.pop()) {
     if (isElement(node) && node.tagName === name) found.push(node);
-    for (const child of childrenOf(node)) stack.push(child);
+    for (const child of childrenOf(node).toReversed()) stack.push(child);
   }
   return found;
 }
@@ -97,10 +112,7 @@ function elementsOf(root: Node, name: string): Element[] {
 function textOf(node: Node | undefined): string {
   if (!node) return '';
   if (node.nodeName === '#text') return (node as DefaultTreeAdapterTypes.TextNode).value;
-  if (isElement(node)) {
-    if (node.tagName === 'br') return '\n';
-    if (node.tagName !== 'title' && isHidden(node)) return '';
-  }
+  if (isElement(node) && node.tagName === 'br') return '\n';
   const text = childrenOf(node).map(textOf).join('');
   return isElement(node) && blocks.has(node.tagName) ? ` ${text} ` : text;
 }
@@ -133,7 +145,6 @@ class Reducer {
     if (!isElement(node)) return;
     const { tagName } = node;
     if (tagName === 'br') this.run += '\n';
-    if (isHidden(node)) return;
     if (!blocks.has(tagName)) {
       for (const child of node.childNodes) this.visit(child, depth);
       return;
@@ -158,7 +169,7 @@ class Reducer {
     let number = Number(attribute(list, 'start') ?? 1) || 1;
     if (depth === 0) this.writer.apart();
     for (const item of list.childNodes) {
-      if (!isElement(item) || isHidden(item)) continue;
+      if (!isElement(item)) continue;
       if (item.tagName !== 'li') {
         this.visit(item, depth - 1);
         continue;
