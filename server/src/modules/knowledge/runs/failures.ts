@@ -6,6 +6,7 @@ import { AnswerModelError } from '#platform/models/answers.ts';
  * the client. Model failures (`LLM_…`) bring their own codes and sentences, see `AnswerModelError`.
  */
 export const runFailures = {
+  RETRIEVAL_CONFIG_INVALID: 'Corpus not found.',
   RETRIEVAL_ERROR: 'The corpus could not be searched. Repeat the run.',
   DB_ERROR: 'The database can not be reached right now. Repeat the run.',
   CLIENT_DISCONNECTED: 'The client went away, and the run was canceled.',
@@ -59,6 +60,7 @@ export function failureOf(thrown: unknown, signal: AbortSignal): Failure {
 
 /** What a failed retrieval means for the run. Errors made for clients keep their code. */
 export function retrievalFailure(error: unknown): RunFailure {
+  if (error instanceof ApiError && error.status === 404) return runFailure('RETRIEVAL_CONFIG_INVALID', error);
   if (isDatabaseUnavailable(error)) return runFailure('DB_ERROR', error);
   if (error instanceof ApiError && error.code !== 'INTERNAL_ERROR')
     return new RunFailure(error.code, error.message, { cause: error });

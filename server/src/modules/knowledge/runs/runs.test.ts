@@ -111,10 +111,13 @@ test('a corpus that is not there, or is of another tenant, ends the stream with 
   for (const corpus_id of ['nowhere', 'theirs']) {
     const frames = await a.run({ session_id: session(), corpus_id, message: question });
     assert.deepEqual(typesOf(frames), ['request.accepted', 'error', 'done']);
-    assert.deepEqual(eventOf(frames, 'error'), { code: 'NOT_FOUND', message: 'Corpus not found.' });
+    assert.deepEqual(eventOf(frames, 'error'), {
+      code: 'RETRIEVAL_CONFIG_INVALID',
+      message: 'Corpus not found.',
+    });
     const { data } = await a.json('GET', `/v1/runs/${eventOf(frames, 'request.accepted').run_id}`);
     assert.equal(data.status, 'failed');
-    assert.equal(data.error_code, 'NOT_FOUND');
+    assert.equal(data.error_code, 'RETRIEVAL_CONFIG_INVALID');
     assert.deepEqual(
       data.messages.map(({ role, text }: any) => [role, text]),
       [['user', question]],
