@@ -52,10 +52,10 @@ export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, http
 };
 
 /** True of an object whose fields are all texts: they come as texts, and a conversion has nothing to do. */
-const isOfTexts = (schema: TSchema): boolean =>
-  Object.values((schema as { properties?: Record<string, Listing> }).properties ?? {}).every(
-    ({ type }) => type === 'string',
-  );
+function isOfTexts(schema: TSchema): boolean {
+  const { properties } = schema as { properties?: Record<string, Listing> };
+  return properties !== undefined && Object.values(properties).every(({ type }) => type === 'string');
+}
 
 const decimal = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i;
 
