@@ -30,14 +30,9 @@ function compiledOf(schema: TSchema): Compiler.Validator {
  * would take a start most of a second.
  */
 export function checkOf<T extends TSchema>(schema: T): Check<Static<T>> {
-  let own: Compiler.Validator | undefined;
-  const validator = () => {
-    own ??= compiledOf(schema);
-    return own;
-  };
   return {
-    Check: (value): value is Static<T> => validator().Check(value),
-    Errors: (value) => validator().Errors(value),
+    Check: (value): value is Static<T> => compiledOf(schema).Check(value),
+    Errors: (value) => compiledOf(schema).Errors(value),
   };
 }
 

@@ -7,6 +7,14 @@ function isEscaped(text: string, at: number): boolean {
   return (at - from) % 2 === 1;
 }
 
+/** Where the text ends that a quotation mark begins; -1 where it does not. */
+function endOfText(text: string, from: number): number {
+  let to = from;
+  do to = text.indexOf('"', to + 1);
+  while (to >= 0 && isEscaped(text, to));
+  return to;
+}
+
 /**
  * How many fields valid JSON seems to tell, without reading it: each is counted as often as it is there, and so are texts
  * that begin with a colon.
@@ -28,8 +36,7 @@ export function fieldTwice(text: string): string | undefined {
     const inner = open.at(-1)!;
     if (sign === '"') {
       const from = i;
-      do i = text.indexOf('"', i + 1);
-      while (isEscaped(text, i));
+      i = endOfText(text, from);
       read = text.slice(from, i + 1);
     } else if (sign === ':') {
       inner.at = JSON.parse(read) as string;
@@ -52,17 +59,14 @@ export function withPlainNames(text: string): string {
   if (!text.includes('\\')) return text;
   let plain = '';
   let copied = 0;
-  for (let from = text.indexOf('"'); from >= 0; from = text.indexOf('"', from + 1)) {
-    let to = from;
-    do to = text.indexOf('"', to + 1);
-    while (to >= 0 && isEscaped(text, to));
+  for (let from = text.indexOf('"'), to = 0; from >= 0; from = text.indexOf('"', to + 1)) {
+    to = endOfText(text, from);
     if (to < 0) break;
     const source = text.slice(from, to + 1);
-    from = to;
     if (!source.includes('\\') || !isName(text, to + 1)) continue;
     const name = textTold(source);
     if (name === undefined || needsEscape.test(name) || !name.isWellFormed()) continue;
-    plain += `${text.slice(copied, to + 1 - source.length)}"${name}"`;
+    plain += `${text.slice(copied, from)}"${name}"`;
     copied = to + 1;
   }
   return copied === 0 ? text : plain + text.slice(copied);

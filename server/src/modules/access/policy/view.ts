@@ -29,31 +29,25 @@ export interface View {
 /** From the narrowest to the widest; `each` says nothing about how many. */
 const narrowness = ['none', 'each', 'own', 'all'] as const;
 
+/** Every row, or none, whatever it is. */
+const alike = (isShown: boolean, reaches: View['reaches']): View => ({
+  rows: isShown ? 'all' : 'none',
+  onlyOwn: !isShown,
+  letThrough: () => isShown,
+  watched: !isShown,
+  sees: () => isShown,
+  admits: () => isShown,
+  reaches,
+});
+
 /** Decides once for a list or search what it may show. What the credential's scopes leave out it does not show at all. */
 export async function viewOf(ctx: Ctx, permission: Permission): Promise<View> {
-  if (ctx.actor.type === 'system')
-    return {
-      rows: 'all',
-      onlyOwn: false,
-      letThrough: () => true,
-      watched: false,
-      sees: () => true,
-      admits: () => true,
-      reaches: () => true,
-    };
+  if (ctx.actor.type === 'system') return alike(true, () => true);
   if (!withinScopes(ctx.actor, permission))
-    return {
-      rows: 'none',
-      onlyOwn: true,
-      letThrough: () => false,
-      watched: true,
-      sees: () => false,
-      admits: () => false,
-      reaches: (target) => {
-        recordDenial(ctx, permission, target, { policy_id: null, reason: 'scope' });
-        return false;
-      },
-    };
+    return alike(false, (target) => {
+      recordDenial(ctx, permission, target, { policy_id: null, reason: 'scope' });
+      return false;
+    });
   const set = await policiesOf(ctx);
   const views = partiesOf(ctx.actor).map((party) => {
     const question = questionOf(ctx, permission, party);
